@@ -303,6 +303,59 @@ TW_INLINE Vec<int32_t> float_to_float16_bits(Vec<float> x) {
 
 // ---- loads and stores that change the type: memory S, register T ----
 
+// Integers of 8 or 16 bits <-> 32-bit lanes, where GCC 12 would go element by element.
+template <class S> TW_INLINE Vec<int32_t> widen(const S* p) {
+  constexpr bool kSigned = S(-1) < S(0);
+#if TW_VEC_BYTES > 16
+#if TW_VEC_BYTES == 64
+  if constexpr (sizeof(S) == 2) {
+    const __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+#else
+  if constexpr (sizeof(S) == 2) {
+    const __m128i s = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+#endif
+    return (Vec<int32_t>::Native)(kSigned ? TW_MM(cvtepi16_epi32)(s) : TW_MM(cvtepu16_epi32)(s));
+  } else {
+    const __m128i s = TW_VEC_BYTES == 64 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))
+                                         : _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return (Vec<int32_t>::Native)(kSigned ? TW_MM(cvtepi8_epi32)(s) : TW_MM(cvtepu8_epi32)(s));
+  }
+#else
+  // Each element goes to the top of its lane and is shifted down, with its sign or without.
+  __m128i s;
+  if constexpr (sizeof(S) == 2) {
+    s = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  } else {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    s = _mm_cvtsi32_si128(four);
+    s = _mm_unpacklo_epi8(s, s);
+  }
+  const Vec<int32_t> top = (Vec<int32_t>::Native)_mm_unpacklo_epi16(s, s);
+  return kSigned ? top >> (32 - 8 * int(sizeof(S))) : shift_right_logical(top, 32 - 8 * int(sizeof(S)));
+#endif
+}
+template <class S> TW_INLINE void narrow(S* p, Vec<int32_t> x) {  // keeps the low bits
+#if TW_VEC_BYTES == 64
+  if constexpr (sizeof(S) == 2) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)x.v));
+  else _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)x.v));
+#elif TW_VEC_BYTES == 32
+  const __m256i s = (__m256i)(x & Vec<int32_t>(sizeof(S) == 2 ? 0xffff : 0xff)).v;
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+  if constexpr (sizeof(S) == 2) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), words);
+  else _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+#else
+  if constexpr (sizeof(S) == 2) {
+    const __m128i s = (__m128i)((x << 16) >> 16).v;
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi32(s, s));
+  } else {
+    const __m128i s = (__m128i)(x & Vec<int32_t>(255)).v, words = _mm_packs_epi32(s, s);
+    const int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    __builtin_memcpy(p, &four, 4);
+  }
+#endif
+}
+
 // Conversions of one register's worth. Float to a small integer goes through int32 and wraps, as PyTorch's does for
 // values int32 can hold.
 template <class T, class S> TW_INLINE Vec<T> load_as(const S* p) {
@@ -325,6 +378,10 @@ template <class T, class S> TW_INLINE Vec<T> load_as(const S* p) {
     const Vec<int32_t> h = load_as<int32_t>(reinterpret_cast<const uint16_t*>(p));
     if constexpr (kSame<S, float16>) return float16_bits_to_float(h);
     else return bfloat16_bits_to_float(h);
+  } else if constexpr (sizeof(S) < 4 && kSame<T, int32_t>) {
+    return widen(p);
+  } else if constexpr (sizeof(S) < 4 && kSame<T, float>) {
+    return to_float(widen(p));
   } else {
     using Small = typename Pack<S, kLanes>::Unaligned;
     const typename Pack<S, kLanes>::Type s = *reinterpret_cast<const Small*>(p);
@@ -357,6 +414,10 @@ template <class T, class S> TW_INLINE void store_as(S* p, Vec<T> x) {
     if constexpr (kSame<S, float16>) h = float_to_float16_bits(x);
     else h = float_to_bfloat16_bits(x);
     store_as(reinterpret_cast<uint16_t*>(p), h);
+  } else if constexpr (sizeof(S) < 4 && kSame<T, int32_t>) {
+    narrow(p, x);
+  } else if constexpr (sizeof(S) < 4 && kSame<T, float>) {
+    narrow(p, to_int(x));
   } else {
     using Small = typename Pack<S, kLanes>::Type;
     Small s;

@@ -126,7 +126,7 @@ TW_INLINE void fold_columns(int64_t rows, int64_t width, int slot, const Term& t
     const int carries = __builtin_ctzll(~uint64_t(g));
     const bool last = g == groups - 1;
     const int merges = last ? top : carries;  // the last group folds all that is left
-    auto column = [&](int64_t j, auto... n) TW_INLINE_LAMBDA {
+    auto column = [&](int64_t j, auto... n) __attribute__((always_inline)) {
       const int64_t c = j * kLanes;
       Item x;
       if (count == kGroup) {
@@ -172,8 +172,31 @@ template <class A, class S> TW_INLINE Moments row_moments(const S* x, int64_t n)
     const Vec<A> e = load_as<A>(x + i, c...) - Vec<A>(mean);
     return Vecs<A, 2>{{e, e * e}};
   });
-  const double shift = double(d.v[0]) / double(n);
-  return {double(n), double(mean) + shift, max_m2(double(d.v[1]) - double(d.v[0]) * shift)};
+  const double shift = double(d.v[0]) / double(n), m2 = double(d.v[1]) - double(d.v[0]) * shift;
+  return {double(n), double(mean) + shift, m2 < 0 ? 0 : m2};
+}
+
+// Rows of a block whose moments column_moments takes: small enough to stay in cache for the second pass.
+TW_INLINE int64_t column_moments_rows(int64_t width) { return max64(128, kPieceElements / min64(width, kStrip)); }
+
+// The same for each of `width` <= kStrip columns of `rows` rows, `stride` elements apart. Uses scratch slots 1 and 2.
+template <class A, class S>
+TW_INLINE void column_moments(const S* x, int64_t rows, int64_t stride, int64_t width, Moments* out) {
+  A* mean = static_cast<A*>(scratch(2, size_t(3 * kStrip) * sizeof(A)));
+  A* sums[1] = {mean};
+  fold_columns<SumFold, A, 1>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {
+    return load_as<A>(x + r * stride + c, n...);
+  }, sums);
+  for (int64_t c = 0; c < width; ++c) mean[c] /= A(rows);
+  A* d[2] = {mean + kStrip, mean + 2 * kStrip};
+  fold_columns<SumFold, A, 2>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {
+    const Vec<A> e = load_as<A>(x + r * stride + c, n...) - Vec<A>::load(mean + c, n...);
+    return Vecs<A, 2>{{e, e * e}};
+  }, d);
+  for (int64_t c = 0; c < width; ++c) {
+    const double shift = double(d[0][c]) / double(rows), m2 = double(d[1][c]) - double(d[0][c]) * shift;
+    out[c] = {double(rows), double(mean[c]) + shift, m2 < 0 ? 0 : m2};
+  }
 }
 
 }  // namespace tw::TW_ISA

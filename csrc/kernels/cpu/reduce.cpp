@@ -17,9 +17,6 @@
 namespace tw::TW_ISA {
 namespace {
 
-template <class A> constexpr A kLowest = A(1) << (8 * sizeof(A) - 1);
-template <> constexpr float kLowest<float> = -__builtin_inff();
-template <> constexpr double kLowest<double> = -__builtin_inf();
 template <class A> constexpr A kHighest = ~kLowest<A>;
 template <> constexpr float kHighest<float> = __builtin_inff();
 template <> constexpr double kHighest<double> = __builtin_inf();
@@ -28,18 +25,11 @@ struct ProdFold {
   template <class A> static constexpr A kIdentity = A(1);
   template <class V> TW_INLINE V operator()(V a, V b) const { return a * b; }
 };
-struct MaxFold {
-  template <class A> static constexpr A kIdentity = kLowest<A>;
-  template <class A> TW_INLINE Vec<A> operator()(Vec<A> a, Vec<A> b) const { return maximum(a, b); }
-  template <class V> TW_INLINE V operator()(V a, V b) const { return (a > b) | (a != a) ? a : b; }
-  // a is the new extremum, b the old one.
-  template <class A> static TW_INLINE auto beats(A a, A b) { return (a > b) | ((a != a) & (b == b)); }
-};
 struct MinFold {
   template <class A> static constexpr A kIdentity = kHighest<A>;
   template <class A> TW_INLINE Vec<A> operator()(Vec<A> a, Vec<A> b) const { return minimum(a, b); }
   template <class V> TW_INLINE V operator()(V a, V b) const { return (a < b) | (a != a) ? a : b; }
-  template <class A> static TW_INLINE auto beats(A a, A b) { return (a < b) | ((a != a) & (b == b)); }
+  template <class V> static TW_INLINE auto beats(V a, V b) { return (a < b) | ((a != a) & (b == b)); }
 };
 struct AnyFold {
   template <class A> static constexpr A kIdentity = A(0);
@@ -86,20 +76,8 @@ template <class A> void write_results(const ReduceArgs& a, int64_t at, A* v, int
     if (a.scale != 1)
       for (int64_t i = 0; i < n; ++i) v[i] = A(double(v[i]) * a.scale);
   }
-  const A* src = v;
-  auto to = [&](auto tag) {
-    using D = typename decltype(tag)::type;
-    convert(static_cast<D*>(a.y) + at, src, n);
-  };
-  switch (a.y_dtype) {
-    case DType::kBool: return to(Tag<bool>());
-    case DType::kUInt8: return to(Tag<uint8_t>());
-    case DType::kInt8: return to(Tag<int8_t>());
-    case DType::kInt16: return to(Tag<int16_t>());
-    case DType::kInt32: return to(Tag<int32_t>());
-    case DType::kInt64: return to(Tag<int64_t>());
-    default: return visit_float(a.y_dtype, to);
-  }
+  if (a.y_dtype == DType::kBool) convert(static_cast<bool*>(a.y) + at, const_cast<const A*>(v), n);
+  else store_converted(a.y, a.y_dtype, at, const_cast<const A*>(v), n);
 }
 
 constexpr int64_t kResults = 64;  // results gathered before they are written

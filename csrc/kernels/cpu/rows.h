@@ -53,6 +53,17 @@ struct SumFold {
   template <class V> TW_INLINE V operator()(V a, V b) const { return a + b; }
 };
 
+template <class A> constexpr A kLowest = A(1) << (8 * sizeof(A) - 1);
+template <> constexpr float kLowest<float> = -__builtin_inff();
+template <> constexpr double kLowest<double> = -__builtin_inf();
+struct MaxFold {  // a NaN anywhere gives NaN
+  template <class A> static constexpr A kIdentity = kLowest<A>;
+  template <class A> TW_INLINE Vec<A> operator()(Vec<A> a, Vec<A> b) const { return maximum(a, b); }
+  template <class V> TW_INLINE V operator()(V a, V b) const { return (a > b) | (a != a) ? a : b; }
+  // a, met later, replaces the extremum b.
+  template <class V> static TW_INLINE auto beats(V a, V b) { return (a > b) | ((a != a) & (b == b)); }
+};
+
 // K vectors that are folded side by side.
 template <class A, int K> struct Vecs {
   using Element = A;
@@ -106,6 +117,14 @@ template <class Fold, class Term> TW_INLINE auto fold_row(int64_t n, const Term&
 
 template <class Term> TW_INLINE auto sum_row(int64_t n, const Term& term) { return fold_row<SumFold>(n, term); }
 
+// body(i) for each whole vector of a row, body(i, count) for the rest.
+template <class A, class Body> TW_INLINE void for_row(int64_t n, const Body& body) {
+  constexpr int kLanes = Vec<A>::kLanes;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i);
+  if (i < n) body(i, int(n - i));
+}
+
 // The widest strip of columns that fold_columns takes.
 constexpr int64_t kStrip = 512;
 
@@ -151,6 +170,20 @@ TW_INLINE void fold_columns(int64_t rows, int64_t width, int slot, const Term& t
     if (full < vectors) column(full, int(width - full * kLanes));
     top += 1 - merges;
   }
+}
+
+// Values of dtype t as A, and back, starting at element `at`. converted() gives the values themselves where they are A
+// already, and null for null.
+template <class A> TW_INLINE void load_converted(A* dst, const void* src, DType t, int64_t n) {
+  if (src) visit_float(t, [&](auto tag) { convert(dst, static_cast<const typename decltype(tag)::type*>(src), n); });
+}
+template <class A> TW_INLINE void store_converted(void* dst, DType t, int64_t at, const A* src, int64_t n) {
+  visit_any(t, [&](auto tag) { convert(static_cast<typename decltype(tag)::type*>(dst) + at, src, n); });
+}
+template <class A> TW_INLINE const A* converted(const void* src, DType t, int64_t n, A* buffer) {
+  if (!src || t == dtype_of<A>) return static_cast<const A*>(src);
+  load_converted(buffer, src, t, n);
+  return buffer;
 }
 
 // Mean and sum of squared deviations of `count` values, kept in double: one a block of thousands of values.

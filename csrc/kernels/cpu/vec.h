@@ -173,6 +173,27 @@ TW_INLINE Vec<int64_t> to_int(Vec<double> x) { return __builtin_convertvector(x.
 TW_INLINE Vec<float> to_float(Vec<int32_t> x) { return __builtin_convertvector(x.v, Vec<float>::Native); }
 TW_INLINE Vec<double> to_float(Vec<int64_t> x) { return __builtin_convertvector(x.v, Vec<double>::Native); }
 
+// The lower and the upper half of the lanes as double, and two such halves back as float.
+#if TW_VEC_BYTES == 64
+TW_INLINE Vec<double> low_half(Vec<float> x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x.v)); }
+TW_INLINE Vec<double> high_half(Vec<float> x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1)); }
+TW_INLINE Vec<float> join_halves(Vec<double> lo, Vec<double> hi) {
+  return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(lo.v)), _mm512_cvtpd_ps(hi.v), 1);
+}
+#elif TW_VEC_BYTES == 32
+TW_INLINE Vec<double> low_half(Vec<float> x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x.v)); }
+TW_INLINE Vec<double> high_half(Vec<float> x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1)); }
+TW_INLINE Vec<float> join_halves(Vec<double> lo, Vec<double> hi) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(lo.v)), _mm256_cvtpd_ps(hi.v), 1);
+}
+#else
+TW_INLINE Vec<double> low_half(Vec<float> x) { return _mm_cvtps_pd(x.v); }
+TW_INLINE Vec<double> high_half(Vec<float> x) { return _mm_cvtps_pd(_mm_movehl_ps(x.v, x.v)); }
+TW_INLINE Vec<float> join_halves(Vec<double> lo, Vec<double> hi) {
+  return _mm_movelh_ps(_mm_cvtpd_ps(lo.v), _mm_cvtpd_ps(hi.v));
+}
+#endif
+
 template <class T> TW_INLINE Vec<T> shift_right_logical(Vec<T> x, int n) {
   using Unsigned = typename Pack<typename UIntOf<T>::type, Vec<T>::kLanes>::Type;
   return (typename Vec<T>::Native)((Unsigned)x.v >> n);

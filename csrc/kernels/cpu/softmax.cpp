@@ -5,8 +5,8 @@
 //
 // float16, bfloat16 and float32 are computed in float32, float64 in float64; a half is rounded once, at the store. A row
 // with a NaN, with +inf, or of -inf alone gives NaN.
-// Error: softmax at most 4 ulp for n up to 2^16 (exp, one pairwise sum, one reciprocal, one product), measured by the op
-// table's rows `softmax` and `log_softmax`.
+// Error: softmax at most (4 + |x - max x|) 2^-23 of y (exp of a rounded difference, a pairwise sum, a reciprocal, a
+// product), log_softmax at most 4 * 2^-23 (|y| + log n); measured by the op table's rows `softmax` and `log_softmax`.
 // Method: three passes over a row that stays in L1 or L2 (maximum; exp and sum; scale): a row's exponentials are kept in
 // y itself, or for halves in a float32 buffer. inner > 1 runs the same passes for registers side by side along inner.
 // Bytes: x + y forward, y + dy + dx backward.

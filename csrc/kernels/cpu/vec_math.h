@@ -71,7 +71,9 @@ template <class T> TW_INLINE Vec<T> expm1_poly(Vec<T> r) {
   }
   return fma(r * r, q, r);
 }
-template <class T> TW_INLINE Vec<T> clamp_keep_nan(Vec<T> x, T lo, T hi) { return max(Vec<T>(lo), min(Vec<T>(hi), x)); }
+template <class T> TW_INLINE Vec<T> clamp_keep_nan(Vec<T> x, T lo, T hi) {
+  return max(Vec<T>(lo), min(Vec<T>(hi), x));
+}
 
 // e^x 2^k, overflowing only where that does.
 template <class T> TW_INLINE Vec<T> exp_scaled(Vec<T> x, int k) {
@@ -141,8 +143,8 @@ template <class T> TW_INLINE LogParts<T> log_reduce(Vec<T> x) {
 template <class T> TW_INLINE Vec<T> log_defect(Vec<T> f) {
   const Vec<T> half_square = Vec<T>(T(0.5)) * f * f;
   if constexpr (kSame<T, float>) {
-    const Vec<T> q = poly(f, 0x1.555554p-2, -0x1.000226p-2, 0x1.99a00ep-3, -0x1.547268p-3, 0x1.22d9a4p-3, -0x1.0d8358p-3,
-                          0x1.055dfp-3, -0x1.38c654p-4);
+    const Vec<T> q = poly(f, 0x1.555554p-2, -0x1.000226p-2, 0x1.99a00ep-3, -0x1.547268p-3, 0x1.22d9a4p-3,
+                          -0x1.0d8358p-3, 0x1.055dfp-3, -0x1.38c654p-4);
     return fma(-(f * f * f), q, half_square);
   } else {
     const Vec<T> s = f / (Vec<T>(2.0) + f), z = s * s;
@@ -398,6 +400,37 @@ TW_INLINE Vec<float> pow(Vec<float> x, Vec<float> y) {
 TW_INLINE Vec<double> pow(Vec<double> x, Vec<double> y) {
   Vec<double> r = x;
   for (int i = 0; i < Vec<double>::kLanes; ++i) r.v[i] = __builtin_pow(x[i], y[i]);
+  return r;
+}
+
+// ---- remainder ----
+
+// a - q b, q = trunc(a / b), exact as C's. Where every quotient is small, in registers: the products of float's q < 2^28
+// and b are exact in double, and there a / b cannot round up to an integer; for double, fma leaves an exact remainder,
+// of the wrong sign where q came out one too large. Other lanes (and double without fma) ask the C library.
+template <class T> TW_INLINE Vec<T> fmod(Vec<T> a, Vec<T> b) {
+#ifdef __FMA__
+  constexpr bool kRegisters = true;
+#else
+  constexpr bool kRegisters = kSame<T, float>;
+#endif
+  const Mask<T> small = (abs(a) < abs(b) * Vec<T>(T(0x1p28))) & (abs(b) < Vec<T>(kInf<T>));
+  if (kRegisters && !any(small == Mask<T>(0))) {
+    Vec<T> r;
+    if constexpr (kSame<T, float>) {
+      const Vec<double> a0 = low_half(a), a1 = high_half(a), b0 = low_half(b), b1 = high_half(b);
+      r = join_halves(a0 - trunc(a0 / b0) * b0, a1 - trunc(a1 / b1) * b1);
+    } else {
+      r = fma(-trunc(a / b), b, a);
+      r = select(r * copysign(Vec<T>(T(1)), a) < Vec<T>(T(0)), r + copysign(b, a), r);
+    }
+    return copysign(r, a);
+  }
+  Vec<T> r = a;
+  for (int i = 0; i < Vec<T>::kLanes; ++i) {
+    if constexpr (kSame<T, float>) r.v[i] = __builtin_fmodf(a[i], b[i]);
+    else r.v[i] = __builtin_fmod(a[i], b[i]);
+  }
   return r;
 }
 

@@ -67,6 +67,11 @@ PyObject* array_contiguous(PyObject* o, void*) { return PyBool_FromLong(unwrap(o
 PyObject* array_data_ptr(PyObject* o, void*) { return PyLong_FromVoidPtr(unwrap(o).raw()); }
 PyObject* array_is_float(PyObject* o, void*) { return PyBool_FromLong(is_float(unwrap(o).dtype())); }
 PyObject* array_storage(PyObject* o, void*) { return PyLong_FromVoidPtr(unwrap(o).storage().get()); }
+PyObject* array_shared(PyObject* o, void*) {
+  const Array& a = unwrap(o);
+  const auto bytes = static_cast<size_t>(a.numel()) * itemsize(a.dtype());
+  return PyBool_FromLong(a.storage()->refs() > 1 || a.storage()->bytes != bytes);
+}
 PyObject* array_readonly(PyObject* o, void*) { return PyBool_FromLong(unwrap(o).storage()->readonly); }
 
 PyGetSetDef array_getset[] = {
@@ -81,6 +86,7 @@ PyGetSetDef array_getset[] = {
     {"data_ptr", array_data_ptr, nullptr, "address of the first element", nullptr},
     {"is_float", array_is_float, nullptr, nullptr, nullptr},
     {"storage_id", array_storage, nullptr, "equal for arrays that share memory through views", nullptr},
+    {"storage_shared", array_shared, nullptr, "whether other arrays, or more than this one's elements, hold the storage", nullptr},
     {"readonly", array_readonly, nullptr, nullptr, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 

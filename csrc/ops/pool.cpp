@@ -60,10 +60,11 @@ struct Window {
 
   static int64_t out(const char* op, int64_t size, int64_t k, int64_t stride, int64_t pad, int64_t dilation,
                      bool ceil_mode) {
-    const int64_t span = dilation * (k - 1) + 1, room = size + 2 * pad - span;
+    // In ceil_mode a window may stick out at the end, so that even one larger than the input has an output.
+    const int64_t span = dilation * (k - 1) + 1, room = size + 2 * pad - span + (ceil_mode ? stride - 1 : 0);
     TW_CHECK(size > 0 && room >= 0, op, ": the window must fit the padded input, got size ", size, " with padding ",
              pad, " for a window of ", span);
-    int64_t n = (ceil_mode ? room + stride - 1 : room) / stride + 1;
+    int64_t n = room / stride + 1;
     if (ceil_mode && (n - 1) * stride >= size + pad) --n;  // the last window must begin inside the input or left of it
     for (int64_t o : {int64_t{0}, n - 1}) {
       // First position of the window at or right of 0; with dilation it may step over a small input.

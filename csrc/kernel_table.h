@@ -151,9 +151,10 @@ struct BatchNormArgs {
 // take float32, float64 and integers; the ops widen halves to float32 and convert the sums back.
 struct TakeArgs {
   const void* x;              // take: source; take_backward (sums): dy (outer, count, inner)
-  const int64_t* index;       // (count); negative counts from the end
+  const int64_t* index;       // (count), each in [low, n)
   void* y;                    // take: (outer, count, inner); take_backward: (outer, n, inner), added to
   int64_t outer, n, inner, count;
+  int64_t low;                // 0, or -n where negative indices count from the end
   int64_t* bad;
   DType dtype;
 };
@@ -161,7 +162,7 @@ struct TakeArgs {
 // Element-wise along one dimension: gather y[o,i,k] = x[o,index[o,i,k],k]; scatter y[o,index[o,i,k],k] (+)= x[o,i,k].
 struct GatherArgs {
   const void* x;
-  const int64_t* index;       // contiguous (outer, count, inner)
+  const int64_t* index;       // contiguous (outer, count, inner), each in [0, n)
   void* y;
   int64_t outer, n, inner, count;  // n: size of the indexed dimension (x's for gather, y's for scatter)
   int64_t* bad;

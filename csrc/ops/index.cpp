@@ -143,7 +143,7 @@ void launch_take(const char* op, const Slot<TakeArgs>& slot, const Array& x, con
                  const Parts& p) {
   if (index.numel() == 0 || p.outer * p.inner == 0) return;
   BadIndex bad;
-  launch(x.device(), slot, TakeArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, index.numel(),
+  launch(x.device(), slot, TakeArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, index.numel(), 0,
                                     bad.pointer(), y.dtype()});
   if (bad.position() >= 0)
     fail_index(op, index.data<int64_t>()[bad.position()], p.n, p.n == 1 ? "row" : "rows", bad.position());
@@ -174,6 +174,28 @@ Array take_backward(const std::string& op, const Array& grad, int dim, const Arr
   const Array dx = zeros(op.c_str(), shape, dy.dtype(), dy.device());
   launch_take(op.c_str(), slots::take_backward, dy, index, dx, parts_of(shape, dim));
   return cast(dx, grad.dtype());
+}
+
+// In place: x[.., index, ..] += src along dim, in the order of the index.
+void index_add_(Array& x, int64_t dim, const Array& positions, const Array& source) {
+  const char* op = "index_add_";
+  check_writable(op, x);
+  const int d = wrap_dim(op, dim, x.ndim());
+  TW_CHECK(x.ndim() > 0 && positions.ndim() <= 1, op, ": index must be 1-d and input have a dimension, got index ",
+           str_of(positions.shape()), " for ", str_of(x.shape()));
+  Dims expected = x.shape();
+  expected[d] = positions.numel();
+  TW_CHECK(source.shape() == expected, op, ": source must have input's shape, with one row an index, got ",
+           str_of(source.shape()), " for ", str_of(expected));
+  const DType t = sum_dtype(op, x.dtype());
+  Array src = contiguous(cast(source, t));
+  const Array index = index_array(op, positions);
+  const bool direct = x.is_contiguous() && x.dtype() == t;
+  if (src.storage().get() == x.storage().get()) src = clone(src);
+  const Array y = direct ? x : x.dtype() == t ? clone(x) : cast(x, t);
+  launch_take(op, slots::take_backward, src, index, y, parts_of(y.shape(), d));
+  if (direct) x.bump_version();
+  else copy_into(op, x, y);
 }
 
 // --- along one dimension -----------------------------------------------------------------------------------------------
@@ -389,7 +411,7 @@ Array index(const Array& x, py::sequence given) {
     if (y.numel() == 0) return y;
     BadIndex bad;
     launch(x.device(), slots::take, TakeArgs{x.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, at.numel(),
-                                             bad.pointer(), x.dtype()});
+                                             -p.n, bad.pointer(), x.dtype()});
     s.check("index", x, bad.position());
     return y;
   }
@@ -405,8 +427,8 @@ Array index(const Array& x, py::sequence given) {
 }
 
 // In place: x[given] = values, or += in the order of the indices.
-void index_put_(Array& x, py::sequence given, const Array& source, bool accumulate) {
-  const char* op = "index_put_";
+void index_put_(const std::string& name, Array& x, py::sequence given, const Array& source, bool accumulate) {
+  const char* op = name.c_str();
   check_writable(op, x);
   const Selection s(op, x, given);
   const DType t = accumulate ? sum_dtype(op, x.dtype()) : x.dtype();
@@ -428,7 +450,7 @@ void index_put_(Array& x, py::sequence given, const Array& source, bool accumula
     const Array& at = s.indices[s.first];
     const Parts p = parts_of(y.shape(), s.first);
     launch(y.device(), slots::take_backward, TakeArgs{values.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner,
-                                                      at.numel(), bad.pointer(), t});
+                                                      at.numel(), -p.n, bad.pointer(), t});
   } else {
     IndexArgs a = s.args(y, strides);
     a.x = values.raw();
@@ -445,7 +467,7 @@ void index_put_(Array& x, py::sequence given, const Array& source, bool accumula
 // The gradient of index: dy summed into its places among zeros.
 Array index_backward(const Array& dy, const Dims& shape, py::sequence given) {
   Array dx = zeros("index", shape, dy.dtype(), dy.device());
-  index_put_(dx, given, dy, true);
+  index_put_("index", dx, given, dy, true);
   return dx;
 }
 
@@ -456,6 +478,7 @@ void bind_index(py::module_& m) {
   m.def("index_basic_backward", &index_basic_backward);
   m.def("take", &take);
   m.def("take_backward", &take_backward);
+  m.def("index_add_", &index_add_);
   m.def("gather", &gather);
   m.def("scatter", &scatter);
   m.def("scatter_", &scatter_);

@@ -127,7 +127,8 @@ Array join(const char* op, const std::vector<Array>& parts, int64_t dim) {
     for (int i = 0; fits && i < shape.n; ++i) fits = i == d || p.size(i) == shape[i];
     TW_CHECK(fits, op, ": sizes must match except in dimension ", d, ", got ", str_of(model->shape()), " and ",
              str_of(p.shape()));
-    shape[d] += p.size(d);
+    TW_CHECK_AS(std::overflow_error, !__builtin_add_overflow(shape[d], p.size(d), &shape[d]), op,
+                ": the size of dimension ", d, " overflows int64, got ", str_of(p.shape()), " and others");
   }
   const Array y = Array::empty(op, shape, t, model->device());
   int64_t at = 0;
@@ -166,7 +167,9 @@ Array pad(const Array& x, const std::vector<int64_t>& widths, const Value& value
   for (size_t k = 0; k < widths.size() / 2; ++k) {
     const int d = x.ndim() - 1 - static_cast<int>(k);
     const int64_t before = widths[2 * k], after = widths[2 * k + 1], n = x.size(d);
-    shape[d] = n + before + after;
+    TW_CHECK_AS(std::overflow_error,
+                !__builtin_add_overflow(n, before, &shape[d]) && !__builtin_add_overflow(shape[d], after, &shape[d]),
+                "pad: the size of dimension ", d, " overflows int64, got widths ", before, " and ", after);
     TW_CHECK(shape[d] >= 0, "pad: a crop must not take more than there is, got ", before, " and ", after,
              " for dimension ", d, " of size ", n);
     const int64_t begin = std::min(n, std::max<int64_t>(0, -before));

@@ -4,7 +4,7 @@
 // Copies move items of 1, 2, 4 or 8 bytes whatever their dtype; adding forms take float32, float64 and integers, and
 // add in the order of the indices, in the array's own type, so equal indices sum to the same bits for any number of
 // threads. Error of n additions to one place: at most n - 1 roundings (test_indexing.py). Negative indices count from
-// the end. All indices are checked before anything is written; *bad is the position of the first bad one, else -1.
+// the end in index, index_put and, where asked, take. All indices are checked before anything is written; *bad is the position of the first bad one, else -1.
 // Method: reads are cut by output rows. Sums of rows are sorted by counting, then each thread owns output rows and
 // columns and walks its row's list; scatter cuts only the dimensions beside the indexed one.
 // Bytes: take and gather read and write each output item once, plus 8 an index.
@@ -18,22 +18,22 @@ constexpr int64_t kPiece = 1 << 15;  // items a piece moves
 TW_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 TW_INLINE int64_t wrap(int64_t i, int64_t n) { return i < 0 ? i + n : i; }
 
-// Writes the position of the first index outside [-n, n) to *bad, or leaves it.
-void find_bad(const int64_t* index, int64_t count, int64_t n, int64_t* bad) {
+// Writes the position of the first index outside [low, n) to *bad, or leaves it.
+void find_bad(const int64_t* index, int64_t count, int64_t low, int64_t n, int64_t* bad) {
   parallel_ranges(count, kPiece, [&](int64_t begin, int64_t end) {
     uint64_t outside = 0;
-    for (int64_t i = begin; i < end; ++i) outside |= uint64_t(index[i] < -n) | uint64_t(index[i] >= n);
+    for (int64_t i = begin; i < end; ++i) outside |= uint64_t(index[i] < low) | uint64_t(index[i] >= n);
     if (!outside) return;
     int64_t at = begin;
-    while (index[at] >= -n && index[at] < n) ++at;
+    while (index[at] >= low && index[at] < n) ++at;
     int64_t seen = __atomic_load_n(bad, __ATOMIC_RELAXED);
     while ((seen < 0 || at < seen) &&
            !__atomic_compare_exchange_n(bad, &seen, at, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
   });
 }
-bool all_inside(const int64_t* index, int64_t count, int64_t n, int64_t* bad) {
+bool all_inside(const int64_t* index, int64_t count, int64_t low, int64_t n, int64_t* bad) {
   *bad = -1;
-  find_bad(index, count, n, bad);
+  find_bad(index, count, low, n, bad);
   return *bad < 0;
 }
 
@@ -135,7 +135,7 @@ struct Gather {
       for (int64_t row = begin; row < end; ++row) {
         const W* from = x + o * a.n * a.inner;
         const int64_t* index = a.index + row * a.inner;
-        for (int64_t k = 0; k < a.inner; ++k) y[row * a.inner + k] = from[wrap(index[k], a.n) * a.inner + k];
+        for (int64_t k = 0; k < a.inner; ++k) y[row * a.inner + k] = from[index[k] * a.inner + k];
         if (++i == a.count) { i = 0; ++o; }
       }
     });
@@ -155,7 +155,7 @@ template <bool kAdd> struct Scatter {
         for (int64_t i = 0; i < a.count; ++i) {
           const int64_t row = (o * a.count + i) * a.inner;
           for (int64_t k = first; k < last; ++k)
-            put<T, kAdd>(y + (o * a.n + wrap(a.index[row + k], a.n)) * a.inner + k, x[row + k]);
+            put<T, kAdd>(y + (o * a.n + a.index[row + k]) * a.inner + k, x[row + k]);
         }
       }
     });
@@ -214,7 +214,7 @@ template <class T, bool kAdd> void move_slice(const T* from, T* to, const Slices
 // The element offset of each selected slice in the array; null when an index is out of range.
 const int64_t* slice_offsets(const IndexArgs& a) {
   *a.bad = -1;
-  for (int k = 0; k < a.indexed; ++k) find_bad(a.index[k], a.count, a.sizes[k], a.bad);
+  for (int k = 0; k < a.indexed; ++k) find_bad(a.index[k], a.count, -a.sizes[k], a.sizes[k], a.bad);
   if (*a.bad >= 0) return nullptr;
   int64_t* offsets = static_cast<int64_t*>(scratch(0, static_cast<size_t>(a.count) * sizeof(int64_t)));
   parallel_ranges(a.count, kPiece, [&](int64_t begin, int64_t end) {
@@ -252,14 +252,14 @@ template <bool kAdd> struct IndexPut {
 
 }  // namespace
 
-void take(const TakeArgs& a) { if (all_inside(a.index, a.count, a.n, a.bad)) by_size(a, Take()); }
-void take_backward(const TakeArgs& a) { if (all_inside(a.index, a.count, a.n, a.bad)) by_number(a, TakeBackward()); }
+void take(const TakeArgs& a) { if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_size(a, Take()); }
+void take_backward(const TakeArgs& a) { if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_number(a, TakeBackward()); }
 
 void gather(const GatherArgs& a) {
-  if (all_inside(a.index, a.outer * a.count * a.inner, a.n, a.bad)) by_size(a, Gather());
+  if (all_inside(a.index, a.outer * a.count * a.inner, 0, a.n, a.bad)) by_size(a, Gather());
 }
 void scatter(const GatherArgs& a) {
-  if (!all_inside(a.index, a.outer * a.count * a.inner, a.n, a.bad)) return;
+  if (!all_inside(a.index, a.outer * a.count * a.inner, 0, a.n, a.bad)) return;
   if (a.add) by_number(a, Scatter<true>());
   else by_size(a, Scatter<false>());
 }

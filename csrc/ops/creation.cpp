@@ -89,6 +89,13 @@ py::object item(const Array& a) {
   return py::none();
 }
 
+// The same bits as another dtype of one size.
+Array bitcast(const Array& a, DType t) {
+  TW_CHECK_TYPE(itemsize(a.dtype()) == itemsize(t), "view: dtypes must have one item size, got ", name(a.dtype()), " and ",
+                name(t));
+  return Array(a.storage(), t, a.shape(), a.strides(), a.offset());
+}
+
 // An alias with a version of its own: what `.data` gives, whose writes autograd does not see.
 Array untracked(const Array& a) {
   Storage* base = a.storage().get();
@@ -107,6 +114,7 @@ void bind_creation(py::module_& m) {
   m.def("linspace", &linspace);
   m.def("as_strided", &as_strided);
   m.def("untracked", &untracked);
+  m.def("bitcast", &bitcast);
   m.def("item", &item);
 }
 

@@ -63,7 +63,7 @@ class Node:
 
     def _save(self, saved):
         self._saved = saved
-        self._versions = [s.version if type(s) is _engine.Array else s.array.version for s in saved]
+        self._versions = [None if s is None else s.version if type(s) is _engine.Array else s.array.version for s in saved]
 
     @property
     def name(self) -> str:
@@ -77,6 +77,9 @@ class Node:
                                f"retain_graph=True to that one to walk the graph again")
         values = []
         for k, (s, version) in enumerate(zip(self._saved, self._versions, strict=True)):
+            if s is None:
+                values.append(None)
+                continue
             array = s if type(s) is _engine.Array else s.array
             if array.version != version:
                 raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, "

@@ -4,11 +4,11 @@
 namespace tw::TW_ISA {
 
 #define TW_X(name, Functor, Kind) \
-  void name(const ElementwiseArgs& a) { elementwise<functors::Functor, Kind, 2>(a); }
+  void name(const ElementwiseArgs& a) { elementwise<Functor, Kind, 2>(a); }
 TW_BINARY_LIST(TW_X)
 #undef TW_X
 #define TW_X(name, Functor, Kind) \
-  void name(const ElementwiseArgs& a) { elementwise<functors::Functor, Kind, 3>(a); }
+  void name(const ElementwiseArgs& a) { elementwise<Functor, Kind, 3>(a); }
 TW_TERNARY_LIST(TW_X)
 #undef TW_X
 

@@ -4,7 +4,7 @@
 namespace tw::TW_ISA {
 
 #define TW_X(name, Functor, Kind) \
-  void name(const ElementwiseArgs& a) { elementwise<functors::Functor, Kind, 1>(a); }
+  void name(const ElementwiseArgs& a) { elementwise<Functor, Kind, 1>(a); }
 TW_UNARY_LIST(TW_X)
 #undef TW_X
 

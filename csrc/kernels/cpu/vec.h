@@ -1,5 +1,5 @@
 // Vec<T>: one register of T (float, double, int32_t, int64_t) on the compiler's vector extensions, and the loops every
-// kernel needs round it: partial loads and stores, loads and stores that change the type, convert(), parallel_for().
+// kernel needs round it: partial loads and stores, loads and stores that change the type, convert().
 //
 // The build gives TW_ISA (scalar, avx2, avx512) and TW_VEC_BYTES (16, 32, 64). Everything is forced inline or lives in
 // tw::TW_ISA, because a weak symbol shared between levels would run one level's instructions on another's machine.
@@ -172,6 +172,27 @@ TW_INLINE Vec<int32_t> to_int(Vec<float> x) { return (Vec<int32_t>::Native)TW_MM
 TW_INLINE Vec<int64_t> to_int(Vec<double> x) { return __builtin_convertvector(x.v, Vec<int64_t>::Native); }
 TW_INLINE Vec<float> to_float(Vec<int32_t> x) { return __builtin_convertvector(x.v, Vec<float>::Native); }
 TW_INLINE Vec<double> to_float(Vec<int64_t> x) { return __builtin_convertvector(x.v, Vec<double>::Native); }
+
+// The lower and the upper half of the lanes as double, and two such halves back as float.
+#if TW_VEC_BYTES == 64
+TW_INLINE Vec<double> low_half(Vec<float> x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x.v)); }
+TW_INLINE Vec<double> high_half(Vec<float> x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1)); }
+TW_INLINE Vec<float> join_halves(Vec<double> lo, Vec<double> hi) {
+  return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(lo.v)), _mm512_cvtpd_ps(hi.v), 1);
+}
+#elif TW_VEC_BYTES == 32
+TW_INLINE Vec<double> low_half(Vec<float> x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x.v)); }
+TW_INLINE Vec<double> high_half(Vec<float> x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1)); }
+TW_INLINE Vec<float> join_halves(Vec<double> lo, Vec<double> hi) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(lo.v)), _mm256_cvtpd_ps(hi.v), 1);
+}
+#else
+TW_INLINE Vec<double> low_half(Vec<float> x) { return _mm_cvtps_pd(x.v); }
+TW_INLINE Vec<double> high_half(Vec<float> x) { return _mm_cvtps_pd(_mm_movehl_ps(x.v, x.v)); }
+TW_INLINE Vec<float> join_halves(Vec<double> lo, Vec<double> hi) {
+  return _mm_movelh_ps(_mm_cvtpd_ps(lo.v), _mm_cvtpd_ps(hi.v));
+}
+#endif
 
 template <class T> TW_INLINE Vec<T> shift_right_logical(Vec<T> x, int n) {
   using Unsigned = typename Pack<typename UIntOf<T>::type, Vec<T>::kLanes>::Type;
@@ -475,21 +496,6 @@ template <class D, class S> void convert(D* __restrict dst, const S* __restrict 
   } else {
     for (int64_t i = 0; i < n; ++i) dst[i] = D(src[i]);
   }
-}
-
-// ---- threads ----
-
-// body(i) for each i in [0, pieces), on the pool.
-template <class Body> TW_INLINE void parallel_for(int64_t pieces, const Body& body) {
-  parallel_run(pieces, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
-               const_cast<void*>(static_cast<const void*>(&body)));
-}
-// body(begin, end) for consecutive ranges of `block` elements (the last may be shorter) that cover [0, n).
-template <class Body> TW_INLINE void parallel_blocks(int64_t n, int64_t block, const Body& body) {
-  parallel_for((n + block - 1) / block, [&](int64_t i) {
-    const int64_t begin = i * block;
-    body(begin, begin + block < n ? begin + block : n);
-  });
 }
 
 }  // namespace tw::TW_ISA

@@ -15,14 +15,12 @@
 //   direct_b(j, k, &step)                 B's own memory where that already looks packed, else null
 //   store(i, j, cols, const T* sums)      takes the finished sums of C[i, j : j + cols]
 #pragma once
-#include "kernel_table.h"
+#include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec_math.h"
 
 namespace tw::TW_ISA {
 
-TW_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 TW_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-TW_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 TW_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // THE table of block sizes. The register tile is mr rows of `vectors` vectors: mr * vectors accumulators, `vectors` of B
@@ -183,7 +181,7 @@ void gemm_core(const Problem& problem, int64_t batch, int64_t M, int64_t N, int6
   const GemmPlan g = plan_gemm<T>(batch, M, N, K);
   const int64_t groups = g.row_groups * g.col_groups, tasks = groups * g.splits;
   if (g.together > 1 && g.splits == 1) {
-    parallel_blocks(batch, g.together, [&](int64_t begin, int64_t end) {
+    parallel_ranges(batch, g.together, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         gemm_piece<T>(problem.product(i), 0, M, 0, N, 0, K, static_cast<T*>(nullptr), 0);
     });

@@ -23,6 +23,5 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 
 def from_bytes(buffer: Any, dtype: str, shape: tuple[int, ...]) -> Tensor:
     """A tensor over `buffer` (no copy); the tensor keeps the buffer alive."""
-    values = np.frombuffer(buffer, dtype="int16" if dtype == "bfloat16" else dtype)
-    tensor = tw.from_numpy(values)
-    return (tensor.view(tw.bfloat16) if dtype == "bfloat16" else tensor).reshape(shape)
+    tensor = tw.from_numpy(np.ndarray(shape, "int16" if dtype == "bfloat16" else dtype, buffer))
+    return tensor.view(tw.bfloat16) if dtype == "bfloat16" else tensor

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import tilewright as tw
 from tilewright import _engine
-from tilewright.optim.optimizer import Optimizer, check_value
+from tilewright.optim.optimizer import Optimizer, check_value, new_state
 from tilewright.tensor import Tensor
 
 
@@ -54,10 +53,10 @@ class Adam(Optimizer):
             state = self.state[param]
             if not state:
                 state["step"] = 0
-                state["exp_avg"] = tw.zeros_like(param)
-                state["exp_avg_sq"] = tw.zeros_like(param)
+                state["exp_avg"] = new_state(param)
+                state["exp_avg_sq"] = new_state(param)
             if group["amsgrad"] and "max_exp_avg_sq" not in state:
-                state["max_exp_avg_sq"] = tw.zeros_like(param)
+                state["max_exp_avg_sq"] = new_state(param)
             by_step.setdefault(int(state["step"]) + 1, []).append(param)
         beta1, beta2 = group["betas"]
         for step, some in by_step.items():

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import tilewright as tw
 from tilewright.autograd import enable_grad, no_grad
 from tilewright.tensor import Tensor
 
@@ -19,6 +20,12 @@ def check_value(owner: str, name: str, value: Any, low: float = 0.0, below: floa
     if not (math.isfinite(value) and low <= value < below):
         rule = f"finite and >= {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
         raise ValueError(f"{owner}: {name} must be {rule}, got {value}")
+
+
+def new_state(param: Tensor) -> Tensor:
+    """Zeros for a running average of `param`; float32 for half precision, where small squares would vanish."""
+    half = param.dtype in (tw.float16, tw.bfloat16)
+    return tw.zeros(tuple(param.shape), dtype=tw.float32 if half else param.dtype, device=param.device)
 
 
 class Optimizer:
@@ -138,6 +145,8 @@ class Optimizer:
             for key, value in values.items():
                 if isinstance(value, Tensor) and key != "step" and tuple(value.shape) != tuple(param.shape):
                     misfits.append(f"{key} of parameter {number}: {tuple(value.shape)}, parameter {tuple(param.shape)}")
+            if misfits:
+                continue
             state[param] = {key: self._take(key, value, param) for key, value in values.items()}
         if misfits:
             raise ValueError(f"{name}: state_dict must fit the parameters, got\n  " + "\n  ".join(misfits))
@@ -145,13 +154,12 @@ class Optimizer:
 
     @staticmethod
     def _take(key: str, value: Any, param: Tensor) -> Any:
-        """A private copy of a state value; tensors take the parameter's dtype, PyTorch's 'step' tensors become ints."""
+        """A private copy of a state value, in the state's dtype; PyTorch's 'step' tensors become ints."""
         if not isinstance(value, Tensor):
             return value
         if key == "step":
             return int(value.item())
-        value = value.detach()
-        return value.to(param.dtype).to(param.device) if value.dtype != param.dtype else value.to(param.device).clone()
+        return new_state(param).copy_(value.detach())
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tilewright import _engine
-from tilewright.optim.optimizer import Optimizer, check_value
+from tilewright.optim.optimizer import Optimizer, check_value, new_state
 from tilewright.tensor import Tensor
 
 
@@ -51,7 +51,7 @@ class SGD(Optimizer):
             self._launch(group, started, [self.state[p]["momentum_buffer"] for p in started], first=False)
         if len(started) < len(params):
             fresh = [p for p in params if self.state[p].get("momentum_buffer") is None]
-            buffers = [p.grad.detach().clone() for p in fresh]
+            buffers = [new_state(p) for p in fresh]
             self._launch(group, fresh, buffers, first=True)
             for param, buffer in zip(fresh, buffers, strict=True):
                 self.state[param]["momentum_buffer"] = buffer

@@ -17,7 +17,7 @@ class _Watch(Function):
     @staticmethod
     def forward(ctx: Any, callback: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.callback = callback
-        return tuple(tensor.view(tensor.shape) for tensor in tensors)
+        return tensors
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:

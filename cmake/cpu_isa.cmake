@@ -34,3 +34,5 @@ foreach(row IN LISTS TW_LEVELS)
 endforeach()
 list(TRANSFORM TW_LEVEL_NAMES REPLACE "(.+)" "X(\\1)" OUTPUT_VARIABLE TW_LEVEL_ROWS)
 list(JOIN TW_LEVEL_ROWS " " TW_LEVEL_ROWS)
+file(CONFIGURE OUTPUT generated/cpu_levels.h @ONLY
+     CONTENT "#define TW_CPU_LEVELS(X) @TW_LEVEL_ROWS@  // from cmake/cpu_isa.cmake\n")

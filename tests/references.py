@@ -350,6 +350,8 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 def gather(x, dim, index):
     """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0; index may be smaller than x in the other dims."""
+    if x.ndim == 0:
+        return x
     spots = list(np.indices(index.shape, sparse=True))
     spots[dim] = index
     return x[tuple(spots)]

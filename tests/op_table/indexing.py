@@ -32,7 +32,6 @@ def index_samples(g):
     yield Sample(x, row[:, None], col[None, :3])
     yield Sample(x, slice(None), col)
     yield Sample(x, row, slice(None), g.indices(6, n=7))
-    yield Sample(x, 2, slice(1, 3), g.indices(3, n=7))
     yield Sample(x, g.indices(0, n=5))
     yield Sample(x, g.indices(2, 3, n=5), slice(0, 2))
     yield Sample(x, g.mask(5))
@@ -41,6 +40,12 @@ def index_samples(g):
     yield Sample(x, slice(None), g.mask(4))
     yield Sample(x, np.zeros((5, 4, 7), bool))
     yield Sample(g.array(129), g.indices(127, n=129))
+
+
+def integers_are_taken_before_arrays():
+    """Unlike NumPy, an integer beside index arrays picks its slice first, as in x[2][1:3, i]."""
+    x, i = tw.arange(0, 140).reshape(5, 4, 7), tw.tensor([0, 6, 3])
+    assert x[2, 1:3, i].tolist() == x[2][1:3, i].tolist()
 
 
 def assigned(x, value, *key):
@@ -78,6 +83,10 @@ def scatter_samples(g):
                                    ((3, 5), 1, (2, 7), (3, 8)), ((2, 3, 33), 1, (2, 4, 30), (2, 4, 33)),
                                    ((3, 4), 1, (3, 0), (3, 2))):  # fmt: skip
         yield Sample(g.array(*shape), dim, g.indices(*index, n=shape[dim]), g.array(*src))
+
+
+def scatter_grad_samples(g):
+    yield from (s for s in scatter_samples(g) if s.args[2].shape == s.args[3].shape)
 
 
 def select_samples(g):
@@ -163,6 +172,7 @@ def bad_index(name, call, words):
 
 ROWS = [
     Row("index", pick, pick, index_samples, ALL, EXACT, slots=("index",), ops=("getitem",),
+        properties=(integers_are_taken_before_arrays,),
         large=lambda g: Sample(g.array(3001, 70), g.indices(4001, n=3001)),
         bad=(bad_index("range", lambda g: ones(3)[tw.tensor([0, 3])], "index.*3"),
              bad_index("scalar", lambda g: ones(3)[5], "5"),
@@ -182,7 +192,7 @@ ROWS = [
              Bad("size", lambda g: tw.gather(ones(3, 2), 0, tw.zeros((1, 3), dtype=tw.int64)), ValueError, "gather"),
              Bad("dtype", lambda g: tw.gather(ones(3), 0, ones(2)), TypeError, "gather.*float32"))),
     Row("scatter_add", "scatter_add", R.scatter_add, scatter_samples, (*FLOATS, "int32", "int64"), SUMS,
-        slots=("scatter",), large=lambda g: Sample(g.array(501, 40), 1, g.indices(501, 300, n=40), g.array(501, 300)),
+        slots=("scatter",), grad_samples=scatter_grad_samples, large=lambda g: Sample(g.array(501, 40), 1, g.indices(501, 300, n=40), g.array(501, 300)),
         magnitude=lambda x, d, i, s: R.scatter_add(np.abs(x), d, i, np.abs(s)),
         bad=(bad_index("range", lambda g: tw.scatter_add(ones(3), 0, tw.tensor([3]), ones(1)), "scatter_add.*3"),
              Bad("dtypes", lambda g: tw.scatter_add(ones(3), 0, tw.tensor([0]), ones(1).to(tw.float64)), TypeError,

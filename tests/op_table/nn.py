@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import references as R
-from arrays import FLOATS, dtype_of, to_np
+from arrays import FLOATS, dtype_of, spacing, to_np
 from op_table.row import EXACT, Bad, Row, Sample, Tolerance
 
 import tilewright as tw
@@ -57,9 +57,9 @@ def ce_samples(g):
         yield Sample(x, y, weight=weight)
         yield Sample(x, y, weight=weight, label_smoothing=0.2, reduction="none")
         if shape[0] > 1:
-            y = y.copy()
-            y[0] = -100
-            yield Sample(x, y)
+            some = y.copy()
+            some[0] = -100
+            yield Sample(x, some)
             y = np.where(y == 0, 1, y)
             y[-1] = 0
             yield Sample(x, y, weight=weight, ignore_index=0, label_smoothing=0.1)
@@ -117,7 +117,7 @@ def pairwise_bad(name):
             Bad("shapes", lambda g: call(ones(2, 3), ones(2, 4)), ValueError, r"\(2, 3\).*\(2, 4\)"))  # fmt: skip
 
 
-NORM_SHAPES = ((3, 1, 2, 2), (2, 3), (129, 5), (4, 3, 7), (2, 5, 6, 7), (1, 2, 3, 43))
+NORM_SHAPES = ((3, 1, 2, 2), (5, 3), (129, 5), (4, 3, 7), (2, 5, 6, 7), (1, 2, 3, 43))
 
 
 def batch_norm_samples(training):
@@ -175,8 +175,8 @@ def dropout_statistics():
         y = tw.nn.functional.dropout(x, 0.25)
         got = to_np(y)
         kept = got != 0
-        scaled = to_np(tw.tensor(2 / 0.75).to(dtype_of(dtype)))
-        assert (got[kept] == scaled).all(), "kept elements are x / (1 - p)"
+        off = np.abs(got[kept].astype(np.float64) - 2 / 0.75)
+        assert off.max() <= spacing(2 / 0.75, dtype), "kept elements are x / (1 - p)"
         # 100,000 trials: five standard deviations of the kept share are 0.0068.
         assert abs(kept.mean() - 0.75) < 0.0068
         assert abs(kept.mean(0).std() - np.sqrt(0.75 * 0.25 / 200)) < 0.004, "columns are not independent"
@@ -281,7 +281,7 @@ ROWS = [
                  "layer_norm.*weight"))),
     Row("dropout", "F.dropout", lambda x, **_: x, lambda g: (Sample(g.array(*s), p=0.3, training=False) for s in
         ((), (0,), (129,), (3, 43))), FLOATS, EXACT,
-        properties=(dropout_statistics, dropout_seed, dropout_ends),
+        slots=("dropout",), properties=(dropout_statistics, dropout_seed, dropout_ends),
         bad=(Bad("p", lambda g: functional("dropout")(ones(3), 1.5), ValueError, r"dropout.*1\.5"),
              Bad("p_negative", lambda g: functional("dropout")(ones(3), -0.1), ValueError, r"dropout.*-0\.1"))),
     Row("embedding", "F.embedding", embed, embedding_samples, FLOATS, EXACT, slots=("take", "take_backward"),

@@ -141,7 +141,7 @@ def test_copy_between_strides(source, target):
         "whole": lambda t: t,
         "transposed": lambda t: t.swapaxes(0, -1) if isinstance(t, np.ndarray) else t.transpose(0, -1),
         "strided": lambda t: t[..., ::2],
-        "row": lambda t: t[1],
+        "rows": lambda t: t[1:3],
     }
     for shape in ((4,), (3, 3), (129, 129), (5, 2, 5), (3, 4, 2, 3)):
         values = rng.integers(0, 2 if "bool" in (source, target) else 100, shape)

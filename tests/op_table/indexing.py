@@ -183,6 +183,7 @@ ROWS = [
              Bad("broadcast", lambda g: ones(3, 3)[tw.tensor([0, 1]), tw.tensor([0, 1, 2])], (IndexError, ValueError),
                  r"\(2,\).*\(3,\)"))),
     Row("index_put", assigned, assigned, assign_samples, ALL, EXACT, slots=("index_put",), ops=("setitem",),
+        large=lambda g: Sample(g.array(3001, 70), g.array(2000, 70), g.rng.permutation(3001)[:2000]),
         bad=(bad_index("range", lambda g: ones(3).__setitem__(tw.tensor([0, 3]), 1.0), "3"),
              Bad("shape", lambda g: ones(3).__setitem__(slice(None), ones(2)), ValueError, r"\(2,\).*\(3,\)"))),
     Row("gather", "gather", R.gather, gather_samples, ALL, EXACT, slots=("gather",), large=lambda g: Sample(

@@ -7,9 +7,9 @@ import weakref
 
 import numpy as np
 import pytest
-from arrays import to_np
 
 import tilewright as tw
+from arrays import to_np
 
 
 def leaf(*values, dtype=None):

@@ -7,11 +7,11 @@ import warnings
 
 import numpy as np
 import pytest
+
+import tilewright as tw
 from arrays import FLOATS, LAYOUTS, bits, check_same_bits, dtype_of, expanded, expanded_copy, name_of, to_np, to_tw
 from op_table import ROWS
 from op_table.row import Sample, check_forward, check_gradient, check_gradient_dtype, listed, run_backward
-
-import tilewright as tw
 
 HALVES = ("float16", "bfloat16")
 DIFFERENTIABLE = [row for row in ROWS.values() if row.grad]

@@ -9,11 +9,11 @@ import threading
 
 import numpy as np
 import pytest
+
+import tilewright as tw
 from arrays import FLOATS, bits, check_same_bits
 from op_table import ROWS
 from op_table.row import Sample, listed, run_backward
-
-import tilewright as tw
 
 COUNTS = (1, 2, 5)
 LARGE = [pytest.param(row, id=row.name) for row in ROWS.values() if row.large]

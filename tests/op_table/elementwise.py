@@ -122,6 +122,13 @@ def property_odd(name):
     return odd
 
 
+def integers_over_zero():
+    """There is no integer for x / 0 and no check before a launch: quotient and remainder are 0, in every dtype."""
+    for dtype in INTS:
+        x, zero = tw.tensor([5, 0, 100], dtype=dtype_of(dtype)), tw.zeros(3, dtype=dtype_of(dtype))
+        assert (x // zero).tolist() == (x % zero).tolist() == tw.fmod(x, zero).tolist() == [0, 0, 0]
+
+
 UNARY = [
     unary("neg", np.negative, dtypes=NUMBERS, tol=EXACT),
     unary("abs", np.abs, dtypes=NUMBERS, tol=EXACT),
@@ -140,23 +147,27 @@ UNARY = [
     unary("sin", real(np.sin), -100, 100, dtypes=REALS, specials=False, tol=ELEMENTARY, properties=(property_odd("sin"),)),
     unary("cos", real(np.cos), -100, 100, dtypes=REALS, specials=False, tol=ELEMENTARY),
     unary("tan", real(np.tan), -1.4, 1.4, dtypes=REALS, specials=False, tol=ELEMENTARY, properties=(property_odd("tan"),)),
+    unary("asin", real(np.arcsin), -1, 1, dtypes=REALS, grad_domain=(-0.8, 0.8), tol=ELEMENTARY,
+          properties=(property_odd("asin"),)),
+    unary("acos", real(np.arccos), -1, 1, dtypes=REALS, grad_domain=(-0.8, 0.8), tol=ELEMENTARY),
+    unary("atan", real(np.arctan), -20, 20, dtypes=REALS, tol=ELEMENTARY, properties=(property_odd("atan"),)),
     unary("sinh", real(np.sinh), -10, 10, dtypes=REALS, grad_domain=(-3, 3), tol=ELEMENTARY),
     unary("cosh", real(np.cosh), -10, 10, dtypes=REALS, grad_domain=(-3, 3), tol=ELEMENTARY),
-    unary("tanh", real(np.tanh), -10, 10, dtypes=REALS, grad_domain=(-3, 3), tol=ELEMENTARY,
+    unary("tanh", real(np.tanh), -10, 10, dtypes=REALS, slots=("tanh", "tanh_backward"), grad_domain=(-3, 3), tol=ELEMENTARY,
           properties=(property_odd("tanh"),)),
-    unary("sigmoid", real(R.sigmoid), -10, 10, dtypes=REALS, grad_domain=(-3, 3), tol=ELEMENTARY),
+    unary("sigmoid", real(R.sigmoid), -10, 10, dtypes=REALS, slots=("sigmoid", "sigmoid_backward"), grad_domain=(-3, 3), tol=ELEMENTARY),
     unary("erf", real(R.erf), dtypes=REALS, tol=ELEMENTARY, properties=(property_odd("erf"),)),
-    unary("floor", np.floor, dtypes=FLOATS, tol=EXACT),
-    unary("ceil", np.ceil, dtypes=FLOATS, tol=EXACT),
-    unary("trunc", np.trunc, dtypes=FLOATS, tol=EXACT),
-    unary("round", np.round, dtypes=FLOATS, tol=EXACT),
-    unary("relu", R.relu, dtypes=NUMBERS, tol=EXACT),
-    unary("F.leaky_relu", R.leaky_relu, args=({}, {"negative_slope": 0.2})),
-    unary("F.elu", R.elu, args=({}, {"alpha": 0.5}), tol=ELEMENTARY),
-    unary("F.softplus", R.softplus, -8, 8, args=({}, {"beta": 2.0, "threshold": 5.0}), tol=ELEMENTARY),
-    unary("F.gelu", R.gelu, args=({}, {"approximate": "tanh"}), specials=False, slots=("gelu", "gelu_tanh"),
+    unary("floor", np.floor, dtypes=NUMBERS, tol=EXACT),
+    unary("ceil", np.ceil, dtypes=NUMBERS, tol=EXACT),
+    unary("trunc", np.trunc, dtypes=NUMBERS, tol=EXACT),
+    unary("round", np.round, dtypes=NUMBERS, tol=EXACT),
+    unary("relu", R.relu, dtypes=NUMBERS, slots=("relu", "relu_backward"), tol=EXACT),
+    unary("F.leaky_relu", slots=("leaky_relu", "leaky_relu_backward"), ref=R.leaky_relu, args=({}, {"negative_slope": 0.2})),
+    unary("F.elu", slots=("elu", "elu_backward"), ref=R.elu, args=({}, {"alpha": 0.5}), tol=ELEMENTARY),
+    unary("F.softplus", slots=("softplus", "softplus_backward"), ref=R.softplus, -8, 8, args=({}, {"beta": 2.0, "threshold": 5.0}), tol=ELEMENTARY),
+    unary("F.gelu", R.gelu, args=({}, {"approximate": "tanh"}), specials=False, slots=("gelu", "gelu_tanh", "gelu_backward", "gelu_tanh_backward"),
           magnitude=lambda x, **_: x / 2, tol=Tolerance(4.0, reason="1 + erf cancels for negative x")),
-    unary("F.silu", lambda x: x * R.sigmoid(x), specials=False, tol=ELEMENTARY),
+    unary("F.silu", slots=("silu", "silu_backward"), ref=lambda x: x * R.sigmoid(x), specials=False, tol=ELEMENTARY),
     unary("clamp", R.clamp, dtypes=NUMBERS, tol=EXACT, args=({"min": 0, "max": 2}, {"min": 1}, {"max": 1})),
     unary("bitwise_not", np.invert, dtypes=(*INTS, *BOOL), grad=False, tol=EXACT),
     unary("logical_not", np.logical_not, dtypes=ALL, grad=False),
@@ -173,10 +184,12 @@ BINARY = [
            args=({}, {"alpha": 2}), magnitude=lambda a, b, alpha=1: np.abs(a) + np.abs(alpha * b)),
     binary("mul", np.multiply, dtypes=NUMBERS),
     binary("div", R.div, b=AWAY, dtypes=(*FLOATS, "int32", "int64", "uint8")),
-    binary("floor_divide", np.floor_divide, b=(1, 3), specials=False, dtypes=NUMBERS, grad=False),
+    binary("floor_divide", np.floor_divide, b=(1, 3), specials=False, dtypes=NUMBERS, grad=False,
+           properties=(integers_over_zero,)),
     binary("remainder", np.mod, b=(1, 3), specials=False, dtypes=NUMBERS, tol=TERMS),
     binary("fmod", np.fmod, b=(1, 3), specials=False, dtypes=NUMBERS, tol=EXACT),
     binary("pow", np.power, 0.2, 3, b=(-2, 3), scalars=(2, 3, 0.5, -1, 1, 0), specials=False, tol=ELEMENTARY),
+    binary("atan2", np.arctan2, dtypes=FLOATS, scalars=(), tol=ELEMENTARY),
     binary("maximum", np.maximum, dtypes=ALL, scalars=(), tol=EXACT),
     binary("minimum", np.minimum, dtypes=ALL, scalars=(), tol=EXACT),
     binary("bitwise_and", np.bitwise_and, dtypes=(*INTS, *BOOL), grad=False, scalars=(6,)),

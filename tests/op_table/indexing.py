@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+
 import references as R
+import tilewright as tw
 from arrays import BOOL, FLOATS, INTS
 from op_table.row import EXACT, SUMS, Bad, Row, Sample
-
-import tilewright as tw
 
 ALL = (*FLOATS, *INTS, *BOOL)
 SOME = (*FLOATS, "int64", "uint8", "bool")

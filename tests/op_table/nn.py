@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+
 import references as R
+import tilewright as tw
 from arrays import FLOATS, dtype_of, spacing, to_np
 from op_table.row import EXACT, Bad, Row, Sample, Tolerance
-
-import tilewright as tw
 
 SOFTMAX = Tolerance(6.0, "array", "exp of 4 ulp, a sum of positive terms, a division")
 LOSS = Tolerance(6.0, "array", "exp, log and a sum over rows of a few ulp each", grad_ulps=64.0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 import references as R
+import tilewright as tw
 from arrays import FLOATS
 from op_table.row import EXACT, SUMS, Bad, Row, Sample, Tolerance
-
-import tilewright as tw
 
 MATMUL_SHAPES = (
     ((3,), (3,)), ((0,), (0,)), ((4,), (4, 5)), ((5, 4), (4,)), ((1, 1), (1, 1)), ((2, 3), (3, 4)),

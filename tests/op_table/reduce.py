@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+
 import references as R
+import tilewright as tw
 from arrays import BOOL, FLOATS, INTS
 from op_table.row import EXACT, SUMS, Bad, Row, Sample, Tolerance
-
-import tilewright as tw
 
 ALL = (*FLOATS, *INTS, *BOOL)
 NUMBERS = (*FLOATS, *INTS)
@@ -86,7 +86,7 @@ def axis_of(fn):
 
 def ties(g):
     yield from distinct(single())(g)
-    yield from ((Sample(g.array(*shape)) for shape in ((), (1,), (129,), (3, 5))))
+    yield from (Sample(g.array(*shape)) for shape in ((), (1,), (129,), (3, 5)))
     x = g.array(5, 64)
     x[:, 9], x[:, 40] = (1, 1) if g.dtype == "bool" else (5, 5)
     yield Sample(x, dim=1)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from arrays import FLOATS, NUMPY_DTYPE, dtype_of, name_of, quantize, spacing, to_np, to_tw
 
 import tilewright as tw
+from arrays import FLOATS, NUMPY_DTYPE, dtype_of, name_of, quantize, spacing, to_np, to_tw
 
 SIZES = (0, 1, 3, 127, 128, 129)
 SHAPES = ((), *((n,) for n in SIZES), (3, 5), (2, 0, 3), (2, 3, 33))

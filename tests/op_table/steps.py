@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+
 import references as R
+import tilewright as tw
 from arrays import dtype_of, quantize, spacing, to_np
 from op_table.row import EXACT, Bad, Row
-
-import tilewright as tw
 
 N = 200_000  # samples of a distribution; five standard deviations bound every statistic below
 
@@ -86,6 +86,26 @@ def bernoulli_share():
         x = draw(lambda p=p: tw.bernoulli(tw.full((N,), p)))
         assert set(np.unique(x)) <= {0.0, 1.0}
         assert abs(x.mean() - p) <= 5 * np.sqrt(p * (1 - p) / N)
+
+
+def bernoulli_fills():
+    for dtype in ("float32", "bfloat16", "int64", "bool"):
+        tw.manual_seed(2)
+        x = to_np(tw.empty(N, dtype=dtype_of(dtype)).bernoulli_(0.3)).astype(np.float64)
+        assert set(np.unique(x)) == {0.0, 1.0} and abs(x.mean() - 0.3) < 5 * np.sqrt(0.21 / N)
+
+
+def draws_stay_in_their_window():
+    """Filling a strided view writes that view only, with the numbers that a contiguous tensor gets."""
+    for fill in (lambda t: t.uniform_(), lambda t: t.normal_(), lambda t: t.bernoulli_(0.5)):
+        base = tw.full((9, 300), 77.0)
+        tw.manual_seed(1)
+        fill(base[2:7, 1:250:2])
+        tw.manual_seed(1)
+        whole = fill(tw.empty(5, 125))
+        assert np.array_equal(to_np(base[2:7, 1:250:2]), to_np(whole))
+        base[2:7, 1:250:2] = 77.0
+        assert bool((base == 77.0).all())
 
 
 def randint_shares():
@@ -218,10 +238,11 @@ ADAM_BAD = (
 )
 
 ROWS = [
-    checked_row("rand", ("uniform",), (uniform_moments, uniform_range, seeds_of_uniform, a_prefix_is_shared),
+    checked_row("rand", ("uniform",), (uniform_moments, uniform_range, seeds_of_uniform, a_prefix_is_shared,
+                                     draws_stay_in_their_window),
                 (Bad("negative", lambda g: tw.rand(-1), ValueError, "-1"),), ("uniform",)),
     checked_row("randn", ("normal",), (normal_moments, normal_scaled, seeds_of_normal), ops=("normal",)),
-    checked_row("bernoulli", ("bernoulli",), (bernoulli_share, seeds_of_bernoulli),
+    checked_row("bernoulli", ("bernoulli",), (bernoulli_share, bernoulli_fills, seeds_of_bernoulli),
                 (Bad("range", lambda g: tw.bernoulli(tw.full((3,), 1.5)), ValueError, "bernoulli"),)),
     checked_row("randint", ("randint",), (randint_shares, seeds_of_randint),
                 (Bad("empty", lambda g: tw.randint(3, 3, (2,)), ValueError, "randint.*3"),)),

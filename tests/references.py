@@ -34,7 +34,7 @@ def widened(x):
     return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 
-# Elementwise, one argument ---------------------------------------------------------------------------------------
+# Elementwise, one argument ------------------------------------------------------------------------------------------
 
 
 def sigmoid(x):
@@ -79,7 +79,7 @@ def clamp(x, min=None, max=None):
     return y
 
 
-# Elementwise, more arguments -------------------------------------------------------------------------------------
+# Elementwise, more arguments ----------------------------------------------------------------------------------------
 
 
 def div(a, b, rounding_mode=None):
@@ -99,7 +99,7 @@ def lerp(a, b, weight):
     return np.where(np.abs(w) < 0.5, a + w * (b - a), b - (b - a) * (1 - w))
 
 
-# Reductions ------------------------------------------------------------------------------------------------------
+# Reductions ---------------------------------------------------------------------------------------------------------
 
 
 def axes(dim):
@@ -148,7 +148,7 @@ def logsumexp(x, dim, keepdim=False):
     return y if keepdim else np.squeeze(y, axis=axis)
 
 
-# Products and windows --------------------------------------------------------------------------------------------
+# Products and windows -----------------------------------------------------------------------------------------------
 
 
 def linear(x, w, b=None):
@@ -253,7 +253,7 @@ def adaptive_avg_pool2d(x, output_size):
     return y
 
 
-# Rows, losses, normalization -------------------------------------------------------------------------------------
+# Rows, losses, normalization ----------------------------------------------------------------------------------------
 
 
 def softmax(x, dim):
@@ -345,7 +345,7 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     return y if bias is None else y + bias
 
 
-# Selection and arrangement ---------------------------------------------------------------------------------------
+# Selection and arrangement ------------------------------------------------------------------------------------------
 
 
 def gather(x, dim, index):

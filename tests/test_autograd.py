@@ -66,7 +66,7 @@ def test_deep_graphs_do_not_recurse():
 
 def test_backward_needs_a_scalar_or_gradients():
     x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match="scalar"):
+    with pytest.raises(RuntimeError, match=r"scalar"):
         (x * 2).backward()
     with pytest.raises((ValueError, RuntimeError), match=r"\(3,\)"):
         (x * 2).backward(tw.ones(3, dtype=tw.float64))
@@ -75,7 +75,7 @@ def test_backward_needs_a_scalar_or_gradients():
 
 
 def test_backward_without_graph_is_refused():
-    with pytest.raises(RuntimeError, match="grad"):
+    with pytest.raises(RuntimeError, match=r"grad"):
         tw.ones(()).backward()
 
 
@@ -85,7 +85,7 @@ def test_second_backward_needs_retain_graph():
     y.backward(retain_graph=True)
     y.backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * np.exp([2.0]))
-    with pytest.raises(RuntimeError, match="retain_graph"):
+    with pytest.raises(RuntimeError, match=r"retain_graph"):
         y.backward()
 
 
@@ -122,7 +122,7 @@ def test_detach_cuts_the_graph_and_shares_memory():
 
 
 def test_requires_grad_of_integers_is_refused():
-    with pytest.raises((RuntimeError, TypeError), match="int64|floating"):
+    with pytest.raises((RuntimeError, TypeError), match=r"int64|floating"):
         tw.tensor([1, 2]).requires_grad_()
 
 
@@ -135,7 +135,7 @@ def test_grad_returns_without_accumulating():
 
 def test_grad_of_unused_input():
     x, y = leaf(2.0), leaf(3.0)
-    with pytest.raises(RuntimeError, match="unused|not have been used|allow_unused"):
+    with pytest.raises(RuntimeError, match=r"unused|not have been used|allow_unused"):
         tw.autograd.grad(x * 2, [x, y])
     gx, gy = tw.autograd.grad(x * 2, [x, y], allow_unused=True)
     assert gx.item() == 2.0 and gy is None
@@ -205,7 +205,7 @@ def test_gradcheck_finds_a_wrong_gradient():
     assert tw.autograd.gradcheck(lambda t: t * t, (x,))
 
 
-# Hooks ------------------------------------------------------------------------------------------------------------
+# Hooks --------------------------------------------------------------------------------------------------------------
 
 
 def test_hooks_see_and_replace_gradients():
@@ -229,7 +229,7 @@ def test_in_place_change_of_a_saved_value_is_an_error():
     y = x.exp()
     z = y * y
     y.add_(1)
-    with pytest.raises(RuntimeError, match="in.?place"):
+    with pytest.raises(RuntimeError, match=r"in.?place"):
         z.sum().backward()
 
 
@@ -238,7 +238,7 @@ def test_in_place_change_through_a_view_is_an_error():
     y = x * 1
     z = (y * y).sum()
     y[0:1].mul_(2)
-    with pytest.raises(RuntimeError, match="in.?place"):
+    with pytest.raises(RuntimeError, match=r"in.?place"):
         z.backward()
 
 
@@ -246,7 +246,7 @@ def test_in_place_change_of_an_input_is_an_error():
     w, x = leaf(1.0, 2.0), tw.tensor([3.0, 4.0], dtype=tw.float64)
     y = (w * x).sum()
     x.zero_()
-    with pytest.raises(RuntimeError, match="in.?place"):
+    with pytest.raises(RuntimeError, match=r"in.?place"):
         y.backward()
 
 
@@ -269,7 +269,7 @@ def test_in_place_ops_are_differentiated():
 
 def test_in_place_change_of_a_leaf_is_refused():
     x = leaf(1.0)
-    with pytest.raises(RuntimeError, match="leaf"):
+    with pytest.raises(RuntimeError, match=r"leaf"):
         x.add_(1)
     assert x.tolist() == [1.0], "a refused op changes nothing"
     with tw.no_grad():
@@ -372,7 +372,7 @@ def test_function_with_the_wrong_number_of_gradients():
             return dy
 
     x, y = leaf(1.0), leaf(2.0)
-    with pytest.raises(RuntimeError, match="2"):
+    with pytest.raises(RuntimeError, match=r"2"):
         Short.apply(x, y).backward()
 
 
@@ -386,12 +386,12 @@ def test_error_in_a_users_backward_reaches_the_user():
         def backward(ctx, dy):
             raise ZeroDivisionError("mine")
 
-    with pytest.raises(ZeroDivisionError, match="mine"):
+    with pytest.raises(ZeroDivisionError, match=r"mine"):
         Broken.apply(leaf(1.0)).backward()
     assert tw.is_grad_enabled()
 
 
-# Conventions at kinks, as PyTorch's -----------------------------------------------------------------------------------
+# Conventions at kinks, as PyTorch's ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_where_does_not_leak_nan():
     assert x.grad.tolist() == [0.0, 0.25]
 
 
-# Memory ---------------------------------------------------------------------------------------------------------------
+# Memory -------------------------------------------------------------------------------------------------------------
 
 
 def test_graphs_are_freed_without_the_garbage_collector():

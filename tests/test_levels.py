@@ -146,7 +146,8 @@ def test_levels_agree(dumps):
             ulps = 2 * (row.tol.grad_ulps if is_gradient else row.tol.ulps + 4)
             unit = np.spacing(np.abs(x).max().astype(np.float32))
             if np.abs(x - y).max() > ulps * max(unit, np.float32(1e-6) if row.magnitude else 0):
-                wrong.append(f"{key} at {level}: differs by {np.abs(x - y).max() / unit:.1f} ulp of the largest element")
+                off = np.abs(x - y).max() / unit
+                wrong.append(f"{key} at {level}: differs by {off:.1f} ulp of the largest element")
     assert not wrong, json.dumps(wrong[:20], indent=1)
 
 

@@ -16,7 +16,7 @@ from arrays import FLOATS, INTS, dtype_of, name_of, to_np
 ALL = (*FLOATS, *INTS, "bool")
 
 
-# Creation -------------------------------------------------------------------------------------------------------------
+# Creation -----------------------------------------------------------------------------------------------------------
 
 
 def test_tensor_of_python_values():
@@ -27,7 +27,7 @@ def test_tensor_of_python_values():
     assert tw.tensor([1, 2.5]).tolist() == [1.0, 2.5]
     assert tw.tensor([]).shape == (0,) and tw.tensor([]).dtype == tw.float32
     assert tw.tensor([[], []]).shape == (2, 0)
-    with pytest.raises(ValueError, match="length|ragged|sizes"):
+    with pytest.raises(ValueError, match=r"length|ragged|sizes"):
         tw.tensor([[1, 2], [3]])
 
 
@@ -50,7 +50,7 @@ def test_ranges():
     assert tw.eye(2, 3).tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
-# Views ----------------------------------------------------------------------------------------------------------------
+# Views --------------------------------------------------------------------------------------------------------------
 
 VIEWS = {
     "slice": lambda x: x[1:3],
@@ -108,14 +108,14 @@ def test_contiguity():
     assert x.is_contiguous() and not x.t().is_contiguous() and x.t().contiguous().is_contiguous()
     assert x.contiguous().data_ptr() == x.data_ptr()
     assert x[:, :1].t().is_contiguous() is np.ones((3, 4))[:, :1].T.flags.c_contiguous
-    with pytest.raises((ValueError, RuntimeError), match="view"):
+    with pytest.raises((ValueError, RuntimeError), match=r"view"):
         x.t().view(12)
     assert x.t().reshape(12).shape == (12,)
 
 
 def test_write_through_expand_is_refused():
     x = tw.zeros(3, 1).expand(3, 4)
-    with pytest.raises((ValueError, RuntimeError), match="expand|overlap|memory"):
+    with pytest.raises((ValueError, RuntimeError), match=r"expand|overlap|memory"):
         x.add_(1)
     assert not to_np(x).any()
 
@@ -156,7 +156,7 @@ def test_copy_between_strides(source, target):
                 assert np.array_equal(to_np(dst).astype(float), expected), (shape, to_name, from_name)
 
 
-# Promotion ------------------------------------------------------------------------------------------------------------
+# Promotion ----------------------------------------------------------------------------------------------------------
 
 ORDER = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 
@@ -203,7 +203,7 @@ def test_reversed_operators():
         assert got.tolist() == want
 
 
-# NumPy ----------------------------------------------------------------------------------------------------------------
+# NumPy --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [d for d in ALL if d != "bfloat16"])
@@ -255,15 +255,15 @@ def test_tensor_copies_and_as_tensor_shares():
 
 
 def test_numpy_refusals():
-    with pytest.raises(TypeError, match="complex|dtype"):
+    with pytest.raises(TypeError, match=r"complex|dtype"):
         tw.from_numpy(np.zeros(2, complex))
-    with pytest.raises(TypeError, match="str|dtype|object|U"):
+    with pytest.raises(TypeError, match=r"str|dtype|object|U"):
         tw.from_numpy(np.array(["a"]))
-    with pytest.raises(TypeError, match="bfloat16"):
+    with pytest.raises(TypeError, match=r"bfloat16"):
         tw.ones(2, dtype=tw.bfloat16).numpy()
-    with pytest.raises(RuntimeError, match="detach"):
+    with pytest.raises(RuntimeError, match=r"detach"):
         tw.ones(2).requires_grad_().numpy()
-    with pytest.raises(ValueError, match="stride"):
+    with pytest.raises(ValueError, match=r"stride"):
         tw.from_numpy(np.arange(4.0)[::-1])
 
 
@@ -285,7 +285,7 @@ def test_array_protocol():
     assert np.array_equal(np.stack([t[0], t[1]]), t.numpy())
 
 
-# DLPack ---------------------------------------------------------------------------------------------------------------
+# DLPack -------------------------------------------------------------------------------------------------------------
 
 
 def test_dlpack_to_numpy_and_back():
@@ -314,7 +314,7 @@ def test_dlpack_capsule_is_used_once():
     capsule = tw.ones(3).__dlpack__()
     first = tw.from_dlpack(capsule)
     assert first.tolist() == [1, 1, 1]
-    with pytest.raises((ValueError, RuntimeError, TypeError), match="capsule|consumed|used"):
+    with pytest.raises((ValueError, RuntimeError, TypeError), match=r"capsule|consumed|used"):
         tw.from_dlpack(capsule)
 
 
@@ -336,7 +336,7 @@ def test_dlpack_with_pytorch():
     assert back.tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
-# Conversion and printing ----------------------------------------------------------------------------------------------
+# Conversion and printing --------------------------------------------------------------------------------------------
 
 
 def test_item_and_python_conversions():
@@ -346,11 +346,11 @@ def test_item_and_python_conversions():
     assert [row.tolist() for row in tw.arange(4).reshape(2, 2)] == [[0, 1], [2, 3]]
     assert len(tw.ones(3, 2)) == 3
     assert 2.0 in tw.tensor([1.0, 2.0])
-    with pytest.raises((ValueError, RuntimeError), match="item|one|1 element|2"):
+    with pytest.raises((ValueError, RuntimeError), match=r"item|one|1 element|2"):
         tw.ones(2).item()
-    with pytest.raises((ValueError, RuntimeError), match="bool|ambiguous|truth|2"):
+    with pytest.raises((ValueError, RuntimeError), match=r"bool|ambiguous|truth|2"):
         bool(tw.ones(2))
-    with pytest.raises(TypeError, match="0-d|length|dimension"):
+    with pytest.raises(TypeError, match=r"0-d|length|dimension"):
         len(tw.tensor(1.0))
 
 

@@ -73,7 +73,8 @@ def assign_samples(g):
 
 def gather_samples(g):
     for shape, dim, index in (((3,), 0, (5,)), ((129,), 0, (127,)), ((3, 5), 0, (4, 5)), ((3, 5), 1, (2, 7)),
-                              ((2, 3, 33), 1, (2, 4, 30)), ((2, 3, 33), -1, (1, 3, 2)), ((3, 4), 1, (3, 0)), ((), 0, ())):  # fmt: skip
+                              ((2, 3, 33), 1, (2, 4, 30)), ((2, 3, 33), -1, (1, 3, 2)), ((3, 4), 1, (3, 0)),
+                              ((), 0, ())):  # fmt: skip
         n = shape[dim] if shape else 1
         yield Sample(g.array(*shape), dim, g.indices(*index, n=n))
 
@@ -90,7 +91,8 @@ def scatter_grad_samples(g):
 
 
 def select_samples(g):
-    for shape, dim, count in (((3,), 0, 5), ((129, 2), 0, 127), ((3, 5), 1, 0), ((2, 3, 33), 1, 4), ((2, 3, 33), -1, 9)):
+    for shape, dim, count in (((3,), 0, 5), ((129, 2), 0, 127), ((3, 5), 1, 0), ((2, 3, 33), 1, 4),
+                              ((2, 3, 33), -1, 9)):  # fmt: skip
         yield Sample(g.array(*shape), dim, g.indices(count, n=shape[dim]))
 
 
@@ -193,7 +195,8 @@ ROWS = [
              Bad("size", lambda g: tw.gather(ones(3, 2), 0, tw.zeros((1, 3), dtype=tw.int64)), ValueError, "gather"),
              Bad("dtype", lambda g: tw.gather(ones(3), 0, ones(2)), TypeError, "gather.*float32"))),
     Row("scatter_add", "scatter_add", R.scatter_add, scatter_samples, (*FLOATS, "int32", "int64"), SUMS,
-        slots=("scatter",), grad_samples=scatter_grad_samples, large=lambda g: Sample(g.array(501, 40), 1, g.indices(501, 300, n=40), g.array(501, 300)),
+        slots=("scatter",), grad_samples=scatter_grad_samples,
+        large=lambda g: Sample(g.array(501, 40), 1, g.indices(501, 300, n=40), g.array(501, 300)),
         magnitude=lambda x, d, i, s: R.scatter_add(np.abs(x), d, i, np.abs(s)),
         bad=(bad_index("range", lambda g: tw.scatter_add(ones(3), 0, tw.tensor([3]), ones(1)), "scatter_add.*3"),
              Bad("dtypes", lambda g: tw.scatter_add(ones(3), 0, tw.tensor([0]), ones(1).to(tw.float64)), TypeError,

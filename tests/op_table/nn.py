@@ -156,7 +156,8 @@ def evaluation_leaves_statistics():
     assert bool((mean == 1).all()) and bool((var == 1).all())
 
 
-LAYER_CASES = (((3,), (3,)), ((5, 127), (127,)), ((129, 128), (128,)), ((2, 3, 33), (33,)), ((4, 3, 5), (3, 5)), ((0, 4), (4,)))
+LAYER_CASES = (((3,), (3,)), ((5, 127), (127,)), ((129, 128), (128,)), ((2, 3, 33), (33,)), ((4, 3, 5), (3, 5)),
+               ((0, 4), (4,)))  # fmt: skip
 
 
 def layer_norm_samples(g):
@@ -251,7 +252,8 @@ ROWS = [
         no_grad=("weight", 1)),
     Row("nll_loss", "F.nll_loss", R.nll_loss, nll_samples, FLOATS, LOSS, no_grad=("weight",),
         large=lambda g: Sample(g.array(3001, 101), g.indices(3001, n=101)),
-        bad=(Bad("label", lambda g: functional("nll_loss")(ones(2, 3), tw.tensor([0, 3])), IndexError, "nll_loss.*3"),)),
+        bad=(Bad("label", lambda g: functional("nll_loss")(ones(2, 3), tw.tensor([0, 3])), IndexError,
+                 "nll_loss.*3"),)),
     Row("mse_loss", "F.mse_loss", R.mse_loss, loss_samples(), FLOATS, LOSS, bad=pairwise_bad("mse_loss"),
         large=lambda g: Sample(g.array(301, 1031), g.array(301, 1031))),
     Row("l1_loss", "F.l1_loss", R.l1_loss, loss_samples(), FLOATS, LOSS, bad=pairwise_bad("l1_loss")),

@@ -98,7 +98,7 @@ def conv_samples(g):
 
 
 def conv_flops(s):
-    x, w = s.args[:2]
+    w = s.args[1]
     return 2 * R.conv2d(*s.args, **s.kwargs).size * math.prod(w.shape[1:])
 
 
@@ -125,13 +125,16 @@ CONV_BAD = (
 MAX_POOL = (
     ((1, 1, 1, 1), 1, {}), ((2, 3, 8, 8), 2, {}), ((1, 2, 7, 9), 3, {"stride": 2, "padding": 1}),
     ((1, 2, 7, 9), (3, 2), {"stride": (1, 2)}), ((2, 2, 8, 7), 3, {"dilation": 2, "stride": 1, "padding": 1}),
-    ((1, 2, 7, 8), 3, {"stride": 2, "ceil_mode": True}), ((1, 1, 6, 5), 3, {"stride": 3, "ceil_mode": True, "padding": 1}),
+    ((1, 2, 7, 8), 3, {"stride": 2, "ceil_mode": True}),
+    ((1, 1, 6, 5), 3, {"stride": 3, "ceil_mode": True, "padding": 1}),
     ((3, 5, 5), 2, {}), ((0, 3, 6, 6), 2, {}), ((1, 1, 5, 129), 2, {}),
 )  # fmt: skip
 AVG_POOL = (
     ((1, 1, 1, 1), 1, {}), ((2, 3, 8, 8), 2, {}), ((1, 2, 7, 9), 3, {"stride": 2, "padding": 1}),
-    ((1, 2, 7, 9), 3, {"stride": 2, "padding": 1, "count_include_pad": False}), ((1, 2, 7, 9), (3, 2), {"stride": (1, 2)}),
-    ((1, 2, 7, 8), 3, {"stride": 2, "ceil_mode": True}), ((1, 1, 6, 5), 3, {"stride": 3, "ceil_mode": True, "padding": 1}),
+    ((1, 2, 7, 9), 3, {"stride": 2, "padding": 1, "count_include_pad": False}),
+    ((1, 2, 7, 9), (3, 2), {"stride": (1, 2)}),
+    ((1, 2, 7, 8), 3, {"stride": 2, "ceil_mode": True}),
+    ((1, 1, 6, 5), 3, {"stride": 3, "ceil_mode": True, "padding": 1}),
     ((1, 1, 6, 5), 3, {"stride": 3, "ceil_mode": True, "padding": 1, "count_include_pad": False}),
     ((1, 2, 6, 6), 2, {"divisor_override": 3}), ((3, 5, 5), 2, {}), ((0, 3, 6, 6), 2, {}),
 )  # fmt: skip

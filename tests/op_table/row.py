@@ -293,7 +293,7 @@ def check_gradient_dtype(row: Row, sample: Sample, dtype: str) -> None:
 
     Halves save their results rounded, so an error of some of their own ulps enters the gradient.
     """
-    narrow, dys, _ = run_backward(row, sample, dtype)
+    narrow = run_backward(row, sample, dtype)[0]
     wide = run_backward(row, sample, "float64", dy_make=lambda dy, _: to_tw(dys_like(dy, dtype), "float64"))[0]
     for spot, grad in narrow.items():
         got, want = to_np(grad), to_np(wide[spot])

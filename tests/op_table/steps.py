@@ -211,7 +211,8 @@ def adamw_steps():
         for dtype in ("float32", "float64"):
             full = {"weight_decay": 0.01, **options}
             run_optimizer(lambda p, **o: tw.optim.AdamW(p, lr=0.01, **o),
-                          lambda p, g, s, o=full: R.adam_step(p, g, s, 0.01, decoupled=True, **o), options, dtype)  # fmt: skip
+                          lambda p, g, s, o=full: R.adam_step(p, g, s, 0.01, decoupled=True, **o),
+                          options, dtype)  # fmt: skip
 
 
 def steps_over_large_parameters():

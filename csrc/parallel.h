@@ -1,5 +1,5 @@
 // The thread pool, as kernels see it. Plain functions only: this header is compiled once per ISA level, and the
-// template that wraps a lambda lives in kernels/cpu/vec.h, inside the level's namespace.
+// template that wraps a lambda lives in kernels/cpu/loops.h, inside the level's namespace.
 //
 // Work is cut into pieces by size, never by thread count, so a result has the same bits for any number of threads.
 #pragma once

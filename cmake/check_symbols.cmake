@@ -1,0 +1,13 @@
+# Fails when an object of a CPU level emits a weak symbol outside tw::<level>.
+foreach(object IN LISTS OBJECTS)
+  execute_process(COMMAND ${NM} -C --defined-only ${object} OUTPUT_VARIABLE symbols RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "nm failed on ${object}")
+  endif()
+  string(REGEX MATCHALL "[^\n]+" lines "${symbols}")
+  foreach(line IN LISTS lines)
+    if(line MATCHES "^[0-9a-f]+ [VWuvw] (.*)$" AND NOT CMAKE_MATCH_1 MATCHES "tw::${LEVEL}::")
+      message(FATAL_ERROR "${object}: weak symbol outside tw::${LEVEL}: ${CMAKE_MATCH_1}")
+    endif()
+  endforeach()
+endforeach()

@@ -1,0 +1,130 @@
+// What every binding needs: the casters between Python objects and Array, Dims, DType and scalar-or-array operands.
+#pragma once
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <vector>
+
+#include "check.h"
+#include "tensor/array.h"
+
+namespace py = pybind11;
+
+namespace tw {
+
+// One row a file of csrc/ops: void bind_<name>(py::module_&).
+#define TW_BINDINGS(X) \
+  X(array) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv) X(pool) X(softmax) X(loss) X(norm) X(index) X(shape) \
+  X(random) X(optim)
+#define TW_X(name) __attribute__((weak)) void bind_##name(py::module_& m);
+TW_BINDINGS(TW_X)
+#undef TW_X
+
+// _engine.Array is a plain CPython type that holds an Array inside the object (array_type.cpp): a result costs one small
+// allocation, where a registered pybind11 class costs an instance, a holder and a hash-map entry.
+struct PyArray {
+  PyObject_HEAD
+  Array array;
+};
+extern PyTypeObject* array_type;
+inline bool is_array(PyObject* o) { return Py_TYPE(o) == array_type; }
+inline Array& unwrap(PyObject* o) { return reinterpret_cast<PyArray*>(o)->array; }
+PyObject* wrap(const Array& a);
+
+PyObject* dtype_object(DType t);          // new reference to the singleton tw.float32 ...
+bool dtype_from(PyObject* o, DType* t);   // false when o is not a dtype
+
+// An argument that is an Array or a Python number (NumPy scalars included).
+struct Value {
+  Array* array = nullptr;
+  enum Kind { kArray, kBool, kInt, kFloat } kind = kArray;
+  double f = 0;
+  int64_t i = 0;
+};
+
+}  // namespace tw
+
+namespace pybind11::detail {
+
+template <> struct type_caster<tw::Array> {
+  static constexpr auto name = const_name("Array");
+  template <class T> using cast_op_type = tw::Array&;
+  bool load(handle h, bool) {
+    if (!tw::is_array(h.ptr())) return false;
+    value = &tw::unwrap(h.ptr());
+    return true;
+  }
+  static handle cast(const tw::Array& a, return_value_policy, handle) { return tw::wrap(a); }
+  operator tw::Array&() { return *value; }
+  tw::Array* value = nullptr;
+};
+
+template <> struct type_caster<tw::Dims> {
+  PYBIND11_TYPE_CASTER(tw::Dims, const_name("tuple[int, ...]"));
+  bool load(handle h, bool) {
+    PyObject* o = h.ptr();
+    if (!PyTuple_Check(o) && !PyList_Check(o)) {
+      if (!PyIndex_Check(o)) return false;
+      value.n = 1;
+      value.d[0] = PyNumber_AsSsize_t(o, PyExc_OverflowError);
+      if (PyErr_Occurred()) throw error_already_set();
+      return true;
+    }
+    const Py_ssize_t n = PySequence_Fast_GET_SIZE(o);
+    if (n > tw::kMaxDims) throw std::invalid_argument(tw::str("shape: at most ", tw::kMaxDims, " dimensions, got ", n));
+    value.n = static_cast<int>(n);
+    for (Py_ssize_t k = 0; k < n; ++k) {
+      PyObject* item = PySequence_Fast_GET_ITEM(o, k);
+      if (!PyIndex_Check(item)) return false;
+      value.d[k] = PyNumber_AsSsize_t(item, PyExc_OverflowError);
+      if (value.d[k] == -1 && PyErr_Occurred()) throw error_already_set();
+    }
+    return true;
+  }
+  static handle cast(const tw::Dims& d, return_value_policy, handle) {
+    PyObject* t = PyTuple_New(d.n);
+    for (int k = 0; k < d.n; ++k) PyTuple_SET_ITEM(t, k, PyLong_FromLongLong(d[k]));
+    return t;
+  }
+};
+
+template <> struct type_caster<tw::DType> {
+  PYBIND11_TYPE_CASTER(tw::DType, const_name("dtype"));
+  bool load(handle h, bool) { return tw::dtype_from(h.ptr(), &value); }
+  static handle cast(tw::DType t, return_value_policy, handle) { return tw::dtype_object(t); }
+};
+
+template <> struct type_caster<tw::Value> {
+  PYBIND11_TYPE_CASTER(tw::Value, const_name("Array | float"));
+  bool load(handle h, bool) {
+    PyObject* o = h.ptr();
+    if (tw::is_array(o)) {
+      value.array = &tw::unwrap(o);
+      value.kind = tw::Value::kArray;
+    } else if (PyBool_Check(o)) {
+      value.kind = tw::Value::kBool;
+      value.f = static_cast<double>(value.i = o == Py_True);
+    } else if (PyFloat_Check(o)) {
+      value.kind = tw::Value::kFloat;
+      value.f = PyFloat_AS_DOUBLE(o);
+    } else if (PyIndex_Check(o)) {
+      value.kind = tw::Value::kInt;
+      value.i = PyNumber_AsSsize_t(o, PyExc_OverflowError);
+      if (value.i == -1 && PyErr_Occurred()) throw error_already_set();
+      value.f = static_cast<double>(value.i);
+    } else if (Py_TYPE(o)->tp_as_number && Py_TYPE(o)->tp_as_number->nb_float) {
+      value.kind = tw::Value::kFloat;
+      value.f = PyFloat_AsDouble(o);
+      if (value.f == -1.0 && PyErr_Occurred()) { PyErr_Clear(); return false; }
+    } else {
+      return false;
+    }
+    if (value.kind == tw::Value::kFloat)
+      value.i = value.f >= -9.2e18 && value.f <= 9.2e18 ? static_cast<int64_t>(value.f) : 0;
+    return true;
+  }
+  static handle cast(const tw::Value&, return_value_policy, handle) { return none().release(); }
+};
+
+}  // namespace pybind11::detail

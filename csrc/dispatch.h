@@ -1,0 +1,70 @@
+// Device -> table, and the only place where a launch happens.
+#pragma once
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "kernel_table.h"
+
+namespace tw {
+
+// A slot by name: slots::softmax is {"softmax", &KernelTable::softmax}.
+template <class Args> struct Slot {
+  const char* name;
+  void (*KernelTable::*member)(const Args&);
+};
+namespace slots {
+#define X(name, Args) inline constexpr Slot<Args> name{#name, &KernelTable::name};
+TW_ALL_KERNELS
+#undef X
+}  // namespace slots
+
+// The table of a device. CPU: the best level this machine has, or TILEWRIGHT_CPU's, chosen at the first call.
+const KernelTable& table(Device device);
+const char* cpu_capability();                       // "avx512"
+std::vector<const char*> cpu_levels();              // levels built and supported here, best first
+std::vector<const char*> kernel_names();
+std::string which(const std::string& kernel, Device device);  // "cpu_avx512"
+
+// A recorded sequence of launches over fixed memory: replayed from C++, with no Python at all.
+class Plan {
+ public:
+  void replay(int64_t times) const;
+  size_t size() const { return steps_.size(); }
+  void keep(const StorageRef& s);
+  template <class Args> void add(void (*kernel)(const Args&), const Args& args) {
+    static_assert(std::is_trivially_copyable_v<Args>);
+    auto bytes = std::make_unique<char[]>(sizeof(Args));
+    __builtin_memcpy(bytes.get(), &args, sizeof(Args));
+    steps_.push_back({[](void (*k)(), const void* a) {
+                        reinterpret_cast<void (*)(const Args&)>(k)(*static_cast<const Args*>(a));
+                      },
+                      reinterpret_cast<void (*)()>(kernel), std::move(bytes)});
+  }
+
+ private:
+  struct Step {
+    void (*call)(void (*kernel)(), const void* args);
+    void (*kernel)();
+    std::unique_ptr<char[]> args;
+  };
+  std::vector<Step> steps_;
+  std::vector<StorageRef> kept_;
+};
+
+// The plan being recorded by this thread, if any. A recorded launch runs as well, so that code which reads values works.
+extern thread_local Plan* recording_plan;
+inline bool recording() { return recording_plan != nullptr; }
+void keep_while_recording(const StorageRef& s);
+
+[[noreturn]] void fail_no_kernel(const char* name, Device device);
+
+template <class Args> void launch(Device device, const Slot<Args>& slot, const Args& args) {
+  auto kernel = table(device).*slot.member;
+  if (__builtin_expect(!kernel, 0)) fail_no_kernel(slot.name, device);
+  if (__builtin_expect(recording(), 0)) recording_plan->add(kernel, args);
+  kernel(args);
+}
+
+}  // namespace tw

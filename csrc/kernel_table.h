@@ -1,0 +1,266 @@
+// THE contract between ops and kernels: one slot a kernel, each taking one plain struct of pointers and sizes.
+//
+// A device is a KernelTable: cpu_scalar, cpu_avx2 and cpu_avx512 are instances. A struct is trivially copyable, so that
+// a launch is data (dispatch.h can store it in a plan and replay it), and carries all that the kernel reads.
+// To add a kernel: its struct here, one row in TW_KERNELS, and a function of that name in kernels/cpu.
+#pragma once
+#include <cstdint>
+
+#include "kernels/elementwise_list.h"
+#include "tensor/array.h"
+
+namespace tw {
+
+// --- elementwise: y[i] = f(x0[i], x1[i], x2[i]) over one broadcast shape -------------------------------------------
+struct Operand {
+  void* data;                 // null: the value is args.scalar
+  int64_t strides[kMaxDims];  // in bytes; 0 where broadcast
+  DType dtype;
+};
+
+struct ElementwiseArgs {
+  Operand out;
+  Operand in[3];
+  int64_t shape[kMaxDims];  // coalesced, last dimension innermost
+  int ndim;
+  int inputs;
+  DType compute;            // of the arithmetic: bool (bytes), int32, int64, float32 or float64
+  double scalar_float;      // the one scalar operand, as both, read in the compute dtype
+  int64_t scalar_int;
+  double p0, p1;            // the op's parameters (slope, bounds, ...)
+};
+
+// --- reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner) ---------------------------
+struct ReduceArgs {
+  const void* x;
+  void* y;                  // argmax, argmin: int64; any, all: bool; var: x's dtype; others: y_dtype
+  int64_t outer, n, inner;
+  DType x_dtype, y_dtype;
+  double scale;             // sum: y = scale * sum; var: y = scale * sum of squared deviations
+};
+
+// --- matrix product: c = act(alpha * a @ b + beta * c + bias), batched, any strides -----------------------------------
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSigmoid, kTanh, kSilu };
+
+struct GemmArgs {
+  const void* a;
+  const void* b;
+  void* c;
+  const void* bias;           // null, or one value a column (bias_rows false) or a row (true) of c
+  int64_t M, N, K;
+  int64_t a_row, a_col;       // strides in elements
+  int64_t b_row, b_col;
+  int64_t c_row;              // c's columns are contiguous
+  int batch_ndim;
+  int64_t batch[kMaxDims];    // batch sizes; strides 0 where broadcast
+  int64_t a_batch[kMaxDims], b_batch[kMaxDims], c_batch[kMaxDims];
+  DType dtype;                // of a and b and bias
+  DType c_dtype;
+  double alpha, beta;
+  bool bias_rows;
+  Activation activation;
+};
+
+// --- convolution and pooling, NCHW -------------------------------------------------------------------------------------
+struct Conv2dArgs {
+  const void* x;              // (N, C, H, W)
+  const void* w;              // (O, C / groups, kh, kw)
+  const void* b;              // (O) or null
+  const void* dy;             // (N, O, oh, ow), backward only
+  void* y;                    // forward: (N, O, oh, ow); backward: dx, dw or db
+  int64_t N, C, H, W, O, kh, kw, oh, ow;
+  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+  DType dtype;
+};
+
+struct Pool2dArgs {
+  const void* x;              // forward: (planes, H, W); backward: dy (planes, oh, ow)
+  void* y;                    // forward: (planes, oh, ow); backward: dx (planes, H, W), written whole
+  void* indices;              // max: int64 (planes, oh, ow), position in the H*W plane; null if not wanted
+  int64_t planes, H, W, oh, ow;
+  int64_t kh, kw, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+  double divisor;             // avg: > 0 overrides the window's size
+  bool count_include_pad;
+  DType dtype;
+};
+
+// --- rows: softmax and its kin over contiguous (rows, cols) -----------------------------------------------------------
+struct SoftmaxArgs {
+  const void* x;              // forward: x; backward: y (the forward's result)
+  const void* dy;             // backward only
+  void* y;                    // forward: y; backward: dx
+  int64_t rows, cols;
+  DType dtype;
+  bool log;
+};
+
+// loss[i] = -(log softmax x)[i, target[i]], smoothed and weighted; backward writes dx
+struct CrossEntropyArgs {
+  const void* x;              // (rows, classes) logits
+  const int64_t* target;      // (rows)
+  const void* weight;         // (classes) float32 (float64 for float64 x), or null
+  const void* dloss;          // backward: (rows) gradient of each row's loss, same dtype as lse
+  void* loss;                 // forward: (rows), float32, or float64 for float64 x
+  void* lse;                  // (rows) log-sum-exp of each row: written forward, read backward; dtype as loss
+  void* dx;                   // backward: (rows, classes)
+  int64_t rows, classes, ignore_index;
+  double smoothing;
+  DType dtype;
+};
+
+// --- normalization ---------------------------------------------------------------------------------------------------
+// Layer norm: groups = rows of `n` contiguous values, affine along the row.
+struct LayerNormArgs {
+  const void* x;              // (rows, cols)
+  const void* w;              // (cols) or null
+  const void* b;              // (cols) or null
+  const void* dy;             // backward
+  void* y;                    // forward: y; backward: dx (or null)
+  void* mean;                 // (rows) float32 (float64 for float64 x): written forward, read backward
+  void* rstd;                 // (rows)
+  void* dw;                   // backward, (cols) or null
+  void* db;                   // backward, (cols) or null
+  int64_t rows, cols;
+  double eps;
+  DType dtype;
+};
+
+// Batch norm over (N, C, S): statistics per channel over N and S.
+struct BatchNormArgs {
+  const void* x;
+  const void* w;              // (C) or null
+  const void* b;              // (C) or null
+  const void* dy;             // backward
+  void* y;                    // forward: y; backward: dx (or null)
+  void* mean;                 // (C) float32 (float64 for float64 x): batch statistics; written in training, else read
+  void* rstd;                 // (C)
+  void* running_mean;         // updated in training when not null
+  void* running_var;
+  void* dw;                   // backward, (C) or null
+  void* db;
+  int64_t N, C, S;
+  double eps, momentum;
+  bool training;
+  DType dtype;                // of x, y
+  DType param_dtype;          // of w, b, dw, db and the running statistics
+};
+
+// --- indexing --------------------------------------------------------------------------------------------------------
+// Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked by
+// the kernel before anything is written: the first bad one's position goes to *bad (else -1).
+struct TakeArgs {
+  const void* x;              // take: source; take_backward (sums): dy (outer, count, inner)
+  const int64_t* index;       // (count); negative counts from the end
+  void* y;                    // take: (outer, count, inner); take_backward: (outer, n, inner), added to
+  int64_t outer, n, inner, count;
+  int64_t* bad;
+  DType dtype;
+};
+
+// Element-wise along one dimension: gather y[o,i,k] = x[o,index[o,i,k],k]; scatter y[o,index[o,i,k],k] (+)= x[o,i,k].
+struct GatherArgs {
+  const void* x;
+  const int64_t* index;       // contiguous (outer, count, inner)
+  void* y;
+  int64_t outer, n, inner, count;  // n: size of the indexed dimension (x's for gather, y's for scatter)
+  int64_t* bad;
+  bool add;                   // scatter: add (in order of i, deterministic) or overwrite (last wins)
+  DType dtype;
+};
+
+// Any strides, advanced indexing: k index arrays broadcast to one shape select slices of x.
+struct IndexArgs {
+  const void* x;              // index: source; index_put: values, contiguous (count, slice...)
+  void* y;                    // index: result, contiguous (count, slice...); index_put: destination
+  const int64_t* index[kMaxDims];  // each contiguous (count)
+  int64_t sizes[kMaxDims];    // of the indexed dimensions
+  int64_t strides[kMaxDims];  // of the indexed dimensions in the strided array, in elements
+  int indexed;
+  int64_t count;
+  int slice_ndim;             // the remaining dimensions of the strided array
+  int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];
+  int64_t* bad;               // position in the count of the first bad index, else -1
+  bool add;
+  DType dtype;
+};
+
+// --- random numbers (philox.h): contiguous y -------------------------------------------------------------------------
+struct RandomArgs {
+  void* y;
+  DType dtype;
+  int64_t n;
+  uint64_t seed, offset;
+  double a, b;                // uniform in [a, b); normal of mean a, deviation b; bernoulli of probability a
+  int64_t low, high;          // randint in [low, high)
+};
+
+struct DropoutArgs {
+  const void* x;
+  void* y;                    // x * mask / (1 - p)
+  void* mask;                 // uint8, written: uniform(i) >= p
+  DType dtype;
+  int64_t n;
+  uint64_t seed, offset;
+  double p;
+};
+
+// --- optimizer steps over a whole list of tensors ---------------------------------------------------------------------
+struct OptimTensor {          // contiguous; state null where the rule has none
+  void* param;
+  const void* grad;
+  void* state0;
+  void* state1;
+  void* state2;
+  int64_t n;
+  DType dtype;
+};
+
+struct SgdArgs {
+  const OptimTensor* tensors;
+  int64_t count;
+  double lr, momentum, dampening, weight_decay;
+  bool nesterov, maximize, first;  // first: the momentum buffers are not yet filled
+};
+
+struct AdamArgs {
+  const OptimTensor* tensors;
+  int64_t count, step;
+  double lr, beta1, beta2, eps, weight_decay;
+  bool decoupled, amsgrad, maximize;
+};
+
+// --- the table -------------------------------------------------------------------------------------------------------
+#define TW_ELEMENTWISE_KERNEL(name, functor, kinds) X(name, ElementwiseArgs)
+
+#define TW_OWN_KERNELS(X)                                                                                    \
+  X(copy, ElementwiseArgs) X(where, ElementwiseArgs)                                                         \
+  X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)          \
+  X(all, ReduceArgs) X(argmax, ReduceArgs) X(argmin, ReduceArgs) X(var, ReduceArgs)                          \
+  X(gemm, GemmArgs)                                                                                          \
+  X(conv2d, Conv2dArgs) X(conv2d_backward_x, Conv2dArgs) X(conv2d_backward_w, Conv2dArgs)                    \
+  X(max_pool2d, Pool2dArgs) X(max_pool2d_backward, Pool2dArgs)                                               \
+  X(avg_pool2d, Pool2dArgs) X(avg_pool2d_backward, Pool2dArgs)                                               \
+  X(adaptive_avg_pool2d, Pool2dArgs) X(adaptive_avg_pool2d_backward, Pool2dArgs)                             \
+  X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
+  X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
+  X(layer_norm, LayerNormArgs) X(layer_norm_backward, LayerNormArgs)                                         \
+  X(batch_norm, BatchNormArgs) X(batch_norm_backward, BatchNormArgs)                                         \
+  X(take, TakeArgs) X(take_backward, TakeArgs) X(gather, GatherArgs) X(scatter, GatherArgs)                  \
+  X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
+  X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
+  X(dropout, DropoutArgs)                                                                                    \
+  X(sgd_step, SgdArgs) X(adam_step, AdamArgs)
+
+// Every slot, elementwise ones included; X(name, Args) must be defined where this is used.
+#define TW_ALL_KERNELS                                                                                       \
+  TW_UNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_BINARY_LIST(TW_ELEMENTWISE_KERNEL)                                 \
+  TW_TERNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_OWN_KERNELS(X)
+
+struct KernelTable {
+  const char* name;
+#define X(name, Args) void (*name)(const Args&) = nullptr;
+  TW_ALL_KERNELS
+#undef X
+};
+
+}  // namespace tw

@@ -1,0 +1,36 @@
+// What the ops share: casts, copies, fills and the shapes of elementwise launches.
+#pragma once
+#include "bindings/bind.h"
+#include "dispatch.h"
+
+namespace tw {
+
+DType default_dtype();                                   // of Python floats: float32 unless set
+void set_default_dtype(DType t);
+
+Array contiguous(const Array& a);                        // itself, or a row-major copy
+Array cast(const Array& a, DType t);                     // itself, or a row-major copy in another dtype
+Array clone(const Array& a);                             // always a row-major copy
+void copy_into(const char* op, Array& dst, const Array& src);  // broadcasts and casts; bumps dst's version
+Array full(const char* op, const Dims& shape, DType t, Device device, const Value& value);
+Array zeros(const char* op, const Dims& shape, DType t, Device device = {});
+void fill(const char* op, Array& a, const Value& value);
+
+// PyTorch's result type of arrays and numbers: the highest category wins, and within it arrays with dimensions come
+// before 0-d arrays, and these before Python numbers.
+DType result_type(const Value* values, int n);
+
+// Refuses outputs that cannot be written: read-only memory, or an expanded array whose elements share an address.
+void check_writable(const char* op, const Array& out);
+
+// y = f(x...) over the common shape; into `out` when given (else a fresh row-major array). Inputs that overlap the
+// output without being the same view are copied first, as in NumPy.
+struct ElementwiseOp {
+  const Slot<ElementwiseArgs>& slot;
+  bool floats_only;    // integers are promoted to the default dtype
+  bool integers_only;
+  bool to_bool;
+};
+Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0 = 0, double p1 = 0);
+
+}  // namespace tw

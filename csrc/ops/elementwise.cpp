@@ -1,0 +1,326 @@
+// Elementwise ops: promotion, broadcasting and the launch shape, once for every row of the elementwise list.
+#include <algorithm>
+
+#include "ops/common.h"
+
+namespace tw {
+namespace {
+
+DType g_default_dtype = DType::kFloat32;
+
+int category(DType t) { return t == DType::kBool ? 0 : is_float(t) ? 2 : 1; }
+
+DType dtype_of_value(const Value& v) {
+  switch (v.kind) {
+    case Value::kArray: return v.array->dtype();
+    case Value::kBool: return DType::kBool;
+    case Value::kInt: return DType::kInt64;
+    default: return g_default_dtype;
+  }
+}
+
+// Arithmetic happens in one of five dtypes; the walk converts others on their way in and out.
+DType compute_dtype(DType t) {
+  if (is_half(t)) return DType::kFloat32;
+  if (is_float(t) || t == DType::kInt64) return t;
+  return DType::kInt32;
+}
+
+struct Extent { const char *begin, *end; };
+Extent extent(const Array& a) {
+  const char* p = static_cast<const char*>(a.raw());
+  if (a.numel() == 0) return {p, p};
+  int64_t last = 0;
+  for (int i = 0; i < a.ndim(); ++i) last += (a.size(i) - 1) * a.strides()[i];
+  return {p, p + (last + 1) * static_cast<int64_t>(itemsize(a.dtype()))};
+}
+
+bool same_view(const Array& a, const Array& b) {
+  if (a.raw() != b.raw() || a.dtype() != b.dtype() || !(a.shape() == b.shape())) return false;
+  for (int i = 0; i < a.ndim(); ++i)
+    if (a.size(i) != 1 && a.strides()[i] != b.strides()[i]) return false;
+  return true;
+}
+
+bool overlaps(const Array& in, const Array& out) {
+  const Extent p = extent(in), q = extent(out);
+  return p.begin < q.end && q.begin < p.end && !same_view(in, out);
+}
+
+void set_operand(Operand* o, const Array& a, const Dims& shape) {
+  o->data = a.raw();
+  o->dtype = a.dtype();
+  const auto size = static_cast<int64_t>(itemsize(a.dtype()));
+  const int lead = shape.n - a.ndim();
+  for (int i = 0; i < shape.n; ++i)
+    o->strides[i] = i < lead || (a.size(i - lead) == 1 && shape[i] != 1) ? 0 : a.strides()[i - lead] * size;
+}
+
+// Drops sizes of 1, puts the output's largest strides outermost, and joins neighbours that are one memory block in
+// every operand; most launches become one-dimensional here.
+void simplify(ElementwiseArgs* a, const Dims& shape) {
+  Operand* ops[4] = {&a->out, &a->in[0], &a->in[1], &a->in[2]};
+  const int count = a->inputs + 1;
+  int order[kMaxDims], n = 0;
+  for (int i = 0; i < shape.n; ++i) if (shape[i] != 1) order[n++] = i;
+  std::stable_sort(order, order + n, [&](int i, int j) { return a->out.strides[i] > a->out.strides[j]; });
+  int64_t sizes[kMaxDims], strides[4][kMaxDims];
+  for (int i = 0; i < n; ++i) {
+    sizes[i] = shape[order[i]];
+    for (int k = 0; k < count; ++k) strides[k][i] = ops[k]->strides[order[i]];
+  }
+  int m = 0;
+  for (int i = 0; i < n; ++i) {
+    bool join = m > 0;
+    for (int k = 0; k < count && join; ++k) join = ops[k]->strides[m - 1] == strides[k][i] * sizes[i];
+    const int at = join ? m - 1 : m++;
+    a->shape[at] = join ? a->shape[at] * sizes[i] : sizes[i];
+    for (int k = 0; k < count; ++k) ops[k]->strides[at] = strides[k][i];
+  }
+  if (m == 0) {
+    a->shape[0] = 1;
+    for (int k = 0; k < count; ++k) ops[k]->strides[0] = static_cast<int64_t>(itemsize(ops[k]->dtype));
+    m = 1;
+  }
+  a->ndim = m;
+}
+
+void launch_elementwise(const Slot<ElementwiseArgs>& slot, const Array& out, Value* x, int inputs, DType compute,
+                        double p0, double p1) {
+  if (out.numel() == 0) return;
+  ElementwiseArgs a;
+  a.inputs = inputs;
+  a.compute = compute;
+  a.p0 = p0;
+  a.p1 = p1;
+  set_operand(&a.out, out, out.shape());
+  Array copies[3];
+  for (int k = 0; k < inputs; ++k) {
+    if (x[k].array) {
+      if (overlaps(*x[k].array, out)) {
+        copies[k] = clone(*x[k].array);
+        x[k].array = &copies[k];
+      }
+      set_operand(&a.in[k], *x[k].array, out.shape());
+    } else {
+      a.in[k].data = nullptr;
+      a.in[k].dtype = compute;
+      for (int i = 0; i < out.ndim(); ++i) a.in[k].strides[i] = 0;
+      a.scalar_float = x[k].f;
+      a.scalar_int = x[k].i;
+    }
+  }
+  simplify(&a, out.shape());
+  launch(out.device(), slot, a);
+}
+
+}  // namespace
+
+DType default_dtype() { return g_default_dtype; }
+void set_default_dtype(DType t) {
+  TW_CHECK_TYPE(is_float(t), "set_default_dtype: must be a floating-point dtype, got ", name(t));
+  g_default_dtype = t;
+}
+
+DType result_type(const Value* values, int n) {
+  // ranks: 0 arrays with dimensions, 1 arrays without, 2 numbers
+  bool have[3] = {};
+  DType types[3] = {};
+  for (int k = 0; k < n; ++k) {
+    const int rank = values[k].kind != Value::kArray ? 2 : values[k].array->ndim() ? 0 : 1;
+    const DType t = dtype_of_value(values[k]);
+    types[rank] = have[rank] ? promote(types[rank], t) : t;
+    have[rank] = true;
+  }
+  bool any = false;
+  DType result = DType::kBool;
+  for (int rank = 0; rank < 3; ++rank) {
+    if (!have[rank]) continue;
+    if (!any || category(types[rank]) > category(result)) result = types[rank];
+    any = true;
+  }
+  return result;
+}
+
+void check_writable(const char* op, const Array& out) {
+  TW_CHECK(!out.storage()->readonly, op, ": the output's memory is read-only");
+  for (int i = 0; i < out.ndim(); ++i)
+    TW_CHECK(out.size(i) <= 1 || out.strides()[i] != 0, op,
+             ": cannot write into an expanded array, whose elements share memory, got shape ", str_of(out.shape()),
+             " with strides ", str_of(out.strides()), "; clone it first");
+}
+
+Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0, double p1) {
+  const char* name = op.slot.name;
+  DType type = result_type(x, inputs);
+  if (op.floats_only && !is_float(type)) type = g_default_dtype;
+  TW_CHECK_TYPE(!op.integers_only || !is_float(type), name, ": dtype must be an integer or bool, got ", tw::name(type));
+  Device device;
+  Dims shape;
+  bool first = true;
+  for (int k = 0; k < inputs; ++k) {
+    if (!x[k].array) {
+      TW_CHECK_AS(std::overflow_error,
+                  x[k].kind != Value::kInt || compute_dtype(type) != DType::kInt32 ||
+                      (x[k].i >= INT32_MIN && x[k].i <= INT32_MAX),
+                  name, ": the number must fit ", tw::name(type), ", got ", x[k].i);
+      continue;
+    }
+    if (first) {
+      shape = x[k].array->shape();
+      device = x[k].array->device();
+    } else if (!(shape == x[k].array->shape())) {
+      shape = broadcast_shapes(name, shape, x[k].array->shape());
+    }
+    first = false;
+  }
+  TW_CHECK_TYPE(!first, name, ": expects at least one array, got only numbers");
+  const DType result = op.to_bool ? DType::kBool : type;
+  Array y;
+  if (out) {
+    y = *out;
+    check_writable(name, y);
+    TW_CHECK_TYPE(category(result) <= category(y.dtype()), name, ": a result of dtype ", tw::name(result),
+                  " cannot be stored in an output of dtype ", tw::name(y.dtype()));
+    TW_CHECK(shape == y.shape(), name, ": the output's shape must be the result's, got ", str_of(y.shape()), " for ",
+             str_of(shape));
+    y.bump_version();
+  } else {
+    y = Array::empty(name, shape, result, device);
+  }
+  launch_elementwise(op.slot, y, x, inputs, compute_dtype(type), p0, p1);
+  return y;
+}
+
+void copy_into(const char* op, Array& dst, const Array& src) {
+  check_writable(op, dst);
+  const Array from = src.expand(op, dst.shape());
+  Value v;
+  v.array = const_cast<Array*>(&from);
+  dst.bump_version();
+  launch_elementwise(slots::copy, dst, &v, 1, dst.dtype(), 0, 0);
+}
+
+Array cast(const Array& a, DType t) {
+  if (a.dtype() == t) return a;
+  Array y = Array::empty("to", a.shape(), t, a.device());
+  Value v;
+  v.array = const_cast<Array*>(&a);
+  launch_elementwise(slots::copy, y, &v, 1, t, 0, 0);
+  return y;
+}
+
+Array clone(const Array& a) {
+  Array y = Array::empty("clone", a.shape(), a.dtype(), a.device());
+  Value v;
+  v.array = const_cast<Array*>(&a);
+  launch_elementwise(slots::copy, y, &v, 1, a.dtype(), 0, 0);
+  return y;
+}
+
+Array contiguous(const Array& a) { return a.is_contiguous() ? a : clone(a); }
+
+void fill(const char* op, Array& a, const Value& value) {
+  if (value.array) return copy_into(op, a, *value.array);
+  check_writable(op, a);
+  Value v = value;
+  a.bump_version();
+  launch_elementwise(slots::copy, a, &v, 1, a.dtype(), 0, 0);
+}
+
+Array full(const char* op, const Dims& shape, DType t, Device device, const Value& value) {
+  Array y = Array::empty(op, shape, t, device);
+  Value v = value;
+  launch_elementwise(slots::copy, y, &v, 1, t, 0, 0);
+  return y;
+}
+
+Array zeros(const char* op, const Dims& shape, DType t, Device device) { return full(op, shape, t, device, Value{nullptr, Value::kInt}); }
+
+namespace {
+
+struct F { static constexpr bool floats_only = true, integers_only = false, to_bool = false; };
+struct N { static constexpr bool floats_only = false, integers_only = false, to_bool = false; };
+struct I { static constexpr bool floats_only = false, integers_only = true, to_bool = false; };
+struct FB { static constexpr bool floats_only = true, integers_only = false, to_bool = true; };
+struct NB { static constexpr bool floats_only = false, integers_only = false, to_bool = true; };
+
+template <class Kind> ElementwiseOp op_of(const Slot<ElementwiseArgs>& slot) {
+  return {slot, Kind::floats_only, Kind::integers_only, Kind::to_bool};
+}
+
+Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
+  TW_CHECK_TYPE(c.dtype() == DType::kBool, "where: the condition must be bool, got ", describe(c));
+  Value both[2] = {a, b};
+  const DType t = result_type(both, 2);
+  Array parts[2];
+  Dims shape = c.shape();
+  for (int k = 0; k < 2; ++k) {
+    // `where` moves bits, so its operands have the result's dtype already; two numbers may meet, hence 0-d arrays.
+    parts[k] = both[k].array ? cast(*both[k].array, t) : full("where", {}, t, c.device(), both[k]);
+    shape = broadcast_shapes("where", shape, parts[k].shape());
+  }
+  Array y = out ? *out : Array::empty("where", shape, t, c.device());
+  if (out) {
+    check_writable("where", y);
+    TW_CHECK_TYPE(y.dtype() == t, "where: the output's dtype must be ", tw::name(t), ", got ", describe(y));
+    TW_CHECK(shape == y.shape(), "where: the output's shape must be the result's, got ", str_of(y.shape()), " for ", str_of(shape));
+    y.bump_version();
+  }
+  Value x[3];
+  x[0].array = const_cast<Array*>(&c);
+  x[1].array = &parts[0];
+  x[2].array = &parts[1];
+  launch_elementwise(slots::where, y, x, 3, t, 0, 0);
+  return y;
+}
+
+}  // namespace
+
+void bind_elementwise(py::module_& m) {
+  // name(x...) allocates; name_out(x..., out) writes into an array (in place when it is an input).
+#define TW_X(name, functor, Kind)                                                                              \
+  m.def(#name, [](Value x) { return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr); });                 \
+  m.def(#name, [](Value x, double p0, double p1) {                                                             \
+    return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr, p0, p1); });                                  \
+  m.def(#name "_out", [](Value x, Array& out, double p0, double p1) {                                          \
+    return elementwise(op_of<Kind>(slots::name), &x, 1, &out, p0, p1); });
+  TW_UNARY_LIST(TW_X)
+#undef TW_X
+#define TW_X(name, functor, Kind)                                                                              \
+  m.def(#name, [](Value a, Value b) {                                                                          \
+    Value x[2] = {a, b};                                                                                       \
+    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr); });                                           \
+  m.def(#name, [](Value a, Value b, double p0, double p1) {                                                    \
+    Value x[2] = {a, b};                                                                                       \
+    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr, p0, p1); });                                   \
+  m.def(#name "_out", [](Value a, Value b, Array& out) {                                                       \
+    Value x[2] = {a, b};                                                                                       \
+    return elementwise(op_of<Kind>(slots::name), x, 2, &out); });
+  TW_BINARY_LIST(TW_X)
+#undef TW_X
+#define TW_X(name, functor, Kind)                                                                              \
+  m.def(#name, [](Value a, Value b, Value c, double p0) {                                                      \
+    Value x[3] = {a, b, c};                                                                                    \
+    return elementwise(op_of<Kind>(slots::name), x, 3, nullptr, p0); });                                       \
+  m.def(#name "_out", [](Value a, Value b, Value c, Array& out, double p0) {                                   \
+    Value x[3] = {a, b, c};                                                                                    \
+    return elementwise(op_of<Kind>(slots::name), x, 3, &out, p0); });
+  TW_TERNARY_LIST(TW_X)
+#undef TW_X
+  m.def("where", &where, py::arg(), py::arg(), py::arg(), py::arg("out") = py::none());
+  m.def("cast", &cast);
+  m.def("clone", &clone);
+  m.def("contiguous", &contiguous);
+  m.def("copy_into", [](Array& dst, const Array& src) { copy_into("copy_", dst, src); });
+  m.def("fill", [](Array& a, Value v) { fill("fill_", a, v); });
+  m.def("promote_types", &promote);
+  m.def("result_type", [](Value a, Value b) {
+    Value both[2] = {a, b};
+    return result_type(both, 2);
+  });
+  m.def("set_default_dtype", &set_default_dtype);
+  m.def("get_default_dtype", &default_dtype);
+}
+
+}  // namespace tw

@@ -1,0 +1,351 @@
+"""The tape: records ops as they run, and walks back over them to sum gradients.
+
+One `Node` a recorded op. It holds the op's gradient rule, an edge to where each input came from, and the values that
+the rule needs. `backward` pops nodes from a heap, newest first: an op's inputs are always older than the op, so when a
+node is popped its gradient is complete. No recursion, and saved values are freed as the walk passes.
+
+A rule is a function `rule(node, dy, ...)` that returns one gradient (or None) an input. It stands beside its forward
+op in `tilewright.ops`. Rules written with Tensor ops give higher-order gradients, because they are recorded too when
+`create_graph=True`; a rule that calls kernels directly is marked `@first_order` and says so by name when asked.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import Any
+
+from tilewright import _engine
+from tilewright.grad_mode import enable_grad, is_grad_enabled, mode, no_grad, set_grad_enabled
+
+__all__ = [
+    "Function", "Node", "backward", "enable_grad", "first_order", "grad", "gradcheck", "inplace", "is_grad_enabled",
+    "no_grad", "once_differentiable", "record", "record_many", "set_grad_enabled", "wrap",
+]
+
+_sequence = itertools.count()
+Tensor: Any = None  # set by tilewright.tensor, which needs this module first
+
+
+def wrap(array):
+    """A Tensor over an engine array, with no history."""
+    t = Tensor.__new__(Tensor)
+    t.array = array
+    t.requires_grad = False
+    t.node = t.grad = t._base = t._hooks = None
+    t.slot = 0
+    return t
+
+
+def _name(rule) -> str:
+    return rule.__name__.removesuffix("_grad")
+
+
+class Node:
+    """One recorded op: its gradient rule, where its inputs came from, and what the rule needs."""
+
+    __slots__ = ("__weakref__", "_own", "_saved", "_versions", "attrs", "edges", "hooks", "needs", "outputs", "rule",
+                 "sequence")
+
+    def __init__(self, rule, inputs, saved, attrs, outputs):
+        self.sequence = next(_sequence)
+        self.rule = rule
+        # An edge is (node, slot) of the op that made the input, (leaf tensor, -1), or None.
+        self.edges = [((x.node, x.slot) if x.node else (x, -1)) if x is not None and x.requires_grad else None
+                      for x in inputs]
+        self.needs = None  # per input, whether the walk under way wants its gradient
+        self.attrs = attrs
+        self.hooks = None
+        self._own = ()
+        self._save(saved)
+        # Shape and dtype of each output: what its gradient must have.
+        self.outputs = [(a.shape, a.dtype) for a in outputs]
+
+    def _save(self, saved):
+        self._saved = saved
+        self._versions = [None if s is None else s.version if type(s) is _engine.Array else s.array.version for s in saved]
+
+    @property
+    def name(self) -> str:
+        return _name(self.rule)
+
+    @property
+    def saved(self) -> list:
+        """The saved values as Tensors, in the order they were saved; RuntimeError if one was changed in place."""
+        if self._saved is None:
+            raise RuntimeError(f"{self.name}: its saved values were freed by an earlier backward; pass "
+                               f"retain_graph=True to that one to walk the graph again")
+        values = []
+        for k, (s, version) in enumerate(zip(self._saved, self._versions, strict=True)):
+            if s is None:
+                values.append(None)
+                continue
+            array = s if type(s) is _engine.Array else s.array
+            if array.version != version:
+                raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, "
+                                   f"was changed in place since (version {array.version}, saved at {version})")
+            if array is s:
+                s = wrap(array)
+                if mode.grad and k in self._own:
+                    s.requires_grad, s.node = True, self
+            values.append(s)
+        return values
+
+    @property
+    def next_functions(self) -> tuple:
+        return tuple((None, 0) if e is None else e for e in self.edges)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} gradient>"
+
+
+def record(rule, array, inputs, saved=(), attrs=(), view_of=None):
+    """Wraps an op's result and, when gradients are on and an input needs one, puts the op on the tape.
+
+    `saved` holds Tensors (inputs) or engine arrays (intermediates, or `array` itself); `view_of` names the input whose
+    memory the result shares.
+    """
+    out = wrap(array)
+    if view_of is not None:
+        out._base = view_of if view_of._base is None else view_of._base
+        out._view_version = array.version
+    if mode.grad:
+        for x in inputs:
+            if x.requires_grad:
+                if not array.is_float:
+                    return out
+                for v in inputs:
+                    if v._base is not None and v._view_version != v.array.version:
+                        refresh_view(v)
+                node = Node(rule, inputs, saved, attrs, (array,))
+                node._own = [k for k, s in enumerate(saved) if s is array]
+                out.node = node
+                out.requires_grad = True
+                return out
+        for x in inputs:  # a view of a tensor that has come to need a gradient since
+            if x._base is not None and x._base.requires_grad and x._view_version != x.array.version:
+                refresh_view(x)
+                if x.requires_grad:
+                    return record(rule, array, inputs, saved, attrs, view_of)
+    return out
+
+
+def record_many(rule, arrays, inputs, saved=(), attrs=()) -> tuple:
+    """As `record`, for an op of several results; the rule takes one gradient (or None) a result."""
+    outs = tuple(wrap(a) for a in arrays)
+    if mode.grad and any(x.requires_grad for x in inputs):
+        node = Node(rule, inputs, saved, attrs, arrays)
+        for k, out in enumerate(outs):
+            if out.array.is_float:
+                out.requires_grad, out.node, out.slot = True, node, k
+    return outs
+
+
+def first_order(rule):
+    """Marks a rule whose result is made by kernels, not by recorded ops: it has no second derivative."""
+    rule.first_order = True
+    return rule
+
+
+def no_second_derivative_grad(node, *dys):
+    raise NotImplementedError(f"{node.attrs[0]}: the second derivative is not implemented; its gradient rule calls a "
+                              f"kernel that is not recorded")
+
+
+def _fit(g, shape, dtype, name):
+    """Sums a broadcast gradient to its input's shape and casts it to its dtype."""
+    if g.array.shape != shape:
+        g = g.sum_to_size(shape)
+    if g.array.dtype is not dtype:
+        g = g.to(dtype)
+    return g
+
+
+def _needed(roots, targets) -> set:
+    """The nodes from which a target (a leaf's id, or a (node, slot)) can be reached."""
+    order, seen, stack = [], set(), [r.node for r in roots if r.node is not None]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        order.append(node)
+        stack.extend(e[0] for e in node.edges if e is not None and e[1] >= 0)
+    needed = set()
+    for node in sorted(order, key=lambda n: n.sequence):
+        if any(e is not None and (_key(e) in targets or (e[1] >= 0 and e[0] in needed)) for e in node.edges):
+            needed.add(node)
+    return needed
+
+
+def _key(edge):
+    return edge if edge[1] >= 0 else id(edge[0])
+
+
+def _walk(roots, gradients, retain_graph, create_graph, inputs=None):
+    """Backward over the tape. Accumulates into leaves' .grad, or returns the gradients of `inputs`."""
+    targets = None if inputs is None else {_key((t.node, t.slot) if t.node else (t, -1)): None for t in inputs}
+    needed = None if inputs is None else _needed(roots, targets)
+    pending, heap, claimed = {}, [], {g.array.storage_id for g in gradients}
+
+    def deliver(edge, g):
+        target, slot = edge
+        if slot < 0:
+            for hook in list(target._hooks.values()) if target._hooks else ():
+                g = _hooked(hook, g)
+            if targets is None:
+                _accumulate(target, g, create_graph, claimed)
+            elif id(target) in targets:
+                had = targets[id(target)]
+                targets[id(target)] = g if had is None else had + g
+            return
+        slots = pending.get(target)
+        if slots is None:
+            slots = pending[target] = [None] * len(target.outputs)
+            heapq.heappush(heap, (-target.sequence, target))
+        slots[slot] = g if slots[slot] is None else slots[slot] + g
+
+    with set_grad_enabled(create_graph):
+        for t, g in zip(roots, gradients, strict=True):
+            deliver((t.node, t.slot) if t.node else (t, -1), g)
+        while heap:
+            node = heapq.heappop(heap)[1]
+            dys = pending.pop(node)
+            if node.hooks:
+                for slot, hook in list(node.hooks.values()):
+                    if dys[slot] is not None:
+                        dys[slot] = _hooked(hook, dys[slot])
+            if targets is not None:
+                for slot, g in enumerate(dys):
+                    if (node, slot) in targets:
+                        targets[node, slot] = g
+                if node not in needed:
+                    continue
+            edges = node.edges
+            node.needs = [e is not None and (targets is None or _key(e) in targets or (e[1] >= 0 and e[0] in needed))
+                          for e in edges]
+            dxs = node.rule(node, *dys)
+            if not retain_graph:
+                node._saved = None
+            if len(dxs) != len(edges):
+                raise RuntimeError(f"{node.name}: its gradient rule must return {len(edges)} gradients, got {len(dxs)}")
+            for edge, want, g in zip(edges, node.needs, dxs, strict=True):
+                if not want or g is None:
+                    continue
+                if edge[1] < 0:
+                    array = edge[0].array
+                    g = _fit(g, array.shape, array.dtype, node.name)
+                else:
+                    g = _fit(g, *edge[0].outputs[edge[1]], node.name)
+                if create_graph and getattr(node.rule, "first_order", False):
+                    refusal = Node(no_second_derivative_grad, dys, (), (node.name,), (g.array,))
+                    refusal.edges += edges
+                    g.requires_grad, g.node = True, refusal
+                deliver(edge, g)
+    return None if targets is None else [targets[_key((t.node, t.slot) if t.node else (t, -1))] for t in inputs]
+
+
+def _hooked(hook, g):
+    result = hook(g)
+    return g if result is None else result
+
+
+def _accumulate(leaf, g, create_graph, claimed):
+    if leaf.grad is not None:
+        if create_graph or leaf.grad.requires_grad:
+            leaf.grad = leaf.grad + g
+        else:
+            _engine.add_out(leaf.grad.array, g.array, leaf.grad.array)
+        return
+    a = g.array
+    # A leaf may keep the memory as its own only when nobody else does: scripts change .grad in place.
+    if not create_graph:
+        if a.storage_id in claimed or a.storage_shared or not a.is_contiguous:
+            a = _engine.clone(a)
+        g = wrap(a)
+        claimed.add(a.storage_id)
+    leaf.grad = g
+
+
+def _root_gradients(op: str, roots, gradients):
+    gradients = [None] * len(roots) if gradients is None else list(gradients)
+    if len(gradients) != len(roots):
+        raise ValueError(f"{op}: needs one gradient a root, got {len(gradients)} for {len(roots)}")
+    for k, (t, g) in enumerate(zip(roots, gradients, strict=True)):
+        if not t.requires_grad:
+            raise RuntimeError(f"{op}: the tensor does not require grad and has no history, got {t.dtype.name} "
+                               f"{t.shape}")
+        if g is None:
+            if t.array.numel != 1:
+                raise RuntimeError(f"{op}: a gradient must be given for a tensor of more than one element, got "
+                                   f"{t.dtype.name} {t.shape}")
+            gradients[k] = wrap(_engine.full(t.array.shape, 1, t.array.dtype))
+        elif g.array.shape != t.array.shape:
+            raise ValueError(f"{op}: the gradient's shape must be the tensor's, got {g.shape} for {t.shape}")
+    return gradients
+
+
+def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, inputs=None) -> None:
+    """Sums the gradients of `tensors` with respect to the leaves of their graph into the leaves' `.grad`.
+
+    Args:
+        tensors: a Tensor or a sequence of them; one that has more than one element needs a gradient.
+        grad_tensors: d(something)/d(tensor), of the tensor's shape, for each; None means 1.
+        retain_graph: keep saved values for another walk; by default, what `create_graph` is.
+        create_graph: record the walk itself, for higher-order gradients.
+        inputs: leaves to accumulate into; by default all.
+
+    Raises:
+        RuntimeError: no history; a saved value changed in place; a graph that was freed.
+
+    >>> import tilewright as tw
+    >>> x = tw.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad.tolist()
+    [2.0, 4.0]
+    """
+    roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if isinstance(grad_tensors, Tensor):
+        grad_tensors = [grad_tensors]
+    gradients = _root_gradients("backward", roots, grad_tensors)
+    keep = create_graph if retain_graph is None else retain_graph
+    if inputs is None:
+        _walk(roots, gradients, keep, create_graph)
+        return
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for t, g in zip(inputs, _walk(roots, gradients, keep, create_graph, inputs), strict=True):
+        if g is not None:
+            _accumulate(t, g, create_graph, {h.array.storage_id for h in gradients})
+
+
+def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
+    """The gradients of `outputs` with respect to `inputs`, as a tuple; no `.grad` is touched.
+
+    Raises:
+        RuntimeError: an input is not part of the graph (unless `allow_unused`, which gives None for it).
+
+    >>> import tilewright as tw
+    >>> x = tw.tensor(3.0, requires_grad=True)
+    >>> (dx,) = tw.autograd.grad(x ** 3, x, create_graph=True)
+    >>> (ddx,) = tw.autograd.grad(dx, x)
+    >>> dx.item(), ddx.item()
+    (27.0, 18.0)
+    """
+    roots = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if isinstance(grad_outputs, Tensor):
+        grad_outputs = [grad_outputs]
+    for t in inputs:
+        if not t.requires_grad:
+            raise RuntimeError(f"grad: every input must require grad, got one of {t.dtype.name} {t.shape} that does not")
+    gradients = _root_gradients("grad", roots, grad_outputs)
+    results = _walk(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+    if not allow_unused and any(g is None for g in results):
+        unused = [k for k, g in enumerate(results) if g is None]
+        raise RuntimeError(f"grad: inputs {unused} are not part of the outputs' graph; pass allow_unused=True to get "
+                           f"None for them")
+    return tuple(results)
+
+
+from tilewright.function import Function, gradcheck, once_differentiable  # noqa: E402 - they build on the tape above
+from tilewright.inplace import inplace, refresh_view  # noqa: E402

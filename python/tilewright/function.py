@@ -1,0 +1,181 @@
+"""A user's own op (`Function`), by the same door as a built-in one, and the numerical check of a gradient."""
+
+from __future__ import annotations
+
+from tilewright import _engine, autograd
+from tilewright.autograd import Node, first_order, wrap
+from tilewright.grad_mode import mode, no_grad
+
+
+class Context:
+    """What `forward` leaves for `backward`; attributes of the user's own are welcome."""
+
+    def __init__(self):
+        self._to_save = ()
+        self._non_differentiable = ()
+        self._dirty = ()
+        self._materialize = True
+        self._node = None
+        self.needs_input_grad = ()
+
+    def save_for_backward(self, *tensors) -> None:
+        """Keeps tensors (inputs, outputs, intermediates) for backward; in-place changes to them are detected."""
+        self._to_save = tensors
+
+    @property
+    def saved_tensors(self) -> tuple:
+        values = iter(self._node.saved)
+        return tuple(None if t is None else next(values) for t in self._to_save)
+
+    def mark_non_differentiable(self, *tensors) -> None:
+        self._non_differentiable = tensors
+
+    def mark_dirty(self, *tensors) -> None:
+        self._dirty = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        self._materialize = value
+
+
+class Function:
+    """An op with a gradient of the user's own making.
+
+    Subclass with static methods `forward(ctx, *args)` and `backward(ctx, *grad_outputs)`, and call `apply`. `backward`
+    returns one gradient (or None) for each argument of forward. Written with Tensor ops it can be differentiated again.
+
+    >>> import tilewright as tw
+    >>> class Square(tw.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...     @staticmethod
+    ...     def backward(ctx, dy):
+    ...         (x,) = ctx.saved_tensors
+    ...         return 2 * x * dy
+    >>> x = tw.tensor([3.0], requires_grad=True)
+    >>> Square.apply(x).backward()
+    >>> x.grad.tolist()
+    [6.0]
+    """
+
+    @staticmethod
+    def forward(ctx, *args):
+        raise NotImplementedError("Function: forward must be defined by the subclass")
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        raise NotImplementedError("Function: backward must be defined by the subclass")
+
+    @classmethod
+    def apply(cls, *args):
+        Tensor = autograd.Tensor
+        ctx = Context()
+        inputs = [a if isinstance(a, Tensor) else None for a in args]
+        ctx.needs_input_grad = tuple(a is not None and a.requires_grad for a in inputs)
+        tracked = mode.grad and any(ctx.needs_input_grad)
+        with no_grad():
+            result = cls.forward(ctx, *args)
+        outs = list(result) if isinstance(result, tuple) else [result]
+        if not tracked:
+            return result
+        tensors = [k for k, o in enumerate(outs) if isinstance(o, Tensor)]
+        for k in tensors:
+            if any(outs[k] is a for a in inputs) and not any(outs[k] is d for d in ctx._dirty):
+                outs[k] = wrap(outs[k].array)  # an input returned as it is becomes a tensor of its own
+        for t in ctx._dirty:
+            if t.requires_grad and t.node is None:
+                raise RuntimeError(f"{cls.__name__}: a leaf that requires grad was changed in place (mark_dirty)")
+
+        def rule(node, *dys):
+            if ctx._materialize:
+                dys = [wrap(_engine.full(shape, 0, dtype)) if d is None else d
+                       for d, (shape, dtype) in zip(dys, node.outputs, strict=True)]
+            given = iter(dys)
+            grads = cls.backward(ctx, *(next(given) if k in tensors else None for k in range(len(outs))))
+            grads = list(grads) if isinstance(grads, tuple) else [grads]
+            while len(grads) > len(args) and grads[-1] is None:
+                grads.pop()
+            return grads
+
+        rule.__name__ = cls.__name__
+        rule.first_order = getattr(cls.backward, "first_order", False)
+        # A saved output is held as its array, so that the node does not hold the tensor that holds the node.
+        saved = [s.array if any(s is o for o in outs) else s for s in ctx._to_save if s is not None]
+        node = ctx._node = Node(rule, inputs, saved, (), [outs[k].array for k in tensors])
+        node._own = [k for k, s in enumerate(saved) if type(s) is _engine.Array]
+        for slot, k in enumerate(tensors):
+            o = outs[k]
+            if o.array.is_float and not any(o is n for n in ctx._non_differentiable):
+                o.requires_grad, o.node, o.slot = True, node, slot
+        ctx._to_save = tuple(None if s is None else True for s in ctx._to_save)
+        return tuple(outs) if isinstance(result, tuple) else outs[0]
+
+
+def once_differentiable(backward):
+    """Decorator for a `Function.backward` that is not made of Tensor ops: differentiating it again is refused."""
+
+    def wrapped(ctx, *grads):
+        with no_grad():
+            return backward(ctx, *grads)
+
+    return first_order(wrapped)
+
+
+def gradcheck(func, inputs, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, raise_exception: bool = True) -> bool:
+    """Compares each gradient of `func` with central differences, element by element, in float64.
+
+    Args:
+        func: takes the inputs and returns a Tensor or a tuple of them.
+        inputs: Tensors; those that require grad (float64) are checked.
+        eps: the step; atol, rtol: |analytic - numeric| <= atol + rtol * |numeric|.
+
+    Raises:
+        RuntimeError: a gradient differs (when `raise_exception`), with the input, element and both values.
+        TypeError: a checked input is not float64.
+
+    >>> import tilewright as tw
+    >>> x = tw.rand(3, dtype=tw.float64, requires_grad=True)
+    >>> tw.autograd.gradcheck(tw.sin, (x,))
+    True
+    """
+    import numpy
+
+    Tensor = autograd.Tensor
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    checked = [k for k, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+    if not checked:
+        raise ValueError("gradcheck: at least one input must require grad")
+    for k in checked:
+        if inputs[k].array.dtype is not _engine.float64:
+            raise TypeError(f"gradcheck: inputs must be float64, got {inputs[k].array.dtype.name} for input {k}")
+    result = func(*inputs)
+    outs = [o for o in (result if isinstance(result, tuple | list) else [result]) if o.requires_grad]
+
+    def values():
+        with no_grad():
+            r = func(*inputs)
+        return [o.numpy().ravel().copy() for o in (r if isinstance(r, tuple | list) else [r]) if o.array.is_float]
+
+    for j, out in enumerate(outs):
+        for e in range(out.array.numel):
+            seed = wrap(_engine.full(out.array.shape, 0, out.array.dtype))
+            seed.reshape(-1)[e] = 1.0
+            grads = autograd.grad(out, [inputs[k] for k in checked], seed, retain_graph=True, allow_unused=True)
+            for k, g in zip(checked, grads, strict=True):
+                x = inputs[k].detach().numpy()  # a view: its changes are not in-place ops, the graph stays valid
+                analytic = [0.0] * x.size if g is None else g.reshape(-1).tolist()
+                for i, at in enumerate(numpy.ndindex(x.shape)):
+                    had = x[at]
+                    x[at] = had + eps
+                    above = values()[j][e]
+                    x[at] = had - eps
+                    below = values()[j][e]
+                    x[at] = had
+                    numeric = (above - below) / (2 * eps)
+                    if not abs(analytic[i] - numeric) <= atol + rtol * abs(numeric):
+                        if not raise_exception:
+                            return False
+                        raise RuntimeError(f"gradcheck: gradient of output {j}[{e}] by input {k}[{i}] must be about "
+                                           f"{numeric:.8g} by central differences, got {analytic[i]:.8g}")
+    return True

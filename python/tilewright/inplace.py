@@ -1,0 +1,85 @@
+"""In-place ops and views on the tape.
+
+A view shares its base's memory, so changing one changes the other. When an in-place op is recorded on a view, the base
+gets a new history (itself, with the view's region replaced by the new value), and the view becomes a view of that.
+Other views of the base notice by the storage's version, and take their history from the base anew when next used.
+"""
+
+from __future__ import annotations
+
+from tilewright import _engine
+from tilewright.autograd import Node, _name, wrap
+from tilewright.grad_mode import mode
+
+
+def inplace(rule, x, write, inputs, saved=(), attrs=()):
+    """Runs `write()`, which changes x's memory, and makes the op x's newest history. Returns x.
+
+    `saved` may hold `x.array` for the value after the write; a Tensor there means its value before it.
+    """
+    tracked = mode.grad and any(v.requires_grad for v in (x, *inputs))
+    if mode.grad and x._base is not None and x._base.requires_grad:
+        tracked = True
+    if not tracked:
+        write()
+        return x
+    base = x._base
+    for t, what in ((x, "a leaf"), (base, "a view of a leaf")):
+        if t is not None and t.requires_grad and t.node is None:
+            raise RuntimeError(f"{_name(rule)}: {what} that requires grad cannot be changed in place while gradients "
+                               f"are recorded; use no_grad() or .data")
+    if not x.array.is_float:
+        write()
+        return x
+    if base is not None and not base.array.is_contiguous:
+        raise NotImplementedError(f"{_name(rule)}: an in-place change of a view is recorded only when its base is "
+                                  f"contiguous, got strides {base.array.strides}; clone the base first")
+    for v in (x, *inputs):
+        if v._base is not None and v._view_version != v.array.version:
+            refresh_view(v)
+    node = Node(rule, inputs, saved, attrs, (x.array,))
+    write()
+    node._own = [k for k, s in enumerate(saved) if s is x.array]
+    for k in node._own:
+        node._versions[k] = x.array.version
+    x.requires_grad, x.node, x.slot = True, node, 0
+    if base is not None:
+        # The base becomes itself with the view's region replaced, and the view a view of that.
+        a, b = x.array, base.array
+        place = (a.shape, a.strides, a.offset - b.offset)
+        base.node = Node(copy_slices_grad, (base, x), (), (place,), (b,))
+        base.requires_grad, base.slot = True, 0
+        refresh_view(x)
+    return x
+
+
+def refresh_view(v):
+    """Makes a view's history that of its base as it is now, after an in-place change through another name."""
+    base = v._base
+    if base.requires_grad:
+        a, b = v.array, base.array
+        v.node = Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,))
+        v.requires_grad, v.slot = True, 0
+    v._view_version = v.array.version
+
+
+def _region(t, place):
+    from tilewright.ops.shape import as_strided
+    return as_strided(t, *place)
+
+
+def view_grad(node, dy):
+    place, shape = node.attrs
+    dx = wrap(_engine.full(shape, 0, dy.array.dtype))
+    _region(dx, place).copy_(dy)
+    return (dx,)
+
+
+def copy_slices_grad(node, dy):
+    (place,) = node.attrs
+    dy = dy.contiguous()
+    dbase = None
+    if node.needs[0]:
+        dbase = dy.clone()
+        _region(dbase, place).zero_()
+    return dbase, _region(dy, place).clone() if node.needs[1] else None

@@ -1,0 +1,846 @@
+"""Arithmetic, comparisons and elementary functions, element by element, with broadcasting and promotion.
+
+Every function takes Tensors (and, where there are two operands, Python numbers in either place), of shapes that
+broadcast; the result's dtype follows PyTorch's promotion. Formulas are in `csrc/kernels/functors.h`, accuracy in
+`csrc/kernels/cpu/vec_math.h`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tilewright import _engine, autograd
+from tilewright.autograd import inplace, record, wrap
+
+# The input that stands for a Python number on the tape: it needs no gradient.
+NUMBER = wrap(_engine.full((), 0, _engine.float32))
+
+
+def _tensor(op: str, x):
+    """x itself when it is a Tensor; a Tensor of a NumPy array or number; TypeError otherwise."""
+    if isinstance(x, autograd.Tensor):
+        return x
+    from tilewright.creation import as_tensor
+    try:
+        return as_tensor(x)
+    except Exception:
+        raise TypeError(f"{op}: expects a Tensor, got {type(x).__name__}") from None
+
+
+def _operand(op: str, x):
+    """(Tensor for the tape, operand for the engine) of a Tensor, a number or a NumPy array."""
+    if isinstance(x, autograd.Tensor):
+        return x, x.array
+    if isinstance(x, int | float):
+        return NUMBER, x
+    x = _tensor(op, x)
+    return x, x.array
+
+
+def _binary(kernel, rule, a, b, both=True):
+    """Saves the operands: each when the other's gradient needs it, or always when `both`. Numbers become attributes."""
+    (x, xa), (y, ya) = _operand(kernel.__name__, a), _operand(kernel.__name__, b)
+    saved = (None if x is NUMBER or not (both or y.requires_grad) else x,
+             None if y is NUMBER or not (both or x.requires_grad) else y)
+    return record(rule, kernel(xa, ya), (x, y), saved, (xa if x is NUMBER else None, ya if y is NUMBER else None))
+
+
+def _values(node):
+    """The two operands of a `_binary` node: saved Tensors or Python numbers."""
+    (x, y), (xn, yn) = node.saved, node.attrs[:2]
+    return (xn if x is None else x), (yn if y is None else y)
+
+
+# --- arithmetic ------------------------------------------------------------------------------------------------------
+def add(input, other, *, alpha=1):
+    """input + alpha * other.
+
+    >>> import tilewright as tw
+    >>> tw.add(tw.tensor([1.0, 2.0]), 10).tolist()
+    [11.0, 12.0]
+    """
+    (x, xa), (y, ya) = _operand("add", input), _operand("add", other)
+    if alpha != 1:
+        y = mul(y, alpha) if y is not NUMBER else y
+        ya = ya * alpha if y is NUMBER else y.array
+    return record(add_grad, _engine.add(xa, ya), (x, y))
+
+
+def add_grad(node, dy):
+    return dy, dy
+
+
+def sub(input, other, *, alpha=1):
+    """input - alpha * other. Bool tensors are refused, as in PyTorch."""
+    (x, xa), (y, ya) = _operand("sub", input), _operand("sub", other)
+    _refuse_bool("sub", x, y)
+    if alpha != 1:
+        y = mul(y, alpha) if y is not NUMBER else y
+        ya = ya * alpha if y is NUMBER else y.array
+    return record(sub_grad, _engine.sub(xa, ya), (x, y))
+
+
+def _refuse_bool(op, x, y):
+    if x.array.dtype is _engine.bool and y.array.dtype is _engine.bool and x is not NUMBER and y is not NUMBER:
+        raise TypeError(f"{op}: two bool tensors cannot be subtracted; use logical_xor (^), or logical_not for 1 - x")
+
+
+def sub_grad(node, dy):
+    return dy, -dy if node.needs[1] else None
+
+
+def rsub(input, other, *, alpha=1):
+    """other - alpha * input."""
+    return sub(other, input, alpha=alpha)
+
+
+def mul(input, other):
+    """input * other.
+
+    >>> import tilewright as tw
+    >>> (tw.tensor([[1], [2]]) * tw.tensor([3, 4])).tolist()
+    [[3, 4], [6, 8]]
+    """
+    return _binary(_engine.mul, mul_grad, input, other, both=False)
+
+
+def mul_grad(node, dy):
+    x, y = _values(node)
+    return dy * y if node.needs[0] else None, dy * x if node.needs[1] else None
+
+
+def div(input, other, *, rounding_mode=None):
+    """input / other (integers give the default float dtype); `rounding_mode` "floor" or "trunc" rounds the quotient.
+
+    Raises:
+        ValueError: another rounding mode.
+    """
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode == "trunc":
+        return trunc(div(input, other))
+    if rounding_mode is not None:
+        raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
+    return _binary(_engine.div, div_grad, input, other)
+
+
+def div_grad(node, dy):
+    x, y = _values(node)
+    dx = dy / y
+    return dx, -dx * (x / y) if node.needs[1] else None
+
+
+def floor_divide(input, other):
+    """floor(input / other); of integers too (a zero divisor gives 0 there)."""
+    (_, xa), (_, ya) = _operand("floor_divide", input), _operand("floor_divide", other)
+    return wrap(_engine.floor_divide(xa, ya))
+
+
+def remainder(input, other):
+    """input - floor(input / other) * other: the sign is the divisor's, as Python's %."""
+    return _binary(_engine.remainder, remainder_grad, input, other)
+
+
+def remainder_grad(node, dy):
+    x, y = _values(node)
+    return dy, -dy * floor_divide(x, y) if node.needs[1] else None
+
+
+def fmod(input, other):
+    """input - trunc(input / other) * other: the sign is the dividend's, as C's fmod."""
+    return _binary(_engine.fmod, fmod_grad, input, other)
+
+
+def fmod_grad(node, dy):
+    x, y = _values(node)
+    return dy, -dy * trunc(div(x, y)) if node.needs[1] else None
+
+
+def pow(input, exponent):
+    """input ** exponent. Integers to a negative integer power are refused, as in PyTorch.
+
+    Raises:
+        ValueError: an integer tensor with a negative integer exponent.
+    """
+    if isinstance(exponent, int | float) and isinstance(input, autograd.Tensor):
+        if exponent == 2:
+            return square(input)
+        if exponent == 1:
+            return input.clone()
+        if exponent == 0.5 and input.array.is_float:
+            return sqrt(input)
+        if exponent < 0 and isinstance(exponent, int) and not input.array.is_float:
+            raise ValueError(f"pow: integers cannot be raised to a negative integer power, got {exponent}")
+    return _binary(_engine.pow, pow_grad, input, exponent)
+
+
+def pow_grad(node, dy):
+    x, y = _values(node)
+    dx = dexp = None
+    if node.needs[0]:
+        dx = dy * (y * pow(x, y - 1)) if isinstance(y, int | float) else dy * where(y == 0, 0.0, y * pow(x, y - 1))
+        if isinstance(y, int | float) and y == 0:
+            dx = dy * 0.0
+    if node.needs[1]:
+        # d/dy x^y = x^y log x, which is 0 (not NaN) where x is 0 and y is not negative
+        power = pow(x, y)
+        if isinstance(x, int | float):
+            dexp = dy * power * (math.log(x) if x > 0 else (0.0 if x == 0 else math.nan))
+        else:
+            dexp = dy * where(logical_and(x == 0, y >= 0), 0.0, power * log(x))
+    return dx, dexp
+
+
+def maximum(input, other):
+    """The larger of each pair; NaN if either is. The gradient goes to the larger, half to each of equals."""
+    return _binary(_engine.maximum, maximum_grad, input, other)
+
+
+def minimum(input, other):
+    """The smaller of each pair; NaN if either is. The gradient goes to the smaller, half to each of equals."""
+    return _binary(_engine.minimum, minimum_grad, input, other)
+
+
+def _extremum_grad(node, dy, better):
+    x, y = _values(node)
+    half = dy * 0.5
+    tie = eq(x, y)
+    return tuple(where(tie, half, where(better(p, q), dy, 0.0)) if need else None
+                 for (p, q), need in zip(((x, y), (y, x)), node.needs, strict=True))
+
+
+def maximum_grad(node, dy):
+    return _extremum_grad(node, dy, gt)
+
+
+def minimum_grad(node, dy):
+    return _extremum_grad(node, dy, lt)
+
+
+def atan2(input, other):
+    """The angle of the point (other, input), in (-pi, pi]."""
+    return _binary(_engine.atan2, atan2_grad, input, other)
+
+
+def atan2_grad(node, dy):
+    y, x = _values(node)
+    scale = dy / (x * x + y * y)
+    return scale * x if node.needs[0] else None, -scale * y if node.needs[1] else None
+
+
+# --- comparisons and logic: bool results, no gradient ----------------------------------------------------------------
+def _compare(kernel, a, b):
+    op = kernel.__name__
+    (_, xa), (_, ya) = _operand(op, a), _operand(op, b)
+    return wrap(kernel(xa, ya))
+
+
+def eq(input, other):
+    """input == other, element by element."""
+    return _compare(_engine.eq, input, other)
+
+
+def ne(input, other):
+    """input != other, element by element."""
+    return _compare(_engine.ne, input, other)
+
+
+def lt(input, other):
+    """input < other, element by element."""
+    return _compare(_engine.lt, input, other)
+
+
+def le(input, other):
+    """input <= other, element by element."""
+    return _compare(_engine.le, input, other)
+
+
+def gt(input, other):
+    """input > other, element by element."""
+    return _compare(_engine.gt, input, other)
+
+
+def ge(input, other):
+    """input >= other, element by element."""
+    return _compare(_engine.ge, input, other)
+
+
+def logical_and(input, other):
+    """Both non-zero."""
+    return _compare(_engine.logical_and, input, other)
+
+
+def logical_or(input, other):
+    """Either non-zero."""
+    return _compare(_engine.logical_or, input, other)
+
+
+def logical_xor(input, other):
+    """Exactly one non-zero."""
+    return _compare(_engine.logical_xor, input, other)
+
+
+def logical_not(input):
+    """Zero."""
+    return wrap(_engine.logical_not(_tensor("logical_not", input).array))
+
+
+def bitwise_and(input, other):
+    """Bits in both; of bools, the logical and."""
+    return _compare(_engine.bitwise_and, input, other)
+
+
+def bitwise_or(input, other):
+    """Bits in either; of bools, the logical or."""
+    return _compare(_engine.bitwise_or, input, other)
+
+
+def bitwise_xor(input, other):
+    """Bits in exactly one; of bools, the logical exclusive or."""
+    return _compare(_engine.bitwise_xor, input, other)
+
+
+def bitwise_left_shift(input, other):
+    """input * 2 ** other, integers."""
+    return _compare(_engine.bitwise_left_shift, input, other)
+
+
+def bitwise_right_shift(input, other):
+    """input >> other, integers, with the sign."""
+    return _compare(_engine.bitwise_right_shift, input, other)
+
+
+def bitwise_not(input):
+    """All bits flipped; of bools, the logical not."""
+    x = _tensor("bitwise_not", input)
+    return logical_not(x) if x.array.dtype is _engine.bool else wrap(_engine.bitwise_not(x.array))
+
+
+def isnan(input):
+    """Where the value is not a number."""
+    return wrap(_engine.isnan(_tensor("isnan", input).array))
+
+
+def isinf(input):
+    """Where the value is infinite, of either sign."""
+    return wrap(_engine.isinf(_tensor("isinf", input).array))
+
+
+def isfinite(input):
+    """Where the value is neither NaN nor infinite."""
+    return wrap(_engine.isfinite(_tensor("isfinite", input).array))
+
+
+def isclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False):
+    """|input - other| <= atol + rtol * |other|, or equal (infinities); NaNs equal each other when `equal_nan`."""
+    input, other = _tensor("isclose", input), _tensor("isclose", other)
+    close = logical_or(eq(input, other), logical_and(isfinite(other), le(abs(input - other), atol + rtol * abs(other))))
+    return logical_or(close, logical_and(isnan(input), isnan(other))) if equal_nan else close
+
+
+def allclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    """Whether every pair is close in the sense of `isclose`."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+def equal(input, other) -> bool:
+    """Whether the tensors have one shape and equal elements."""
+    return input.array.shape == other.array.shape and bool(eq(input, other).all())
+
+
+# --- choice ----------------------------------------------------------------------------------------------------------
+def where(condition, input=None, other=None):
+    """input where the condition holds, other elsewhere; with the condition alone, `nonzero(as_tuple=True)`.
+
+    Raises:
+        TypeError: the condition is not bool.
+    """
+    if input is None and other is None:
+        return condition.nonzero(as_tuple=True)
+    (x, xa), (y, ya) = _operand("where", input), _operand("where", other)
+    return record(where_grad, _engine.where(condition.array, xa, ya), (x, y), (condition,))
+
+
+def where_grad(node, dy):
+    (c,) = node.saved
+    return where(c, dy, 0.0) if node.needs[0] else None, where(c, 0.0, dy) if node.needs[1] else None
+
+
+def clamp(input, min=None, max=None):
+    """Each element moved into [min, max]; NaN stays NaN. Bounds are numbers or Tensors, either may be None.
+
+    The gradient is 1 inside the bounds (ends included) and 0 outside.
+
+    Raises:
+        ValueError: neither bound is given.
+    """
+    if min is None and max is None:
+        raise ValueError("clamp: at least one of min and max must be given")
+    if isinstance(min, autograd.Tensor) or isinstance(max, autograd.Tensor):
+        y = input if min is None else maximum(input, min)
+        return y if max is None else minimum(y, max)
+    lo, hi = (-math.inf if min is None else min), (math.inf if max is None else max)
+    if not input.array.is_float:
+        y = input if min is None else maximum(input, min)
+        return y if max is None else minimum(y, max)
+    return record(clamp_grad, _engine.clamp(input.array, lo, hi), (input,), (input,), (lo, hi))
+
+
+def clamp_grad(node, dy):
+    (x,), (lo, hi) = node.saved, node.attrs
+    return (where(logical_and(ge(x, lo), le(x, hi)), dy, 0.0),)
+
+
+# --- elementary functions --------------------------------------------------------------------------------------------
+def neg(input):
+    """-input."""
+    if input.array.dtype is _engine.bool:
+        raise TypeError("neg: a bool tensor has no negative; use logical_not (~)")
+    return record(neg_grad, _engine.neg(input.array), (input,))
+
+
+def neg_grad(node, dy):
+    return (-dy,)
+
+
+def abs(input):
+    """|input|; the gradient at 0 is 0."""
+    return record(abs_grad, _engine.abs(input.array), (input,), (input,))
+
+
+def abs_grad(node, dy):
+    (x,) = node.saved
+    return (dy * sign(x),)
+
+
+def _flat_grad(node, dy):
+    return (dy * 0.0,)
+
+
+def sign(input):
+    """-1, 0 or 1."""
+    return record(_flat_grad, _engine.sign(input.array), (input,))
+
+
+def floor(input):
+    """The largest integer not above."""
+    return record(_flat_grad, _engine.floor(input.array), (input,)) if input.array.is_float else input.clone()
+
+
+def ceil(input):
+    """The smallest integer not below."""
+    return record(_flat_grad, _engine.ceil(input.array), (input,)) if input.array.is_float else input.clone()
+
+
+def trunc(input):
+    """The integer part."""
+    return record(_flat_grad, _engine.trunc(input.array), (input,)) if input.array.is_float else input.clone()
+
+
+def round(input, *, decimals: int = 0):
+    """The nearest integer (or multiple of 10**-decimals), halves to even."""
+    if not input.array.is_float:
+        return input.clone()
+    if decimals:
+        return round(input * 10.0**decimals) / 10.0**decimals
+    return record(_flat_grad, _engine.round(input.array), (input,))
+
+
+def frac(input):
+    """input - trunc(input)."""
+    return input - trunc(input)
+
+
+def square(input):
+    """input ** 2."""
+    return record(square_grad, _engine.square(input.array), (input,), (input,))
+
+
+def square_grad(node, dy):
+    (x,) = node.saved
+    return (dy * (x * 2.0),)
+
+
+def reciprocal(input):
+    """1 / input."""
+    y = _engine.reciprocal(input.array)
+    return record(reciprocal_grad, y, (input,), (y,))
+
+
+def reciprocal_grad(node, dy):
+    (y,) = node.saved
+    return (-dy * (y * y),)
+
+
+def sqrt(input):
+    """The square root; NaN below 0."""
+    y = _engine.sqrt(input.array)
+    return record(sqrt_grad, y, (input,), (y,))
+
+
+def sqrt_grad(node, dy):
+    (y,) = node.saved
+    return (dy / (y * 2.0),)
+
+
+def rsqrt(input):
+    """1 / sqrt(input)."""
+    y = _engine.rsqrt(input.array)
+    return record(rsqrt_grad, y, (input,), (y,))
+
+
+def rsqrt_grad(node, dy):
+    (y,) = node.saved
+    return (dy * (y * y * y) * -0.5,)
+
+
+def exp(input):
+    """e ** input."""
+    y = _engine.exp(input.array)
+    return record(exp_grad, y, (input,), (y,))
+
+
+def exp_grad(node, dy):
+    (y,) = node.saved
+    return (dy * y,)
+
+
+def exp2(input):
+    """2 ** input."""
+    y = _engine.exp2(input.array)
+    return record(exp2_grad, y, (input,), (y,))
+
+
+def exp2_grad(node, dy):
+    (y,) = node.saved
+    return (dy * y * math.log(2.0),)
+
+
+def expm1(input):
+    """e ** input - 1, accurate near 0."""
+    y = _engine.expm1(input.array)
+    return record(expm1_grad, y, (input,), (y,))
+
+
+def expm1_grad(node, dy):
+    (y,) = node.saved
+    return (dy * (y + 1.0),)
+
+
+def log(input):
+    """The natural logarithm; -inf at 0, NaN below."""
+    return record(log_grad, _engine.log(input.array), (input,), (input,))
+
+
+def log_grad(node, dy):
+    (x,) = node.saved
+    return (dy / x,)
+
+
+def log2(input):
+    """The logarithm to base 2."""
+    return record(log2_grad, _engine.log2(input.array), (input,), (input,))
+
+
+def log2_grad(node, dy):
+    (x,) = node.saved
+    return (dy / (x * math.log(2.0)),)
+
+
+def log10(input):
+    """The logarithm to base 10."""
+    return record(log10_grad, _engine.log10(input.array), (input,), (input,))
+
+
+def log10_grad(node, dy):
+    (x,) = node.saved
+    return (dy / (x * math.log(10.0)),)
+
+
+def log1p(input):
+    """log(1 + input), accurate near 0."""
+    return record(log1p_grad, _engine.log1p(input.array), (input,), (input,))
+
+
+def log1p_grad(node, dy):
+    (x,) = node.saved
+    return (dy / (x + 1.0),)
+
+
+def sin(input):
+    """The sine, of radians."""
+    return record(sin_grad, _engine.sin(input.array), (input,), (input,))
+
+
+def sin_grad(node, dy):
+    (x,) = node.saved
+    return (dy * cos(x),)
+
+
+def cos(input):
+    """The cosine, of radians."""
+    return record(cos_grad, _engine.cos(input.array), (input,), (input,))
+
+
+def cos_grad(node, dy):
+    (x,) = node.saved
+    return (-dy * sin(x),)
+
+
+def tan(input):
+    """The tangent, of radians."""
+    y = _engine.tan(input.array)
+    return record(tan_grad, y, (input,), (y,))
+
+
+def tan_grad(node, dy):
+    (y,) = node.saved
+    return (dy * (y * y + 1.0),)
+
+
+def sinh(input):
+    """The hyperbolic sine."""
+    return record(sinh_grad, _engine.sinh(input.array), (input,), (input,))
+
+
+def sinh_grad(node, dy):
+    (x,) = node.saved
+    return (dy * cosh(x),)
+
+
+def cosh(input):
+    """The hyperbolic cosine."""
+    return record(cosh_grad, _engine.cosh(input.array), (input,), (input,))
+
+
+def cosh_grad(node, dy):
+    (x,) = node.saved
+    return (dy * sinh(x),)
+
+
+def asin(input):
+    """The inverse sine, in [-pi/2, pi/2]."""
+    return record(asin_grad, _engine.asin(input.array), (input,), (input,))
+
+
+def asin_grad(node, dy):
+    (x,) = node.saved
+    return (dy * rsqrt(1.0 - x * x),)
+
+
+def acos(input):
+    """The inverse cosine, in [0, pi]."""
+    return record(acos_grad, _engine.acos(input.array), (input,), (input,))
+
+
+def acos_grad(node, dy):
+    (x,) = node.saved
+    return (-dy * rsqrt(1.0 - x * x),)
+
+
+def atan(input):
+    """The inverse tangent, in [-pi/2, pi/2]."""
+    return record(atan_grad, _engine.atan(input.array), (input,), (input,))
+
+
+def atan_grad(node, dy):
+    (x,) = node.saved
+    return (dy / (x * x + 1.0),)
+
+
+def erf(input):
+    """The error function, 2 / sqrt(pi) * integral from 0 to input of exp(-t^2)."""
+    return record(erf_grad, _engine.erf(input.array), (input,), (input,))
+
+
+def erf_grad(node, dy):
+    (x,) = node.saved
+    return (dy * exp(-(x * x)) * (2.0 / math.sqrt(math.pi)),)
+
+
+# --- three operands --------------------------------------------------------------------------------------------------
+def lerp(input, end, weight):
+    """input + weight * (end - input)."""
+    (x, xa), (e, ea), (w, wa) = (_operand("lerp", v) for v in (input, end, weight))
+    saved = (x, e, None if w is NUMBER else w)
+    return record(lerp_grad, _engine.lerp(xa, ea, wa, 0.0), (x, e, w), saved, (wa if w is NUMBER else None,))
+
+
+def lerp_grad(node, dy):
+    (x, e, w), (number,) = node.saved, node.attrs
+    w = number if w is None else w
+    return (dy * (1 - w) if node.needs[0] else None, dy * w if node.needs[1] else None,
+            dy * (e - x) if node.needs[2] else None)
+
+
+def addcmul(input, tensor1, tensor2, *, value=1):
+    """input + value * tensor1 * tensor2."""
+    y = _engine.addcmul(input.array, tensor1.array, tensor2.array, float(value))
+    return record(addcmul_grad, y, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
+
+
+def addcmul_grad(node, dy):
+    (a, b), (value,) = node.saved, node.attrs
+    return (dy, dy * b * value if node.needs[1] else None, dy * a * value if node.needs[2] else None)
+
+
+def addcdiv(input, tensor1, tensor2, *, value=1):
+    """input + value * tensor1 / tensor2."""
+    y = _engine.addcdiv(input.array, tensor1.array, tensor2.array, float(value))
+    return record(addcdiv_grad, y, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
+
+
+def addcdiv_grad(node, dy):
+    (a, b), (value,) = node.saved, node.attrs
+    return (dy, dy / b * value if node.needs[1] else None, -dy * a / (b * b) * value if node.needs[2] else None)
+
+
+# --- casts and copies ------------------------------------------------------------------------------------------------
+def cast(input, dtype):
+    """The tensor in another dtype (itself when it has it already): floats to integers truncate, to bool is != 0."""
+    return input if input.array.dtype is dtype else record(cast_grad, _engine.cast(input.array, dtype), (input,))
+
+
+def cast_grad(node, dy):
+    return (dy,)  # the tape casts it to the input's dtype
+
+
+def clone(input):
+    """A copy with memory of its own, in row-major order, through which gradients flow."""
+    return record(clone_grad, _engine.clone(input.array), (input,))
+
+
+def clone_grad(node, dy):
+    return (dy,)
+
+
+def contiguous(input):
+    """The tensor in row-major order: itself when it is already, else a copy."""
+    return input if input.array.is_contiguous else clone(input)
+
+
+# --- in place --------------------------------------------------------------------------------------------------------
+def _binary_(kernel, rule, x, other):
+    """x = kernel(x, other) in place; the operand that only the other's gradient needs is saved only then."""
+    y, ya = _operand(kernel.__name__, other)
+    saved = (x if y.requires_grad else None, None if y is NUMBER else y)
+    return inplace(rule, x, lambda: kernel(x.array, ya, x.array), (x, y), saved, (None, ya if y is NUMBER else None))
+
+
+def add_(input, other, *, alpha=1):
+    """input += alpha * other."""
+    if alpha != 1:
+        other = mul(other, alpha) if isinstance(other, autograd.Tensor) else other * alpha
+    y, ya = _operand("add_", other)
+    return inplace(add_grad, input, lambda: _engine.add_out(input.array, ya, input.array), (input, y))
+
+
+def sub_(input, other, *, alpha=1):
+    """input -= alpha * other."""
+    if alpha != 1:
+        other = mul(other, alpha) if isinstance(other, autograd.Tensor) else other * alpha
+    y, ya = _operand("sub_", other)
+    return inplace(sub_grad, input, lambda: _engine.sub_out(input.array, ya, input.array), (input, y))
+
+
+def mul_(input, other):
+    """input *= other."""
+    return _binary_(_engine.mul_out, mul_grad, input, other)
+
+
+def div_(input, other):
+    """input /= other."""
+    return _binary_(_engine.div_out, div_grad, input, other)
+
+
+def pow_(input, exponent):
+    """input **= exponent."""
+    y, ya = _operand("pow_", exponent)
+    saved, numbers = (input, None if y is NUMBER else y), (None, ya if y is NUMBER else None)
+    return inplace(pow_grad, input, lambda: _engine.pow_out(input.array, ya, input.array), (input, y), saved, numbers)
+
+
+def lerp_(input, end, weight):
+    """input += weight * (end - input)."""
+    return copy_(input, lerp(input, end, weight))
+
+
+def addcmul_(input, tensor1, tensor2, *, value=1):
+    """input += value * tensor1 * tensor2."""
+    def write():
+        _engine.addcmul_out(input.array, tensor1.array, tensor2.array, input.array, float(value))
+
+    return inplace(addcmul_grad, input, write, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
+
+
+def addcdiv_(input, tensor1, tensor2, *, value=1):
+    """input += value * tensor1 / tensor2."""
+    def write():
+        _engine.addcdiv_out(input.array, tensor1.array, tensor2.array, input.array, float(value))
+
+    return inplace(addcdiv_grad, input, write, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
+
+
+def _unary_(kernel, rule, x, saved=(), attrs=(), p0=0.0, p1=0.0):
+    return inplace(rule, x, lambda: kernel(x.array, x.array, p0, p1), (x,), saved, attrs)
+
+
+def neg_(input):
+    """input = -input."""
+    return _unary_(_engine.neg_out, neg_grad, input)
+
+
+def abs_(input):
+    """input = |input|."""
+    return _unary_(_engine.abs_out, abs_grad, input, (input,))
+
+
+def exp_(input):
+    """input = e ** input."""
+    return _unary_(_engine.exp_out, exp_grad, input, (input.array,))
+
+
+def log_(input):
+    """input = log(input)."""
+    return _unary_(_engine.log_out, log_grad, input, (input,))
+
+
+def sqrt_(input):
+    """input = sqrt(input)."""
+    return _unary_(_engine.sqrt_out, sqrt_grad, input, (input.array,))
+
+
+def clamp_(input, min=None, max=None):
+    """Moves each element into [min, max]."""
+    if not input.array.is_float:
+        return copy_(input, clamp(input, min, max))
+    if min is None and max is None:
+        raise ValueError("clamp_: at least one of min and max must be given")
+    lo, hi = (-math.inf if min is None else min), (math.inf if max is None else max)
+    return _unary_(_engine.clamp_out, clamp_grad, input, (input,), (lo, hi), lo, hi)
+
+
+def copy_(input, src, non_blocking: bool = False):
+    """Copies src, broadcast and cast, into input's memory."""
+    src = _tensor("copy_", src)
+    return inplace(copy__grad, input, lambda: _engine.copy_into(input.array, src.array), (input, src))
+
+
+def copy__grad(node, dy):
+    return None, dy
+
+
+def fill_(input, value):
+    """Sets every element to a number (or to a 0-d tensor's value)."""
+    if isinstance(value, autograd.Tensor):
+        return copy_(input, value)
+    return inplace(fill__grad, input, lambda: _engine.fill(input.array, value), (input,))
+
+
+def fill__grad(node, dy):
+    return (None,)
+
+
+def zero_(input):
+    """Sets every element to 0."""
+    return fill_(input, 0)

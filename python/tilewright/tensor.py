@@ -1,0 +1,499 @@
+"""Tensor: an engine array with a place on the tape. Methods are one-liners; each op lives in `tilewright.ops`."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from tilewright import _engine, autograd, creation
+from tilewright.autograd import wrap
+from tilewright.ops import activation as _activation
+from tilewright.ops import elementwise as _elementwise
+from tilewright.ops import index as _index
+from tilewright.ops import matmul as _matmul
+from tilewright.ops import random as _random
+from tilewright.ops import reduce as _reduce
+from tilewright.ops import shape as _shape
+from tilewright.ops import softmax as _softmax
+
+_CPU = _engine.device("cpu")
+_hook_numbers = itertools.count()
+
+
+class RemovableHandle:
+    """What registering a hook returns: `remove()` takes the hook away again."""
+
+    def __init__(self, hooks: dict, key: int):
+        self._hooks, self._key = hooks, key
+
+    def remove(self) -> None:
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.remove()
+
+
+class Tensor:
+    """A strided array of one dtype that can record the ops applied to it.
+
+    `Tensor(2, 3)` is uninitialised float32 of that shape and `Tensor(sequence)` float32 of those values, as in PyTorch;
+    `tilewright.tensor` is the usual way to make one.
+
+    >>> import tilewright as tw
+    >>> x = tw.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x ** 2).sum().backward()
+    >>> x.grad
+    tensor([2., 4., 6.])
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_base", "_hooks", "_view_version", "array", "grad", "node",
+                 "requires_grad", "slot")
+    __array_priority__ = 1000  # NumPy leaves `ndarray + tensor` to Tensor.__radd__
+    __array_ufunc__ = None
+
+    def __init__(self, *data, dtype=None, device=None):
+        creation.check_device("Tensor", device)
+        dtype = dtype or _engine.get_default_dtype()
+        if len(data) == 1 and not isinstance(data[0], int):
+            self.array = creation._from_values("Tensor", data[0], dtype, True)
+        else:
+            self.array = _engine.empty(creation._shape("Tensor", data), dtype) if data else _engine.empty((0,), dtype)
+        self.requires_grad = False
+        self.node = self.grad = self._base = self._hooks = None
+        self.slot = 0
+
+    # --- what it is --------------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self):
+        return self.array.dtype
+
+    @property
+    def device(self):
+        return _CPU
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def itemsize(self) -> int:
+        return self.array.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.numel * self.array.dtype.itemsize
+
+    @property
+    def is_cuda(self) -> bool:
+        return False
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.node is None
+
+    @property
+    def grad_fn(self):
+        return self.node
+
+    @property
+    def _version(self) -> int:
+        return self.array.version
+
+    def size(self, dim: int | None = None):
+        """The shape, or one size of it."""
+        shape = self.array.shape
+        if dim is None:
+            return shape
+        if not -len(shape) <= dim < len(shape):
+            raise IndexError(f"size: dim must be in [{-len(shape)}, {len(shape) - 1}], got {dim} for shape {shape}")
+        return shape[dim]
+
+    def dim(self) -> int:
+        return self.array.ndim
+
+    ndimension = dim
+
+    def numel(self) -> int:
+        return self.array.numel
+
+    nelement = numel
+
+    def element_size(self) -> int:
+        return self.array.dtype.itemsize
+
+    def stride(self, dim: int | None = None):
+        """The strides in elements, or one of them."""
+        return self.array.strides if dim is None else self.array.strides[dim]
+
+    def storage_offset(self) -> int:
+        return self.array.offset
+
+    def data_ptr(self) -> int:
+        return self.array.data_ptr
+
+    def is_contiguous(self) -> bool:
+        return self.array.is_contiguous
+
+    def is_floating_point(self) -> bool:
+        return self.array.is_float
+
+    # --- values out --------------------------------------------------------------------------------------------------
+    def item(self):
+        """The one element as a Python number. ValueError when there are more or none."""
+        return _engine.item(self.array)
+
+    def tolist(self):
+        """The elements as nested lists of Python numbers."""
+        a = self.array
+        return self.__array__(_numpy().float32 if a.dtype is _engine.bfloat16 else None).tolist()
+
+    def numpy(self):
+        """A NumPy array over the same memory, which it keeps alive.
+
+        Raises:
+            RuntimeError: the tensor requires grad. TypeError: bfloat16, which NumPy lacks.
+        """
+        if self.requires_grad:
+            raise RuntimeError("numpy: the tensor requires grad; use tensor.detach().numpy()")
+        if self.array.dtype is _engine.bfloat16:
+            raise TypeError("numpy: NumPy has no bfloat16; use tensor.float().numpy()")
+        return _numpy().asarray(self.array)
+
+    def __array__(self, dtype=None, copy=None):
+        a = _engine.cast(self.array, _engine.float32) if self.array.dtype is _engine.bfloat16 else self.array
+        made = _numpy().asarray(a)
+        if dtype is not None and made.dtype != dtype:
+            return made.astype(dtype)
+        return made.copy() if copy else made
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        """A DLPack capsule over the same memory, which it keeps alive.
+
+        Raises:
+            BufferError: the tensor requires grad, or the consumer wants it on a device other than the CPU.
+        """
+        if self.requires_grad:
+            raise BufferError("__dlpack__: the tensor requires grad; export tensor.detach()")
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise BufferError(f"__dlpack__: the tensor is on cpu, asked for device {tuple(dl_device)}")
+        array = _engine.clone(self.array) if copy else self.array
+        return _engine.to_dlpack(array, max_version is not None and max_version[0] >= 1)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __bool__(self) -> bool:
+        if self.array.numel != 1:
+            raise ValueError(f"bool: a tensor of {self.array.numel} elements has no single truth value, got shape "
+                             f"{self.shape}; use .any() or .all()")
+        return bool(_engine.item(self.array))
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __index__(self) -> int:
+        if self.array.is_float:
+            raise TypeError(f"index: only an integer tensor can be an index, got {self.dtype.name} {self.shape}")
+        return int(self.item())
+
+    def __len__(self) -> int:
+        if not self.array.ndim:
+            raise TypeError("len: a 0-d tensor has no length")
+        return self.array.shape[0]
+
+    def __iter__(self):
+        if not self.array.ndim:
+            raise TypeError("iter: a 0-d tensor cannot be iterated over")
+        return iter(_shape.unbind(self, 0))
+
+    def __contains__(self, value) -> bool:
+        return bool((self == value).any())
+
+    def __repr__(self) -> str:
+        from tilewright.printing import tensor_str
+        return tensor_str(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if not self.array.ndim and spec else str(self)
+
+    # --- autograd ----------------------------------------------------------------------------------------------------
+    def requires_grad_(self, requires_grad: bool = True):
+        """Asks for (or declines) a gradient in `.grad` on backward; floating-point leaves only."""
+        if not requires_grad and self.node is not None:
+            raise RuntimeError("requires_grad_: only a leaf can stop requiring grad; use .detach()")
+        if requires_grad and not self.array.is_float:
+            raise TypeError(f"requires_grad_: only floating-point tensors have gradients, got {self.dtype.name}")
+        self.requires_grad = bool(requires_grad)
+        return self
+
+    def backward(self, gradient=None, retain_graph=None, create_graph: bool = False, inputs=None) -> None:
+        """Sums d(self)/d(leaf) into every leaf's `.grad`; see `tilewright.autograd.backward`."""
+        autograd.backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def detach(self):
+        """The same memory with no history; changes in place are still seen by version checks."""
+        return wrap(self.array)
+
+    def detach_(self):
+        """Forgets the history."""
+        self.node, self.requires_grad, self.slot = None, False, 0
+        return self
+
+    @property
+    def data(self):
+        """The same memory, with no history and outside autograd's view: writes to it are not checked."""
+        return wrap(_engine.untracked(self.array))
+
+    @data.setter
+    def data(self, value):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data: expects a Tensor, got {type(value).__name__}")
+        self.array = value.array
+
+    def register_hook(self, hook) -> RemovableHandle:
+        """Calls hook(gradient) when this tensor's gradient is known; what it returns, if anything, replaces it."""
+        if not self.requires_grad:
+            raise RuntimeError("register_hook: the tensor does not require grad")
+        key = next(_hook_numbers)
+        if self.node is None:
+            if self._hooks is None:
+                self._hooks = {}
+            self._hooks[key] = hook
+            return RemovableHandle(self._hooks, key)
+        if self.node.hooks is None:
+            self.node.hooks = {}
+        self.node.hooks[key] = (self.slot, hook)
+        return RemovableHandle(self.node.hooks, key)
+
+    def retain_grad(self) -> None:
+        """Keeps the gradient of a tensor that is not a leaf in `.grad`, too."""
+        if self.node is None:
+            return
+        import weakref
+
+        me = weakref.ref(self)
+
+        def keep(g):
+            t = me()
+            if t is not None:
+                t.grad = g if t.grad is None else t.grad + g
+
+        self.register_hook(keep)
+
+    # --- dtype and device --------------------------------------------------------------------------------------------
+    def to(self, *args, dtype=None, device=None, non_blocking: bool = False, copy: bool = False):
+        """In another dtype or on another device: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`."""
+        for a in args:
+            if isinstance(a, _engine.dtype):
+                dtype = a
+            elif isinstance(a, Tensor):
+                dtype, device = a.dtype, a.device
+            elif isinstance(a, str | _engine.device):
+                device = a
+            elif a is not None and not isinstance(a, bool):
+                raise TypeError(f"to: expects a dtype, a device or a Tensor, got {a!r}")
+        creation.check_device("to", device)
+        if dtype is not None and dtype is not self.array.dtype:
+            return _elementwise.cast(self, dtype)
+        return _elementwise.clone(self) if copy else self
+
+    def type(self, dtype=None):
+        """The dtype's name, or the tensor in another dtype."""
+        return f"tilewright.{self.dtype.name}" if dtype is None else self.to(dtype)
+
+    def type_as(self, other):
+        return self.to(other.dtype)
+
+    def float(self):
+        return self.to(_engine.float32)
+
+    def double(self):
+        return self.to(_engine.float64)
+
+    def half(self):
+        return self.to(_engine.float16)
+
+    def bfloat16(self):
+        return self.to(_engine.bfloat16)
+
+    def int(self):
+        return self.to(_engine.int32)
+
+    def long(self):
+        return self.to(_engine.int64)
+
+    def short(self):
+        return self.to(_engine.int16)
+
+    def byte(self):
+        return self.to(_engine.uint8)
+
+    def char(self):
+        return self.to(_engine.int8)
+
+    def bool(self):
+        return self.to(_engine.bool)
+
+    def cpu(self):
+        return self
+
+    def cuda(self, device=None, non_blocking: Any = False):
+        return self.to(device="cuda" if device is None else device)
+
+    def new_empty(self, *size, dtype=None, device=None, requires_grad: Any = False):
+        return creation.empty(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+
+    def new_zeros(self, *size, dtype=None, device=None, requires_grad: Any = False):
+        return creation.zeros(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+
+    def new_ones(self, *size, dtype=None, device=None, requires_grad: Any = False):
+        return creation.ones(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+
+    def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad: Any = False):
+        return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+
+    def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False):
+        return creation.tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+
+    # --- copies of the object ----------------------------------------------------------------------------------------
+    def __deepcopy__(self, memo):
+        if id(self) in memo:
+            return memo[id(self)]
+        if self.node is not None:
+            raise RuntimeError("deepcopy: only leaves can be deep-copied; use .detach() first")
+        t = memo[id(self)] = type(self).__new__(type(self))
+        _restore(t, _engine.clone(self.array), self.requires_grad, dict(self.__dict__))
+        if self.grad is not None:
+            t.grad = self.grad.detach().clone()
+        return t
+
+    def __reduce_ex__(self, protocol):
+        if self.node is not None:
+            raise RuntimeError("pickle: only leaves can be pickled; use .detach() first")
+        a = _engine.contiguous(self.array)
+        if a.dtype is _engine.bfloat16:
+            a = _engine.bitcast(a, _engine.int16)
+        state = (_numpy().asarray(a), self.dtype, self.requires_grad, dict(self.__dict__))
+        return _rebuild, (type(self), *state)
+
+    # --- operators ---------------------------------------------------------------------------------------------------
+    __hash__ = object.__hash__
+    __add__ = __radd__ = _elementwise.add
+    __sub__ = _elementwise.sub
+    __rsub__ = _elementwise.rsub
+    __mul__ = __rmul__ = _elementwise.mul
+    __truediv__ = _elementwise.div
+    __floordiv__ = _elementwise.floor_divide
+    __mod__ = _elementwise.remainder
+    __pow__ = _elementwise.pow
+    __neg__ = _elementwise.neg
+    __abs__ = _elementwise.abs
+    __invert__ = _elementwise.bitwise_not
+    __matmul__ = _matmul.matmul
+    __and__ = __rand__ = _elementwise.bitwise_and
+    __or__ = __ror__ = _elementwise.bitwise_or
+    __xor__ = __rxor__ = _elementwise.bitwise_xor
+    __lshift__ = _elementwise.bitwise_left_shift
+    __rshift__ = _elementwise.bitwise_right_shift
+    __lt__ = _elementwise.lt
+    __le__ = _elementwise.le
+    __gt__ = _elementwise.gt
+    __ge__ = _elementwise.ge
+    __iadd__ = _elementwise.add_
+    __isub__ = _elementwise.sub_
+    __imul__ = _elementwise.mul_
+    __itruediv__ = _elementwise.div_
+    __getitem__ = _index.getitem
+    __setitem__ = _index.setitem
+
+    def __pos__(self):
+        return self
+
+    def __eq__(self, other):
+        return NotImplemented if other is None else _elementwise.eq(self, other)
+
+    def __ne__(self, other):
+        return NotImplemented if other is None else _elementwise.ne(self, other)
+
+    def __rtruediv__(self, other):
+        return _elementwise.div(other, self)
+
+    def __rfloordiv__(self, other):
+        return _elementwise.floor_divide(other, self)
+
+    def __rmod__(self, other):
+        return _elementwise.remainder(other, self)
+
+    def __rpow__(self, other):
+        return _elementwise.pow(other, self)
+
+    def __rmatmul__(self, other):
+        return _matmul.matmul(_elementwise._tensor("matmul", other), self)
+
+    # --- ops, by family ----------------------------------------------------------------------------------------------
+    @property
+    def T(self):  # noqa: N802 - PyTorch's name
+        return _shape.permute(self, tuple(range(self.array.ndim))[::-1])
+
+    @property
+    def mT(self):  # noqa: N802 - PyTorch's name
+        return _shape.transpose(self, -2, -1)
+
+
+for _module, _names in (
+    (_elementwise, """add sub mul div floor_divide remainder fmod pow maximum minimum atan2 eq ne lt le gt ge logical_and
+     logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
+     bitwise_not isnan isinf isfinite isclose allclose equal clamp neg abs sign floor ceil trunc round frac square
+     reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh asin acos atan erf lerp addcmul
+     addcdiv clone contiguous add_ sub_ mul_ div_ pow_ lerp_ addcmul_ addcdiv_ neg_ abs_ exp_ log_ sqrt_ clamp_ copy_
+     fill_ zero_"""),
+    (_activation, "relu relu_ sigmoid sigmoid_ tanh tanh_"),
+    (_random, "uniform_ normal_ bernoulli_ random_ bernoulli"),
+    (_softmax, "softmax log_softmax"),
+):
+    for _n in _names.split():
+        setattr(Tensor, _n, getattr(_module, _n))
+Tensor.negative, Tensor.subtract, Tensor.multiply, Tensor.divide = Tensor.neg, Tensor.sub, Tensor.mul, Tensor.div
+Tensor.absolute, Tensor.clip = Tensor.abs, Tensor.clamp
+
+
+def _where(self, condition, other):
+    return _elementwise.where(condition, self, other)
+
+
+Tensor.where = _where
+
+
+def _numpy():
+    import numpy
+    return numpy
+
+
+def _restore(t, array, requires_grad, attributes):
+    t.array = array
+    t.requires_grad = requires_grad
+    t.node = t.grad = t._base = t._hooks = None
+    t.slot = 0
+    t.__dict__.update(attributes)
+    return t
+
+
+def _rebuild(cls, values, dtype, requires_grad, attributes):
+    """Unpickles a Tensor (or a subclass, such as Parameter)."""
+    array = _engine.clone(_engine.from_buffer(values))
+    if array.dtype is not dtype:
+        array = _engine.bitcast(array, dtype)
+    return _restore(cls.__new__(cls), array, requires_grad, attributes)
+
+
+autograd.Tensor = Tensor

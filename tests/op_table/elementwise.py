@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import references as R
-from arrays import BOOL, FLOATS, INTS, NUMPY_DTYPE, dtype_of, quantize
-from op_table.row import ELEMENTARY, EXACT, ROUNDED, SHAPES, Bad, Row, Sample, Tolerance
 
+import references as R
 import tilewright as tw
+from arrays import BOOL, FLOATS, INTS, NUMPY_DTYPE, dtype_of, quantize
+from op_table.row import ELEMENTARY, EXACT, SHAPES, Bad, Row, Sample, Tolerance
 
 ALL = (*FLOATS, *INTS, *BOOL)
 NUMBERS = (*FLOATS, *INTS)

@@ -156,12 +156,14 @@ struct BatchNormArgs {
 
 // --- indexing --------------------------------------------------------------------------------------------------------
 // Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked by
-// the kernel before anything is written: the first bad one's position goes to *bad (else -1).
+// the kernel before anything is written: the first bad one's position goes to *bad (else -1). The kernels that add
+// take float32, float64 and integers; the ops widen halves to float32 and convert the sums back.
 struct TakeArgs {
   const void* x;              // take: source; take_backward (sums): dy (outer, count, inner)
-  const int64_t* index;       // (count); negative counts from the end
+  const int64_t* index;       // (count), each in [low, n)
   void* y;                    // take: (outer, count, inner); take_backward: (outer, n, inner), added to
   int64_t outer, n, inner, count;
+  int64_t low;                // 0, or -n where negative indices count from the end
   int64_t* bad;
   DType dtype;
 };
@@ -169,7 +171,7 @@ struct TakeArgs {
 // Element-wise along one dimension: gather y[o,i,k] = x[o,index[o,i,k],k]; scatter y[o,index[o,i,k],k] (+)= x[o,i,k].
 struct GatherArgs {
   const void* x;
-  const int64_t* index;       // contiguous (outer, count, inner)
+  const int64_t* index;       // contiguous (outer, count, inner), each in [0, n)
   void* y;
   int64_t outer, n, inner, count;  // n: size of the indexed dimension (x's for gather, y's for scatter)
   int64_t* bad;
@@ -177,19 +179,21 @@ struct GatherArgs {
   DType dtype;
 };
 
-// Any strides, advanced indexing: k index arrays broadcast to one shape select slices of x.
+// Any strides, advanced indexing: the index arrays, broadcast to one shape of `count` items, select slices of an array.
 struct IndexArgs {
-  const void* x;              // index: source; index_put: values, contiguous (count, slice...)
-  void* y;                    // index: result, contiguous (count, slice...); index_put: destination
+  const void* x;              // index: the array; index_put: the values
+  void* y;                    // index: the result; index_put: the array
   const int64_t* index[kMaxDims];  // each contiguous (count)
   int64_t sizes[kMaxDims];    // of the indexed dimensions
-  int64_t strides[kMaxDims];  // of the indexed dimensions in the strided array, in elements
+  int64_t strides[kMaxDims];  // of the indexed dimensions in the array; all strides are in elements
   int indexed;
   int64_t count;
-  int slice_ndim;             // the remaining dimensions of the strided array
-  int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];
+  int slice_ndim;             // the remaining dimensions
+  int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];        // in the array
+  int64_t dense_stride, dense_slice_strides[kMaxDims];           // of the count and of the slices in result or values
   int64_t* bad;               // position in the count of the first bad index, else -1
   bool add;
+  bool unique;                // index_put: no two indices meet, so that threads may share the count
   DType dtype;
 };
 

@@ -1,0 +1,1 @@
+"""Tools round the engine: `utils.data` feeds batches to a training loop."""

@@ -225,7 +225,7 @@ def as_strided_grad(node, dy):
         n *= s
     # Which element of x each element of y is; repeated ones sum.
     positions = _engine.as_strided(_engine.arange(0, n, 1, None), size, stride, offset)
-    index = wrap(_engine.reshape(positions, (-1,) if dy.array.numel else (0,))[0])
+    index = wrap(_engine.reshape(positions, (positions.numel,))[0])
     return (reshape(_take_sum(reshape(dy, (dy.array.numel,)), 0, index, n), shape),)
 
 
@@ -333,7 +333,8 @@ def unfold_grad(node, dy):
     from tilewright.ops.index import _take_sum
     d, shape, size, step = node.attrs
     n = shape[d]
-    positions, _ = _engine.reshape(_engine.unfold(_engine.arange(0, n, 1, None), 0, size, step), (-1,) if size else (0,))
+    positions = _engine.unfold(_engine.arange(0, n, 1, None), 0, size, step)
+    positions, _ = _engine.reshape(positions, (positions.numel,))
     windows = movedim(dy, -1, d + 1)
     s = windows.array.shape
     return (_take_sum(reshape(windows, (*s[:d], s[d] * size, *s[d + 2:])), d, wrap(positions), n),)
@@ -538,7 +539,7 @@ def tile(input, *dims):
 
 
 def repeat_interleave(input, repeats, dim: int | None = None):
-    """Each slice along dim repeated in place, `repeats` times or as many as an integer Tensor says; flat for dim None."""
+    """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None."""
     import numpy
 
     from tilewright.ops.index import index_select

@@ -68,7 +68,7 @@ __version__ = "0.1.0"
 float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
-_SUBMODULES = ("data", "nn", "optim", "utils")
+_SUBMODULES = ("nn", "optim", "utils")
 
 __all__ = [
     "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "device", "double",

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from arrays import FLOATS, LAYOUTS, bits, check_same_bits, dtype_of, expanded, expanded_copy, name_of, to_np, to_tw
+from arrays import (
+    FLOATS,
+    LAYOUTS,
+    bits,
+    check_same_bits,
+    dtype_of,
+    expanded,
+    expanded_copy,
+    name_of,
+    poison_cache,
+    slack,
+    to_np,
+    to_tw,
+)
 from op_table import ROWS
 from op_table.row import Sample, check_forward, check_gradient, check_gradient_dtype, listed, run_backward
 
@@ -182,6 +195,40 @@ def test_inplace_guard(row):
                 assert bool((base == 1).all()), "elements outside the window were written"
 
         for_samples(row.samples(row.generator(dtype)), check)
+
+
+@each([row for row in ROWS.values() if row.dtypes])
+def test_output_guard(row):
+    """Every element of a result is written and nothing behind the last one: with blocks full of one byte pattern or
+    another to allocate from, results and gradients have the same bits, and the rest of each block keeps the pattern."""
+    dtype = "float32" if "float32" in row.dtypes else row.dtypes[0]
+
+    def run(sample, backward):
+        """The results and the addresses of the arguments, which a result may share."""
+        if backward:
+            return list(run_backward(row, sample, dtype)[0].values()), set()
+        args, kwargs = row.tensors(sample, dtype)
+        inputs = {t.data_ptr() for t in (*args, *kwargs.values()) if isinstance(t, tw.Tensor)}
+        results = listed(row.resolve()(*args, **kwargs))
+        return [r for r in results if isinstance(r, tw.Tensor)], inputs
+
+    def check(sample, backward):
+        results = run(sample, backward)[0]
+        want, sizes = bits(results), {64, 4096, *(r.numel() * r.element_size() for r in results)}
+        del results
+        for pattern in (0x7F, 0xFF):
+            poison_cache({n for n in sizes if n <= 1 << 16}, pattern)
+            with tw.kernels.Plan():  # keeps intermediates alive, so that no result gets a block they have written
+                results, inputs = run(sample, backward)
+            check_same_bits(bits(results), want, f"memory full of {pattern:#x}")
+            for r in results:
+                if r.numel() and r._base is None and r.is_contiguous() and r.data_ptr() not in inputs:
+                    wrong = set(slack(r)) - {pattern}
+                    assert not wrong, f"bytes behind the last element were written: {sorted(wrong)[:4]}"
+
+    for_samples(row.samples(row.generator(dtype)), check, False)
+    if row.grad:
+        for_samples(grad_samples(row, "float32"), check, True)
 
 
 REFUSALS = [pytest.param(row, bad, id=f"{row.name}-{bad.name}") for row in ROWS.values() for bad in row.bad]

@@ -79,6 +79,7 @@ def torch_twin(ours, theirs):
     return theirs
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")  # of PyTorch
 @pytest.mark.parametrize("name, build, shape", LAYERS, ids=[row[0] for row in LAYERS])
 def test_layer_as_pytorch(name, build, shape):
     torch = pytest.importorskip("torch")

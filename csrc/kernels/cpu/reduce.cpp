@@ -1,0 +1,355 @@
+// Reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner), n >= 1.
+//
+//   sum, prod        any dtype; y = scale * fold. float16, bfloat16 and float32 accumulate in float32, float64 in
+//                    float64, bool and integers in int64 (which wraps)
+//   amax, amin       any dtype; a NaN anywhere gives NaN
+//   any, all         any dtype -> bool; NaN counts as true
+//   argmax, argmin   any dtype -> int64; the first of equal values; the first NaN, if there is one
+//   var              floats; y = scale * sum of squared deviations, by two passes over blocks that stay in cache, the
+//                    blocks joined in float64
+//
+// inner == 1 runs vectors down the rows, inner > 1 along the inner dimension; rows.h gives the order of the sums and
+// their error bound. A long n is cut into pieces by its size alone, whose results are folded by the same tree. A small
+// inner is widened: n rows of `inner` values are folded as n / k rows of k * inner, and the k parts folded last.
+// Bytes: x once (var: twice, the second time from cache) + y.
+#include "kernels/cpu/rows.h"
+
+namespace tw::TW_ISA {
+namespace {
+
+template <class A> constexpr A kHighest = ~kLowest<A>;
+template <> constexpr float kHighest<float> = __builtin_inff();
+template <> constexpr double kHighest<double> = __builtin_inf();
+
+struct ProdFold {
+  template <class A> static constexpr A kIdentity = A(1);
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a * b; }
+};
+struct MinFold {
+  template <class A> static constexpr A kIdentity = kHighest<A>;
+  template <class A> TW_INLINE Vec<A> operator()(Vec<A> a, Vec<A> b) const { return minimum(a, b); }
+  template <class V> TW_INLINE V operator()(V a, V b) const { return (a < b) | (a != a) ? a : b; }
+  template <class V> static TW_INLINE auto beats(V a, V b) { return (a < b) | ((a != a) & (b == b)); }
+};
+struct AnyFold {
+  template <class A> static constexpr A kIdentity = A(0);
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a | b; }
+};
+struct AllFold {
+  template <class A> static constexpr A kIdentity = A(-1);
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a & b; }
+};
+
+// How elements become the accumulator's lanes.
+struct SumTraits {
+  template <class S> struct Acc { using type = int64_t; };
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) { return load_as<A>(p, n...); }
+};
+template <> struct SumTraits::Acc<float16> { using type = float; };
+template <> struct SumTraits::Acc<bfloat16> { using type = float; };
+template <> struct SumTraits::Acc<float> { using type = float; };
+template <> struct SumTraits::Acc<double> { using type = double; };
+
+struct ExtremumTraits {
+  template <class S> struct Acc { using type = int32_t; };
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) { return load_as<A>(p, n...); }
+};
+template <> struct ExtremumTraits::Acc<int64_t> { using type = int64_t; };
+template <> struct ExtremumTraits::Acc<float16> { using type = float; };
+template <> struct ExtremumTraits::Acc<bfloat16> { using type = float; };
+template <> struct ExtremumTraits::Acc<float> { using type = float; };
+template <> struct ExtremumTraits::Acc<double> { using type = double; };
+
+struct TruthTraits {  // lanes of 0 or -1
+  template <class S> struct Acc { using type = int32_t; };
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
+    using X = typename ExtremumTraits::Acc<S>::type;
+    return load_as<X>(p, n...) != Vec<X>(0);
+  }
+};
+template <> struct TruthTraits::Acc<int64_t> { using type = int64_t; };
+template <> struct TruthTraits::Acc<double> { using type = int64_t; };
+
+// y[at + i] = scale * v[i], in y's dtype.
+template <class A> void write_results(const ReduceArgs& a, int64_t at, A* v, int64_t n) {
+  if constexpr (kIsFloat<A>) {
+    if (a.scale != 1)
+      for (int64_t i = 0; i < n; ++i) v[i] = A(double(v[i]) * a.scale);
+  }
+  if (a.y_dtype == DType::kBool) convert(static_cast<bool*>(a.y) + at, const_cast<const A*>(v), n);
+  else store_converted(a.y, a.y_dtype, at, const_cast<const A*>(v), n);
+}
+
+constexpr int64_t kResults = 64;  // results gathered before they are written
+
+template <class Fold, class Traits, class S> void reduce_rows(const ReduceArgs& a) {
+  using A = typename Traits::template Acc<S>::type;
+  const S* x = static_cast<const S*>(a.x);
+  const int64_t n = a.n, parts = div_up(n, kPieceElements);
+  auto row = [&](int64_t at, int64_t count) {
+    return fold_row<Fold>(count, [&](int64_t i, auto... c) { return Traits::template load<S, A>(x + at + i, c...); }).v[0];
+  };
+  A* partial = nullptr;
+  if (parts > 1) {
+    partial = static_cast<A*>(scratch(0, size_t(a.outer * parts) * sizeof(A)));
+    parallel_for(a.outer * parts, [&](int64_t i) {
+      const int64_t start = i % parts * kPieceElements;
+      partial[i] = row(i / parts * n + start, min64(kPieceElements, n - start));
+    });
+  }
+  parallel_blocks(a.outer, max64(1, kPieceElements / min64(n, kPieceElements)), [&](int64_t begin, int64_t end) {
+    A result[kResults];
+    for (int64_t o = begin; o < end; o += kResults) {
+      const int64_t count = min64(kResults, end - o);
+      for (int64_t i = 0; i < count; ++i) {
+        const A* p = partial + (o + i) * parts;
+        result[i] = partial ? fold_row<Fold>(parts, [&](int64_t j, auto... c) { return Vec<A>::load(p + j, c...); }).v[0]
+                            : row((o + i) * n, n);
+      }
+      write_results(a, o, result, count);
+    }
+  });
+}
+
+// Folds `k` parts of `width` values, one after another in v, into the first.
+template <class Fold, class A> TW_INLINE void fold_parts(A* v, int64_t k, int64_t width) {
+  while (k > 1) {
+    const int64_t half = (k + 1) / 2, n = (k - half) * width;
+    const A* from = v + half * width;
+    for (int64_t i = 0; i < n; ++i) v[i] = Fold()(v[i], from[i]);
+    k = half;
+  }
+}
+
+template <class Fold, class Traits, class S> void reduce_columns(const ReduceArgs& a) {
+  using A = typename Traits::template Acc<S>::type;
+  constexpr int64_t kWide = 64;
+  const S* x = static_cast<const S*>(a.x);
+  const int64_t inner = a.inner;
+  const int64_t widen = inner >= kWide ? 1 : min64(a.n, kWide / inner);
+  const int64_t width = widen * inner, rows = a.n / widen, rest = (a.n - rows * widen) * inner;  // of one outer
+  const int64_t strips = div_up(width, kStrip);
+  const int64_t part = max64(128, kPieceElements / min64(width, kStrip)), parts = div_up(rows, part);
+  A* partial = nullptr;
+  if (parts > 1) {  // (outer, parts, width)
+    partial = static_cast<A*>(scratch(0, size_t(a.outer * parts * width) * sizeof(A)));
+    parallel_for(a.outer * parts * strips, [&](int64_t i) {
+      const int64_t c0 = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
+      const S* from = x + (o * a.n + p * part * widen) * inner + c0;
+      A* out[1] = {partial + (o * parts + p) * width + c0};
+      fold_columns<Fold, A, 1>(min64(part, rows - p * part), min64(kStrip, width - c0), 1,
+          [&](int64_t r, int64_t c, auto... n) { return Traits::template load<S, A>(from + r * width + c, n...); }, out);
+    });
+  }
+  const int64_t work = min64(kPieceElements, partial ? parts * width : a.n * inner);
+  parallel_blocks(a.outer * strips, max64(1, kPieceElements / max64(1, work / strips)), [&](int64_t begin, int64_t end) {
+    A* result = static_cast<A*>(scratch(2, size_t(kStrip) * sizeof(A)));
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t o = i / strips, c0 = i % strips * kStrip, count = min64(kStrip, width - c0);
+      A* out[1] = {result};
+      const S* from = x + o * a.n * inner + c0;
+      if (partial) {
+        const A* p = partial + o * parts * width + c0;
+        fold_columns<Fold, A, 1>(parts, count, 1,
+            [&](int64_t r, int64_t c, auto... n) { return Vec<A>::load(p + r * width + c, n...); }, out);
+      } else {
+        fold_columns<Fold, A, 1>(rows, count, 1,
+            [&](int64_t r, int64_t c, auto... n) { return Traits::template load<S, A>(from + r * width + c, n...); }, out);
+      }
+      if (widen > 1) {  // a single strip
+        const S* tail = from + rows * width;
+        constexpr int kLanes = Vec<A>::kLanes;
+        for (int64_t c = 0; c < rest; c += kLanes) {
+          const int n = int(min64(kLanes, rest - c));
+          Fold()(Vec<A>::load(result + c, n), Traits::template load<S, A>(tail + c, n)).store(result + c, n);
+        }
+        fold_parts<Fold>(result, widen, inner);
+      }
+      write_results(a, o * inner + c0, result, min64(count, inner));
+    }
+  });
+}
+
+template <class Fold, class Traits> void reduce(const ReduceArgs& a) {
+  visit_any(a.x_dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    if (a.inner == 1) reduce_rows<Fold, Traits, S>(a);
+    else reduce_columns<Fold, Traits, S>(a);
+  });
+}
+
+// The best value so far and where it was met.
+template <class A> struct Pick {
+  A value;
+  int64_t at;
+};
+
+// Finds the best block first, and then the place in it.
+template <class Fold, class S, class A> Pick<A> pick_in_row(const S* x, int64_t n) {
+  constexpr int64_t kBlock = 2048, kLanes = Vec<A>::kLanes;
+  Pick<A> best{A(0), -1};
+  for (int64_t start = 0; start < n; start += kBlock) {
+    const S* p = x + start;
+    const A m = fold_row<Fold>(min64(kBlock, n - start), [&](int64_t i, auto... c) { return load_as<A>(p + i, c...); }).v[0];
+    if (best.at < 0 || Fold::beats(m, best.value)) best = {m, start};
+  }
+  const bool nan = best.value != best.value;
+  for (int64_t i = best.at;; i += kLanes) {
+    const int count = int(min64(kLanes, n - i));
+    const Vec<A> v = count == kLanes ? load_as<A>(x + i) : load_as<A>(x + i, count);
+    const auto hit = nan ? v != v : v == Vec<A>(best.value);
+    if (!any(hit)) continue;
+    for (int j = 0; j < kLanes; ++j)
+      if (hit[j]) return {best.value, i + j};
+  }
+}
+
+template <class Fold, class S> void pick_rows(const ReduceArgs& a) {
+  using A = typename ExtremumTraits::Acc<S>::type;
+  const S* x = static_cast<const S*>(a.x);
+  int64_t* y = static_cast<int64_t*>(a.y);
+  const int64_t n = a.n, parts = div_up(n, kPieceElements);
+  if (parts == 1)
+    return parallel_blocks(a.outer, max64(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o) y[o] = pick_in_row<Fold, S, A>(x + o * n, n).at;
+    });
+  Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, size_t(a.outer * parts) * sizeof(Pick<A>)));
+  parallel_for(a.outer * parts, [&](int64_t i) {
+    const int64_t start = i % parts * kPieceElements;
+    partial[i] = pick_in_row<Fold, S, A>(x + i / parts * n + start, min64(kPieceElements, n - start));
+    partial[i].at += start;
+  });
+  for (int64_t o = 0; o < a.outer; ++o) {
+    Pick<A> best = partial[o * parts];
+    for (int64_t p = 1; p < parts; ++p)
+      if (Fold::beats(partial[o * parts + p].value, best.value)) best = partial[o * parts + p];
+    y[o] = best.at;
+  }
+}
+
+// Values and positions of one register of columns over rows [0, n); n stays below 2^31, so that positions fit lanes.
+template <class Fold, class S, class A, class... N>
+TW_INLINE void pick_columns_of(const S* x, int64_t n, int64_t inner, Vec<A>* value, Mask<A>* at, N... lanes) {
+  using I = typename IntOf<A>::type;
+  Vec<A> best = load_as<A>(x, lanes...);
+  Mask<A> place = Mask<A>(I(0));
+  for (int64_t r = 1; r < n; ++r) {
+    const Vec<A> v = load_as<A>(x + r * inner, lanes...);
+    const Mask<A> better = Fold::beats(v, best);
+    best = select(better, v, best);
+    place = select(better, Mask<A>(I(r)), place);
+  }
+  *value = best;
+  *at = place;
+}
+
+template <class Fold, class S> void pick_columns(const ReduceArgs& a) {
+  using A = typename ExtremumTraits::Acc<S>::type;
+  constexpr int kLanes = Vec<A>::kLanes;
+  const S* x = static_cast<const S*>(a.x);
+  int64_t* y = static_cast<int64_t*>(a.y);
+  const int64_t inner = a.inner, vectors = div_up(inner, kLanes);
+  const int64_t part = max64(128, kPieceElements / min64(inner, kStrip)), parts = div_up(a.n, part);
+  const int64_t strip = kStrip / kLanes, strips = div_up(vectors, strip);
+  // Without parts the pieces write y themselves; with them, values and positions meet in scratch memory.
+  const size_t cells = parts > 1 ? size_t(a.outer * parts * inner) : 0;
+  Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, cells * sizeof(Pick<A>)));
+  const int64_t cost = min64(part, a.n) * min64(inner, kStrip);
+  parallel_blocks(a.outer * parts * strips, max64(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t s = i % strips, p = i / strips % parts, o = i / strips / parts, row = p * part;
+      const int64_t count = min64(part, a.n - row);
+      for (int64_t j = s * strip; j < min64(vectors, (s + 1) * strip); ++j) {
+        const int64_t c = j * kLanes;
+        const int lanes = int(min64(kLanes, inner - c));
+        const S* from = x + (o * a.n + row) * inner + c;
+        Vec<A> value;
+        Mask<A> at;
+        if (lanes == kLanes) pick_columns_of<Fold, S, A>(from, count, inner, &value, &at);
+        else pick_columns_of<Fold, S, A>(from, count, inner, &value, &at, lanes);
+        for (int l = 0; l < lanes; ++l) {
+          if (parts > 1) partial[(o * parts + p) * inner + c + l] = {value[l], row + at[l]};
+          else y[o * inner + c + l] = at[l];
+        }
+      }
+    }
+  });
+  for (int64_t o = 0; parts > 1 && o < a.outer; ++o) {
+    Pick<A>* best = partial + o * parts * inner;
+    for (int64_t p = 1; p < parts; ++p) {
+      const Pick<A>* next = best + p * inner;
+      for (int64_t c = 0; c < inner; ++c)
+        if (Fold::beats(next[c].value, best[c].value)) best[c] = next[c];
+    }
+    for (int64_t c = 0; c < inner; ++c) y[o * inner + c] = best[c].at;
+  }
+}
+
+template <class Fold> void pick(const ReduceArgs& a) {
+  visit_any(a.x_dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    if (a.inner == 1) pick_rows<Fold, S>(a);
+    else pick_columns<Fold, S>(a);
+  });
+}
+
+template <class S> void var_of(const ReduceArgs& a) {
+  using A = typename FloatOf<S>::type;
+  const S* x = static_cast<const S*>(a.x);
+  S* y = static_cast<S*>(a.y);
+  auto write = [&](int64_t at, double m2) {
+    const A v = A(m2 * a.scale);
+    convert(y + at, &v, 1);
+  };
+  if (a.inner == 1) {
+    const int64_t n = a.n, parts = div_up(n, kPieceElements);
+    Moments* partial = static_cast<Moments*>(scratch(0, size_t(parts > 1 ? a.outer * parts : 0) * sizeof(Moments)));
+    if (parts > 1)
+      parallel_for(a.outer * parts, [&](int64_t i) {
+        const int64_t start = i % parts * kPieceElements;
+        partial[i] = row_moments<A>(x + i / parts * n + start, min64(kPieceElements, n - start));
+      });
+    return parallel_blocks(a.outer, max64(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o) {
+        Moments m = parts > 1 ? partial[o * parts] : row_moments<A>(x + o * n, n);
+        for (int64_t p = 1; p < parts; ++p) m.join(partial[o * parts + p]);
+        write(o, m.m2);
+      }
+    });
+  }
+  const int64_t inner = a.inner, strips = div_up(inner, kStrip);
+  const int64_t part = column_moments_rows(inner), parts = div_up(a.n, part);
+  Moments* cells = static_cast<Moments*>(scratch(0, size_t(a.outer * parts * inner) * sizeof(Moments)));
+  const int64_t cost = min64(part, a.n) * min64(inner, kStrip);
+  parallel_blocks(a.outer * parts * strips, max64(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
+      column_moments<A>(x + (o * a.n + p * part) * inner + c, min64(part, a.n - p * part), inner, min64(kStrip, inner - c),
+                        cells + (o * parts + p) * inner + c);
+    }
+  });
+  parallel_blocks(a.outer * inner, max64(1, kPieceElements / (8 * parts)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Moments* m = cells + i / inner * parts * inner + i % inner;
+      Moments all = m[0];
+      for (int64_t p = 1; p < parts; ++p) all.join(m[p * inner]);
+      write(i, all.m2);
+    }
+  });
+}
+
+}  // namespace
+
+void sum(const ReduceArgs& a) { reduce<SumFold, SumTraits>(a); }
+void prod(const ReduceArgs& a) { reduce<ProdFold, SumTraits>(a); }
+void amax(const ReduceArgs& a) { reduce<MaxFold, ExtremumTraits>(a); }
+void amin(const ReduceArgs& a) { reduce<MinFold, ExtremumTraits>(a); }
+void any(const ReduceArgs& a) { reduce<AnyFold, TruthTraits>(a); }
+void all(const ReduceArgs& a) { reduce<AllFold, TruthTraits>(a); }
+void argmax(const ReduceArgs& a) { pick<MaxFold>(a); }
+void argmin(const ReduceArgs& a) { pick<MinFold>(a); }
+void var(const ReduceArgs& a) {
+  visit_float(a.x_dtype, [&](auto tag) { var_of<typename decltype(tag)::type>(a); });
+}
+
+}  // namespace tw::TW_ISA

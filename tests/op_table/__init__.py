@@ -1,0 +1,12 @@
+"""The op table: one row an op. tests/test_op_table.py turns each row into tests; benchmarks read its costs."""
+
+from __future__ import annotations
+
+from op_table import elementwise, indexing, nn, products, reduce, steps
+from op_table.row import Row
+
+ROWS: dict[str, Row] = {}
+for family in (elementwise, reduce, products, nn, indexing, steps):
+    for row in family.ROWS:
+        assert row.name not in ROWS, f"two rows are called {row.name}"
+        ROWS[row.name] = row

@@ -1,0 +1,255 @@
+"""Rows whose results no reference gives element by element: random numbers (statistics) and optimizer steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import references as R
+import tilewright as tw
+from arrays import dtype_of, quantize, spacing, to_np
+from op_table.row import EXACT, Bad, Row
+
+N = 200_000  # samples of a distribution; five standard deviations bound every statistic below
+
+
+def checked_row(name, slots, properties, bad=(), ops=()):
+    """A row that consists of properties only."""
+    return Row(name, name, None, None, (), EXACT, grad=False, slots=slots, properties=properties, bad=bad, ops=ops,
+               layouts=False)  # fmt: skip
+
+
+def draw(fn, *args, seed=7, **kwargs):
+    tw.manual_seed(seed)
+    return to_np(fn(*args, **kwargs))
+
+
+def seeded(fn, *args, **kwargs):
+    """One seed gives one sequence, another seed another, and two calls in a row differ."""
+    a, b = draw(fn, *args, **kwargs), draw(fn, *args, **kwargs)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, draw(fn, *args, seed=8, **kwargs))
+    tw.manual_seed(7)
+    first, second = to_np(fn(*args, **kwargs)), to_np(fn(*args, **kwargs))
+    assert np.array_equal(first, a) and not np.array_equal(first, second)
+
+
+def threaded(fn, *args, **kwargs):
+    before = tw.get_num_threads()
+    try:
+        draws = []
+        for n in (1, 2, 5):
+            tw.set_num_threads(n)
+            draws.append(draw(fn, *args, **kwargs).tobytes())
+    finally:
+        tw.set_num_threads(before)
+    assert draws[0] == draws[1] == draws[2]
+
+
+def uniform_moments():
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        x = draw(tw.rand, N, dtype=dtype_of(dtype)).astype(np.float64)
+        assert x.min() >= 0 and x.max() < 1, "uniform numbers lie in [0, 1)"
+        assert abs(x.mean() - 0.5) < 5 * np.sqrt(1 / 12 / N) + spacing(0.5, dtype)
+        assert abs(x.var() - 1 / 12) < 5 * np.sqrt(1 / 180 / N) + spacing(0.5, dtype)
+        share = np.histogram(x, 16, (0, 1))[0] / N
+        assert np.abs(share - 1 / 16).max() < 5 * np.sqrt(15 / 256 / N) + spacing(0.5, dtype)
+        assert abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 5 / np.sqrt(N)
+
+
+def uniform_range():
+    tw.manual_seed(3)
+    x = to_np(tw.empty(N).uniform_(-2, 5)).astype(np.float64)
+    assert x.min() >= -2 and x.max() < 5 and abs(x.mean() - 1.5) < 5 * 7 / np.sqrt(12 * N)
+
+
+def normal_moments():
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        x = draw(tw.randn, N, dtype=dtype_of(dtype)).astype(np.float64)
+        slack = spacing(1, dtype)
+        assert np.isfinite(x).all()
+        assert abs(x.mean()) < 5 / np.sqrt(N)
+        assert abs(x.var() - 1) < 5 * np.sqrt(2 / N) + slack
+        assert abs((x**4).mean() - 3) < 5 * np.sqrt(96 / N) + 3 * slack, "the fourth moment shows the tails"
+        for edge, mass in ((-1.0, 0.158655), (0.0, 0.5), (2.0, 0.977250)):
+            assert abs((x < edge).mean() - mass) < 5 * np.sqrt(mass * (1 - mass) / N) + slack
+        assert abs(np.corrcoef(x[0::2], x[1::2])[0, 1]) < 5 / np.sqrt(N / 2), "the two numbers of a pair"
+
+
+def normal_scaled():
+    tw.manual_seed(3)
+    x = to_np(tw.empty(N).normal_(3, 0.5)).astype(np.float64)
+    assert abs(x.mean() - 3) < 5 * 0.5 / np.sqrt(N) and abs(x.std() - 0.5) < 5 * 0.5 / np.sqrt(2 * N)
+
+
+def bernoulli_share():
+    for p in (0.0, 0.1, 0.5, 1.0):
+        x = draw(lambda p=p: tw.bernoulli(tw.full((N,), p)))
+        assert set(np.unique(x)) <= {0.0, 1.0}
+        assert abs(x.mean() - p) <= 5 * np.sqrt(p * (1 - p) / N)
+
+
+def bernoulli_fills():
+    for dtype in ("float32", "bfloat16", "int64", "bool"):
+        tw.manual_seed(2)
+        x = to_np(tw.empty(N, dtype=dtype_of(dtype)).bernoulli_(0.3)).astype(np.float64)
+        assert set(np.unique(x)) == {0.0, 1.0} and abs(x.mean() - 0.3) < 5 * np.sqrt(0.21 / N)
+
+
+def draws_stay_in_their_window():
+    """Filling a strided view writes that view only, with the numbers that a contiguous tensor gets."""
+    for fill in (lambda t: t.uniform_(), lambda t: t.normal_(), lambda t: t.bernoulli_(0.5)):
+        base = tw.full((9, 300), 77.0)
+        tw.manual_seed(1)
+        fill(base[2:7, 1:250:2])
+        tw.manual_seed(1)
+        whole = fill(tw.empty(5, 125))
+        assert np.array_equal(to_np(base[2:7, 1:250:2]), to_np(whole))
+        base[2:7, 1:250:2] = 77.0
+        assert bool((base == 77.0).all())
+
+
+def randint_shares():
+    for low, high in ((0, 7), (-3, 4), (5, 6), (0, 2**40)):
+        x = draw(tw.randint, low, high, (N,))
+        assert x.dtype == np.int64 and x.min() >= low and x.max() < high
+        if high - low < 10:
+            share = np.bincount(x - low, minlength=high - low) / N
+            assert np.abs(share - 1 / (high - low)).max() <= 5 * np.sqrt(0.25 / N)
+        else:
+            assert abs(x.mean() / 2**40 - 0.5) < 5 * np.sqrt(1 / 12 / N)
+            assert abs((x & 1).mean() - 0.5) < 5 * np.sqrt(0.25 / N)
+
+
+def permutation_is_one():
+    for n in (0, 1, 2, 129, 10_000):
+        assert np.array_equal(np.sort(draw(tw.randperm, n)), np.arange(n))
+    places = np.array([draw(tw.randperm, 5, seed=s) for s in range(2000)])
+    share = np.array([[(places[:, i] == v).mean() for v in range(5)] for i in range(5)])
+    assert np.abs(share - 0.2).max() < 5 * np.sqrt(0.16 / 2000), "every value comes to every place alike"
+
+
+def seeds_of_uniform():
+    seeded(tw.rand, 1001)
+    threaded(tw.rand, 300_001)
+
+
+def seeds_of_normal():
+    seeded(tw.randn, 1001)
+    threaded(tw.randn, 300_001)
+
+
+def seeds_of_randint():
+    seeded(tw.randint, 0, 1000, (1001,))
+    threaded(tw.randint, 0, 1000, (300_001,))
+
+
+def seeds_of_bernoulli():
+    seeded(lambda: tw.bernoulli(tw.full((1001,), 0.5)))
+    threaded(lambda: tw.bernoulli(tw.full((300_001,), 0.5)))
+
+
+def seeds_of_permutation():
+    seeded(tw.randperm, 1001)
+    threaded(tw.randperm, 100_001)
+
+
+def a_prefix_is_shared():
+    """Element i depends on the seed and i alone, so a shorter draw is the start of a longer one."""
+    assert np.array_equal(draw(tw.rand, 1000), draw(tw.rand, 100_000)[:1000])
+
+
+def run_optimizer(make, step, options, dtype, steps=4, large=False):
+    """Several steps over parameters of awkward sizes against the NumPy rule; nothing beside a parameter is written."""
+    rng = np.random.default_rng(17)
+    shapes = ((), (1,), (3,), (127,), (129,), (2, 3, 33), (0,), *(((100_003,),) if large else ()))
+    bases, params, wide, states = [], [], [], []
+    for shape in shapes:
+        size = int(np.prod(shape))
+        values = quantize(rng.normal(0, 1, size), dtype)
+        base = tw.full((size + 8,), 77.0, dtype=dtype_of(dtype))
+        base[4 : 4 + size] = tw.tensor(values).to(dtype_of(dtype))
+        bases.append(base)
+        params.append(base[4 : 4 + size].view(shape).requires_grad_())
+        wide.append(values.reshape(shape).astype(np.float64))
+        states.append({})
+    optimizer = make(params, **options)
+    for _ in range(steps):
+        for i, p in enumerate(params):
+            grad = quantize(rng.normal(0, 1, tuple(p.shape)), dtype)
+            p.grad = tw.tensor(grad).to(dtype_of(dtype))
+            wide[i] = step(wide[i], grad.astype(np.float64), states[i])
+        optimizer.step()
+    for base, p, want in zip(bases, params, wide, strict=True):
+        got = to_np(p).astype(np.float64)
+        size = np.maximum(np.abs(want), 1)
+        worst = (np.abs(got - want) / spacing(size, dtype)).max(initial=0)
+        # Each step rounds the parameter once and its update a few times; halves keep their state in half too.
+        assert worst <= (4 if dtype == "float32" else 8) * steps, f"{worst:.1f} ulp off after {steps} steps: {options}"
+        edges = to_np(base)
+        assert (edges[:4] == 77).all() and (edges[-4:] == 77).all(), "memory beside a parameter was written"
+
+
+def sgd_steps():
+    for options in ({}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "dampening": 0.3},
+                    {"weight_decay": 0.1}, {"momentum": 0.8, "weight_decay": 0.1, "nesterov": True},
+                    {"maximize": True}):  # fmt: skip
+        for dtype in ("float32", "float64", "bfloat16"):
+            run_optimizer(lambda p, **o: tw.optim.SGD(p, lr=0.1, **o),
+                          lambda p, g, s, o=options: R.sgd_step(p, g, s, 0.1, **o), options, dtype)  # fmt: skip
+
+
+def adam_steps():
+    for options in ({}, {"weight_decay": 0.1}, {"betas": (0.8, 0.95), "eps": 1e-6}, {"amsgrad": True},
+                    {"maximize": True}):  # fmt: skip
+        for dtype in ("float32", "float64"):
+            run_optimizer(lambda p, **o: tw.optim.Adam(p, lr=0.01, **o),
+                          lambda p, g, s, o=options: R.adam_step(p, g, s, 0.01, **o), options, dtype)  # fmt: skip
+
+
+def adamw_steps():
+    for options in ({}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "amsgrad": True}):
+        for dtype in ("float32", "float64"):
+            full = {"weight_decay": 0.01, **options}
+            run_optimizer(lambda p, **o: tw.optim.AdamW(p, lr=0.01, **o),
+                          lambda p, g, s, o=full: R.adam_step(p, g, s, 0.01, decoupled=True, **o),
+                          options, dtype)  # fmt: skip
+
+
+def steps_over_large_parameters():
+    run_optimizer(lambda p: tw.optim.SGD(p, lr=0.1, momentum=0.9),
+                  lambda p, g, s: R.sgd_step(p, g, s, 0.1, 0.9), {}, "float32", 2, True)  # fmt: skip
+    run_optimizer(lambda p: tw.optim.Adam(p, lr=0.1), lambda p, g, s: R.adam_step(p, g, s, 0.1), {}, "float32", 2, True)
+
+
+def refused(make):
+    return lambda g: make([tw.ones(3).requires_grad_()])
+
+
+OPTIM_BAD = (
+    Bad("nan_lr", refused(lambda p: tw.optim.SGD(p, lr=float("nan"))), ValueError, "lr|learning rate"),
+    Bad("inf_lr", refused(lambda p: tw.optim.SGD(p, lr=float("inf"))), ValueError, "lr|learning rate"),
+    Bad("negative_lr", refused(lambda p: tw.optim.SGD(p, lr=-1.0)), ValueError, "lr|learning rate"),
+    Bad("nesterov", refused(lambda p: tw.optim.SGD(p, lr=0.1, nesterov=True)), ValueError, "[Nn]esterov"),
+    Bad("empty", lambda g: tw.optim.SGD([], lr=0.1), ValueError, "empty|no param"),
+)
+ADAM_BAD = (
+    Bad("betas", refused(lambda p: tw.optim.Adam(p, betas=(1.0, 0.9))), ValueError, "beta"),
+    Bad("eps", refused(lambda p: tw.optim.Adam(p, eps=-1.0)), ValueError, "eps"),
+    Bad("nan_lr", refused(lambda p: tw.optim.Adam(p, lr=float("nan"))), ValueError, "lr|learning rate"),
+)
+
+ROWS = [
+    checked_row("rand", ("uniform",), (uniform_moments, uniform_range, seeds_of_uniform, a_prefix_is_shared,
+                                     draws_stay_in_their_window),
+                (Bad("negative", lambda g: tw.rand(-1), ValueError, "-1"),), ("uniform",)),
+    checked_row("randn", ("normal",), (normal_moments, normal_scaled, seeds_of_normal), ops=("normal",)),
+    checked_row("bernoulli", ("bernoulli",), (bernoulli_share, bernoulli_fills, seeds_of_bernoulli),
+                (Bad("range", lambda g: tw.bernoulli(tw.full((3,), 1.5)), ValueError, "bernoulli"),)),
+    checked_row("randint", ("randint",), (randint_shares, seeds_of_randint),
+                (Bad("empty", lambda g: tw.randint(3, 3, (2,)), ValueError, "randint.*3"),)),
+    checked_row("randperm", (), (permutation_is_one, seeds_of_permutation),
+                (Bad("negative", lambda g: tw.randperm(-1), ValueError, "-1"),)),
+    checked_row("optim.SGD", ("sgd_step",), (sgd_steps, steps_over_large_parameters), OPTIM_BAD),
+    checked_row("optim.Adam", ("adam_step",), (adam_steps,), ADAM_BAD),
+    checked_row("optim.AdamW", ("adam_step",), (adamw_steps,)),
+]  # fmt: skip

@@ -1,0 +1,409 @@
+"""What each op means, in NumPy: straight from the definitions, in the dtype of the arguments, with no regard for speed.
+
+The tests call these in float64 (or long double) for the exact result and in the op's own dtype for the error that a
+plain evaluation makes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+
+def _per_element(fn):
+    """A Python float function applied to each element, in the array's dtype."""
+    table = np.vectorize(fn, otypes=[np.float64])
+
+    def apply(x):
+        x = np.asarray(x)
+        out = table(x.astype(np.float64)) if x.size else np.zeros(x.shape)
+        return np.asarray(out).astype(x.dtype if x.dtype.kind == "f" else np.float64)
+
+    return apply
+
+
+erf = _per_element(math.erf)
+erfc = _per_element(math.erfc)
+
+
+def widened(x):
+    """Integers and bools count as float64 in functions whose results are real."""
+    x = np.asarray(x)
+    return x if x.dtype.kind == "f" else x.astype(np.float64)
+
+
+# Elementwise, one argument ------------------------------------------------------------------------------------------
+
+
+def sigmoid(x):
+    x = widened(x)
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def softplus(x, beta=1.0, threshold=20.0):
+    z = x * beta
+    return np.where(z > threshold, x, (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta)
+
+
+def gelu(x, approximate="none"):
+    if approximate == "tanh":
+        k = np.sqrt(2 / np.asarray(np.pi, x.dtype))
+        return 0.5 * x * (1 + np.tanh(k * (x + 0.044715 * x**3)))
+    half = x / np.sqrt(np.asarray(2.0, x.dtype))
+    if x.dtype == np.float32:  # the plain evaluation, which cancels for negative x
+        return 0.5 * x * (1 + erf(half))
+    return (0.5 * x * erfc(-half)).astype(x.dtype)
+
+
+def elu(x, alpha=1.0):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def leaky_relu(x, negative_slope=0.01):
+    return np.where(x > 0, x, x * negative_slope)
+
+
+def relu(x):
+    return np.where(np.isnan(x), x, np.maximum(x, 0)) if x.dtype.kind == "f" else np.maximum(x, 0)
+
+
+def clamp(x, min=None, max=None):
+    y = x
+    if min is not None:
+        y = np.maximum(y, np.asarray(min, x.dtype) if np.isscalar(min) else min)
+    if max is not None:
+        y = np.minimum(y, np.asarray(max, x.dtype) if np.isscalar(max) else max)
+    return y
+
+
+# Elementwise, more arguments ----------------------------------------------------------------------------------------
+
+
+def div(a, b, rounding_mode=None):
+    if rounding_mode is None:
+        return widened(a) / (widened(b) if not np.isscalar(b) else b)
+    if rounding_mode == "floor":
+        return np.floor_divide(a, b)
+    if np.asarray(a).dtype.kind == "f":
+        return np.trunc(a / b)
+    return (np.sign(a.astype(np.int64)) * np.sign(b.astype(np.int64)) *
+            (np.abs(a.astype(np.int64)) // np.abs(b.astype(np.int64)))).astype(a.dtype)  # fmt: skip
+
+
+def lerp(a, b, weight):
+    """a + w (b - a), counted from the nearer end, so that w = 1 gives b exactly."""
+    w = np.asarray(weight, a.dtype)
+    return np.where(np.abs(w) < 0.5, a + w * (b - a), b - (b - a) * (1 - w))
+
+
+# Reductions ---------------------------------------------------------------------------------------------------------
+
+
+def axes(dim):
+    """PyTorch's dim as NumPy's axis."""
+    return tuple(dim) if isinstance(dim, (list, tuple)) else dim
+
+
+def total(x, dim=None, keepdim=False):
+    x = np.asarray(x)
+    return np.sum(x, axis=axes(dim), keepdims=keepdim, dtype=x.dtype if x.dtype.kind == "f" else np.int64)
+
+
+def prod(x, dim=None, keepdim=False):
+    return np.prod(x, axis=dim, keepdims=keepdim, dtype=x.dtype if x.dtype.kind == "f" else np.int64)
+
+
+def mean(x, dim=None, keepdim=False):
+    return np.mean(x, axis=axes(dim), keepdims=keepdim)
+
+
+def var(x, dim=None, correction=1, keepdim=False):
+    x, axis = np.asarray(x), axes(dim)
+    away = x - np.mean(x, axis=axis, keepdims=True)
+    n = x.size if axis is None else math.prod(x.shape[a] for a in np.atleast_1d(axis))
+    squares = np.sum(away * away, axis=axis, keepdims=keepdim)
+    return squares / np.asarray(max(n - correction, 0), x.dtype)
+
+
+def std(x, dim=None, correction=1, keepdim=False):
+    return np.sqrt(var(x, dim, correction, keepdim))
+
+
+def max_dim(x, dim, keepdim=False):
+    return np.max(x, axis=dim, keepdims=keepdim), np.argmax(x, axis=dim, keepdims=keepdim)
+
+
+def min_dim(x, dim, keepdim=False):
+    return np.min(x, axis=dim, keepdims=keepdim), np.argmin(x, axis=dim, keepdims=keepdim)
+
+
+def logsumexp(x, dim, keepdim=False):
+    axis = axes(dim)
+    top = np.max(x, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    y = top + np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True))
+    return y if keepdim else np.squeeze(y, axis=axis)
+
+
+# Products and windows -----------------------------------------------------------------------------------------------
+
+
+def linear(x, w, b=None):
+    y = np.matmul(x, w.T)
+    return y if b is None else y + b
+
+
+def pair(v):
+    return tuple(v) if isinstance(v, (tuple, list)) else (v, v)
+
+
+def out_size(n, k, stride, pad, dilation, ceil_mode=False):
+    """Windows that fit; with ceil_mode the last may hang over, as long as it starts inside the image or left pad."""
+    span = n + 2 * pad - dilation * (k - 1) - 1
+    count = (-(-span // stride) if ceil_mode else span // stride) + 1
+    if ceil_mode and (count - 1) * stride >= n + pad:
+        count -= 1
+    return count
+
+
+def windows(x, kernel, stride, padding, dilation, fill, ceil_mode=False):
+    """All windows of an (N, C, H, W) image as (N, C, oh, ow, kh, kw), out-of-image elements being `fill`."""
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = pair(kernel), pair(stride), pair(padding), pair(dilation)
+    n, c, h, w = x.shape
+    oh, ow = out_size(h, kh, sh, ph, dh, ceil_mode), out_size(w, kw, sw, pw, dw, ceil_mode)
+    tall = max((oh - 1) * sh + dh * (kh - 1) + 1, h + ph)
+    wide = max((ow - 1) * sw + dw * (kw - 1) + 1, w + pw)
+    big = np.full((n, c, tall, wide), fill, x.dtype)
+    big[:, :, ph : ph + h, pw : pw + w] = x[:, :, : tall - ph, : wide - pw]
+    rows = np.arange(oh)[:, None] * sh + np.arange(kh) * dh
+    cols = np.arange(ow)[:, None] * sw + np.arange(kw) * dw
+    return big[:, :, rows[:, None, :, None], cols[None, :, None, :]]
+
+
+def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    if x.ndim == 3:
+        return conv2d(x[None], w, b, stride, padding, dilation, groups)[0]
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        (kh, kw), (dh, dw) = w.shape[2:], pair(dilation)
+        extra = ((kh - 1) * dh, (kw - 1) * dw)
+        x = np.pad(x, ((0, 0), (0, 0), *((e // 2, e - e // 2) for e in extra)))
+        padding = 0
+    view = windows(x, w.shape[2:], stride, padding, dilation, 0)
+    n, c, oh, ow, kh, kw = view.shape
+    o = w.shape[0]
+    inner = c // groups * kh * kw
+    view = view.reshape(n, groups, c // groups, oh, ow, kh, kw)
+    kernel = w.reshape(groups, o // groups, c // groups, kh, kw)
+    columns = view.transpose(1, 0, 3, 4, 2, 5, 6).reshape(groups, n * oh * ow, inner)
+    y = np.matmul(columns, kernel.reshape(groups, o // groups, inner).transpose(0, 2, 1))
+    y = y.reshape(groups, n, oh, ow, o // groups).transpose(1, 0, 4, 2, 3).reshape(n, o, oh, ow)
+    return y if b is None else y + b[:, None, None]
+
+
+def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+    if x.ndim == 3:
+        parts = max_pool2d(x[None], kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return tuple(p[0] for p in parts) if return_indices else parts[0]
+    stride = kernel_size if stride is None else stride
+    view = windows(x, kernel_size, stride, padding, dilation, -np.inf, ceil_mode)
+    flat = view.reshape(*view.shape[:4], math.prod(view.shape[4:]))
+    if not return_indices:
+        return flat.max(-1)
+    where = np.arange(x.shape[2] * x.shape[3]).reshape(1, 1, *x.shape[2:]).astype(np.float64)
+    spots = windows(where, kernel_size, stride, padding, dilation, -1, ceil_mode)
+    spots = np.broadcast_to(spots.reshape(1, 1, *flat.shape[2:]), flat.shape)
+    best = flat.argmax(-1)[..., None]
+    return flat.max(-1), np.take_along_axis(spots, best, -1)[..., 0].astype(np.int64)
+
+
+def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+    if x.ndim == 3:
+        return avg_pool2d(x[None], kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)[0]
+    stride = kernel_size if stride is None else stride
+    sums = windows(x, kernel_size, stride, padding, 1, 0, ceil_mode).sum((-1, -2))
+    if divisor_override is not None:
+        return sums / np.asarray(divisor_override, x.dtype)
+    # The divisor counts the elements in the image, and the padding (but not what hangs over beyond it) if asked.
+    h, w = x.shape[2:]
+    ph, pw = pair(padding)
+    inside = np.ones((1, 1, h + 2 * ph, w + 2 * pw))
+    if not count_include_pad:
+        inside[:, :, :ph], inside[:, :, ph + h :] = 0, 0
+        inside[:, :, :, :pw], inside[:, :, :, pw + w :] = 0, 0
+    (kh, kw), (sh, sw) = pair(kernel_size), pair(stride)
+    counts = np.zeros(sums.shape[2:], x.dtype)
+    for i, j in np.ndindex(*counts.shape):
+        counts[i, j] = inside[0, 0, i * sh : i * sh + kh, j * sw : j * sw + kw].sum()
+    return sums / counts
+
+
+def adaptive_avg_pool2d(x, output_size):
+    (oh, ow), (h, w) = pair(output_size), x.shape[-2:]
+    oh, ow = oh or h, ow or w
+    y = np.zeros((*x.shape[:-2], oh, ow), x.dtype)
+    for i, j in itertools.product(range(oh), range(ow)):
+        rows = slice(i * h // oh, -(-(i + 1) * h // oh))
+        cols = slice(j * w // ow, -(-(j + 1) * w // ow))
+        y[..., i, j] = x[..., rows, cols].mean((-1, -2))
+    return y
+
+
+# Rows, losses, normalization ----------------------------------------------------------------------------------------
+
+
+def softmax(x, dim):
+    e = np.exp(x - np.max(x, axis=dim, keepdims=True, initial=-np.inf))
+    return e / e.sum(axis=dim, keepdims=True)
+
+
+def log_softmax(x, dim):
+    x = x - np.max(x, axis=dim, keepdims=True, initial=-np.inf)
+    return x - np.log(np.exp(x).sum(axis=dim, keepdims=True))
+
+
+def reduced(loss, reduction, weight=None):
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / (np.asarray(loss.size, loss.dtype) if weight is None
+                                                               else weight.sum())  # fmt: skip
+
+
+def nll_loss(logp, target, weight=None, ignore_index=-100, reduction="mean"):
+    """logp (N, C, ...), target (N, ...); a class's loss and its count in the mean are scaled by its weight."""
+    if logp.ndim == 1:
+        return nll_loss(logp[None], target[None], weight, ignore_index, "sum" if reduction == "none" else reduction)
+    rows = np.moveaxis(logp, 1, -1)
+    kept = target != ignore_index
+    label = np.where(kept, target, 0)
+    scale = (np.ones(logp.shape[1], logp.dtype) if weight is None else weight)[label] * kept
+    return reduced(-np.take_along_axis(rows, label[..., None], -1)[..., 0] * scale, reduction, scale)
+
+
+def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    classes_dim = 1 if x.ndim > 1 else 0
+    logp, classes = log_softmax(x, classes_dim), x.shape[classes_dim]
+    scale = np.ones(classes, x.dtype) if weight is None else weight
+    smooth = np.asarray(label_smoothing, x.dtype)
+    if target.dtype.kind == "f":
+        p = target * (1 - smooth) + smooth / classes
+        loss = -(p * logp * scale.reshape(-1, *[1] * (x.ndim - classes_dim - 1))).sum(classes_dim)
+        samples = max(loss.size, 1)
+        return loss if reduction == "none" else loss.sum() / (1 if reduction == "sum" else samples)
+    main = nll_loss(logp, target, weight, ignore_index, reduction)
+    if label_smoothing == 0:
+        return main
+    kept = target != ignore_index
+    flat = -(np.moveaxis(logp, classes_dim, -1) * scale).sum(-1) * kept
+    weights = scale[np.where(kept, target, 0)] * kept
+    return (1 - smooth) * main + smooth / classes * reduced(flat, reduction, weights)
+
+
+def mse_loss(x, target, reduction="mean"):
+    return reduced((x - target) ** 2, reduction)
+
+
+def l1_loss(x, target, reduction="mean"):
+    return reduced(np.abs(x - target), reduction)
+
+
+def smooth_l1_loss(x, target, reduction="mean", beta=1.0):
+    away = np.abs(x - target)
+    return reduced(np.where(away < beta, 0.5 * away**2 / beta, away - 0.5 * beta), reduction)
+
+
+def binary_cross_entropy(p, target, weight=None, reduction="mean"):
+    loss = -(target * np.maximum(np.log(p), -100) + (1 - target) * np.maximum(np.log1p(-p), -100))
+    return reduced(loss if weight is None else loss * weight, reduction)
+
+
+def binary_cross_entropy_with_logits(x, target, weight=None, reduction="mean", pos_weight=None):
+    log_weight = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    loss = (1 - target) * x + log_weight * (np.log1p(np.exp(-np.abs(x))) + np.maximum(-x, 0))
+    return reduced(loss if weight is None else loss * weight, reduction)
+
+
+def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    along = (1, -1, *[1] * (x.ndim - 2))
+    rest = (0, *range(2, x.ndim))
+    mu, var_ = (x.mean(rest), np.mean((x - x.mean(rest, keepdims=True)) ** 2, rest)) if training else (
+        running_mean, running_var)  # fmt: skip
+    y = (x - mu.reshape(along)) / np.sqrt(var_.reshape(along) + np.asarray(eps, x.dtype))
+    y = y if weight is None else y * weight.reshape(along)
+    return y if bias is None else y + bias.reshape(along)
+
+
+def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
+    rest = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    away = x - x.mean(rest, keepdims=True)
+    y = away / np.sqrt(np.mean(away * away, rest, keepdims=True) + np.asarray(eps, x.dtype))
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+# Selection and arrangement ------------------------------------------------------------------------------------------
+
+
+def gather(x, dim, index):
+    """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0; index may be smaller than x in the other dims."""
+    if x.ndim == 0:
+        return x
+    spots = list(np.indices(index.shape, sparse=True))
+    spots[dim] = index
+    return x[tuple(spots)]
+
+
+def scatter_add(x, dim, index, src):
+    y, spots = x.copy(), list(np.indices(index.shape, sparse=True))
+    spots[dim] = index
+    np.add.at(y, tuple(np.broadcast_arrays(*spots)), src[tuple(slice(n) for n in index.shape)])
+    return y
+
+
+def index_add(x, dim, index, src):
+    y = np.moveaxis(x.copy(), dim, 0)
+    np.add.at(y, index, np.moveaxis(src, dim, 0))
+    return np.moveaxis(y, 0, dim)
+
+
+def pad(x, pad, mode="constant", value=0):
+    """`pad` lists (before, after) from the last dim backwards; negative numbers cut."""
+    amounts = [(0, 0)] * x.ndim
+    for i in range(len(pad) // 2):
+        amounts[x.ndim - 1 - i] = (pad[2 * i], pad[2 * i + 1])
+    cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(amounts, x.shape, strict=True))
+    grow = [(max(a, 0), max(b, 0)) for a, b in amounts]
+    if mode == "constant":
+        return np.pad(x[cut], grow, constant_values=value or 0)
+    return np.pad(x, grow, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+
+
+# Optimizers: one step of one parameter; state is a dict that the step fills and updates ---------------------------
+
+
+def sgd_step(p, g, state, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False):
+    g = (-g if maximize else g) + weight_decay * p
+    if momentum:
+        first = "momentum" not in state
+        state["momentum"] = g if first else momentum * state["momentum"] + (1 - dampening) * g
+        g = g + momentum * state["momentum"] if nesterov else state["momentum"]
+    return p - lr * g
+
+
+def adam_step(p, g, state, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False, amsgrad=False,
+              maximize=False):  # fmt: skip
+    g = -g if maximize else g
+    if decoupled:
+        p = p * (1 - lr * weight_decay)
+    else:
+        g = g + weight_decay * p
+    t = state["step"] = state.get("step", 0) + 1
+    m = state["m"] = betas[0] * state.get("m", 0 * p) + (1 - betas[0]) * g
+    v = state["v"] = betas[1] * state.get("v", 0 * p) + (1 - betas[1]) * g * g
+    if amsgrad:
+        v = state["top"] = np.maximum(state.get("top", 0 * p), v)
+    return p - lr / (1 - betas[0] ** t) * m / (np.sqrt(v) / np.sqrt(1 - betas[1] ** t) + eps)

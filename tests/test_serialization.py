@@ -52,7 +52,8 @@ def test_loaded_tensors_can_be_written(path):
 def test_nested_structure(path):
     obj = {"epoch": 3, "loss": 0.1 + 0.2, "nan": math.nan, "low": -math.inf, "name": 'a "b"\n é', "none": None,
            "flags": (True, False, ()), "big": 2**70, 5: "int key", None: 1, 1.5: 2, "empty": {},
-           "list": [[], [1, [2.0]]], "net": OrderedDict(w=tw.ones(2, 2)), "pair": (tw.zeros(1), [tw.full((2,), 7, dtype=tw.int64)])}
+           "list": [[], [1, [2.0]]], "net": OrderedDict(w=tw.ones(2, 2)),
+           "pair": (tw.zeros(1), [tw.full((2,), 7, dtype=tw.int64)])}
     tw.save(obj, path)
     found = tw.load(path)
     assert list(found) == list(obj)

@@ -59,8 +59,7 @@ class WorkerFailure(NamedTuple):
         except Exception:
             travels = False
         text = "".join(traceback.format_exception(kind, error, trace))
-        return cls(kind if travels else None, kind.__name__, "".join(traceback.format_exception(kind, error, trace)),
-                   where)
+        return cls(kind if travels else None, kind.__name__, text, where)
 
     def reraise(self) -> None:
         message = f"{self.name} in {self.where}:\n{self.trace.rstrip()}"
@@ -88,8 +87,8 @@ class WorkerTask(NamedTuple):
 class _Tasks:
     """Moves tasks from the socket to a queue in a thread of its own, so that the main process never waits to send.
 
-    When that process says so, closes the socket or is gone, what is queued is dropped, and a worker that is still busy some
-    seconds later is ended.
+    When that process says so, closes the socket or is gone, what is queued is dropped, and a worker that is still busy
+    some seconds later is ended.
     """
 
     _GRACE_SECONDS = 10.0

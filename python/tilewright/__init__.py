@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 
+from tilewright.tensor import Tensor  # isort: skip - first: the function `tensor` below takes the submodule's name
 from tilewright import _engine, autograd, kernels
 from tilewright._engine import (
     bfloat16,
@@ -48,8 +49,8 @@ from tilewright.creation import (
     zeros,
     zeros_like,
 )
-from tilewright.ops import *  # noqa: F403 - the op functions; ops/__init__.py lists them
-from tilewright.ops import __all__ as _ops
+from tilewright.ops.exports import *  # noqa: F403 - the op functions
+from tilewright.ops.exports import __all__ as _ops
 from tilewright.runtime import (
     cpu_capability,
     empty_cache,
@@ -60,15 +61,13 @@ from tilewright.runtime import (
     result_type,
     set_num_threads,
 )
-from tilewright.serialization import load, save
-from tilewright.tensor import Tensor
 
 __version__ = "0.1.0"
 
 float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
-_SUBMODULES = ("data", "nn", "optim", "utils")
+_SUBMODULES = ("nn", "optim", "utils")
 
 __all__ = [
     "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "device", "double",
@@ -84,4 +83,6 @@ def __getattr__(name: str):
     # The layer API loads when it is first used, so that `import tilewright` stays quick.
     if name in _SUBMODULES:
         return importlib.import_module(f"tilewright.{name}")
+    if name in ("load", "save"):
+        return getattr(importlib.import_module("tilewright.serialization"), name)
     raise AttributeError(f"module 'tilewright' has no attribute {name!r}")

@@ -476,9 +476,9 @@ def _pad_positions(mode, n, before, after):
     return numpy.where(i >= n, 2 * (n - 1) - i, i)
 
 
-def flip(input, *dims):
+def flip(input, *dims_, dims=None):
     """The elements in reverse order along dims: a copy."""
-    dims = _sizes("flip", dims)
+    dims = _sizes("flip", dims_ if dims is None else (dims,))
     return record(flip_grad, _engine.flip(input.array, dims), (input,), (), (dims,))
 
 

@@ -81,6 +81,7 @@ class Tolerance:
     scale: str = "element"
     reason: str = ""
     grad_ulps: float = 32.0
+    half_ulps: float = 0.5  # of the largest term, where an op is composed of others that each round to the half
 
 
 EXACT = Tolerance(0.0, reason="moves or selects values, or IEEE rounds it correctly")
@@ -190,7 +191,8 @@ def check_close(got: np.ndarray, exact: np.ndarray, plain: np.ndarray, dtype: st
             unit = np.maximum(unit, spacing(terms, compute))
         bound = tol.ulps * unit + 2 * slip
         if dtype in ("float16", "bfloat16"):
-            bound = bound + 0.5 * spacing(exact, dtype)
+            size = exact if tol.half_ulps <= 0.5 else np.maximum(np.abs(exact), 0 if terms is None else terms)
+            bound = bound + tol.half_ulps * spacing(size, dtype)
         wide = got.astype(np.longdouble)
         good = (got == rounded) | (np.isnan(got) & np.isnan(exact)) | (np.abs(wide - exact) <= bound)
     if good.all():

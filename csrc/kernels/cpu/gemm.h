@@ -242,27 +242,26 @@ void pack_strided(T* dst, int step, const S* src, int64_t lane, int64_t depth, i
     }
     return;
   }
+  // A run of k at a time for all lanes, so that what is written stays in L1 until its lines are full.
   constexpr int kRun = 64;
   T run[4][kRun];
-  for (int i = 0; i < n || i % whole; i += 4) {
-    const S* rows[4];
-    for (int q = 0; q < 4; ++q) rows[q] = src + least(i + q, n - 1) * lane;
-    for (int64_t k0 = 0; k0 < count; k0 += kRun) {
-      const int64_t length = least(kRun, count - k0);
+  for (int64_t k0 = 0; k0 < count; k0 += kRun) {
+    const int64_t length = least(kRun, count - k0);
+    for (int i = 0; i < n || i % whole; i += 4) {
       const T* p[4];
-      if (kSame<T, S> && depth == 1) {
-        for (int q = 0; q < 4; ++q) p[q] = reinterpret_cast<const T*>(rows[q] + k0);
-      } else {
-        for (int q = 0; q < 4; ++q) {
-          const S* row = rows[q] + k0 * depth;
-          S strided[kRun];
-          if (depth != 1) {
-            for (int64_t k = 0; k < length; ++k) strided[k] = row[k * depth];
-            row = strided;
-          }
-          convert(run[q], row, length);
-          p[q] = run[q];
+      for (int q = 0; q < 4; ++q) {
+        const S* row = src + least(i + q, n - 1) * lane + k0 * depth;
+        if (kSame<T, S> && depth == 1) {
+          p[q] = reinterpret_cast<const T*>(row);
+          continue;
         }
+        S strided[kRun];
+        if (depth != 1) {
+          for (int64_t k = 0; k < length; ++k) strided[k] = row[k * depth];
+          row = strided;
+        }
+        convert(run[q], row, length);
+        p[q] = run[q];
       }
       T* to = dst + k0 * step + i;
       int64_t k = 0;
@@ -322,18 +321,35 @@ template <class T> struct Epilogue {
   Activation activation;
   double alpha, beta;
 
+  TW_INLINE bool plain() const {
+    return alpha == 1 && beta == 0 && activation == Activation::kNone && c_dtype == dtype_of<T>;
+  }
   // n sums for c[at : at + n]; bias_at is the number of the row's bias, or of its first column's.
   TW_INLINE void row(int64_t at, int64_t bias_at, int64_t n, const T* sums) const {
-    const bool plain = alpha == 1 && beta == 0 && !bias && activation == Activation::kNone && c_dtype == dtype_of<T>;
-    if (!plain) return finish(at, bias_at, n, sums);
-    constexpr int L = Vec<T>::kLanes;
+    if (!plain()) return finish(at, bias_at, n, sums);
     T* to = static_cast<T*>(c) + at;
-    int64_t j = 0;
-    for (; j + L <= n; j += L) Vec<T>::load(sums + j).store(to + j);
-    if (j < n) Vec<T>::load(sums + j, int(n - j)).store(to + j, int(n - j));
+    const T* b = static_cast<const T*>(bias);
+    if (!bias) {
+      each(n, [&](int64_t j, auto... part) { Vec<T>::load(sums + j, part...).store(to + j, part...); });
+    } else if (bias_rows) {
+      const Vec<T> all(b[bias_at]);
+      each(n, [&](int64_t j, auto... part) { (Vec<T>::load(sums + j, part...) + all).store(to + j, part...); });
+    } else {
+      b += bias_at;
+      each(n, [&](int64_t j, auto... part) {
+        (Vec<T>::load(sums + j, part...) + Vec<T>::load(b + j, part...)).store(to + j, part...);
+      });
+    }
   }
 
  private:
+  // f(j) for each whole vector, f(j, count) for the rest.
+  template <class F> static TW_INLINE void each(int64_t n, const F& f) {
+    constexpr int L = Vec<T>::kLanes;
+    int64_t j = 0;
+    for (; j + L <= n; j += L) f(j);
+    if (j < n) f(j, int(n - j));
+  }
   __attribute__((noinline)) void finish(int64_t at, int64_t bias_at, int64_t n, const T* sums) const {
     constexpr int L = Vec<T>::kLanes;
     const Vec<T> row_bias(bias && bias_rows ? load_any<T>(bias, bias_dtype, bias_at, 1)[0] : T(0));

@@ -19,15 +19,6 @@ template <class T, class S> void depthwise_backward_w(const Conv2dArgs& a);
 
 namespace {
 
-// Lanes 0, 2, 4, ... of the 2 L - 1 elements from p.
-template <class T> TW_INLINE Vec<T> load_even(const T* p) {
-  constexpr int L = Vec<T>::kLanes;
-  using Index = typename Mask<T>::Native;
-  Index index;
-  for (int i = 0; i < L; ++i) index[i] = 2 * i < L ? 2 * i : 2 * i + 1;  // the second load begins one element early
-  return __builtin_shuffle(Vec<T>::load(p).v, Vec<T>::load(p + L - 1).v, index);
-}
-
 // dst[i] = src[i * step] for i < n. May write zeros behind them, up to dst[room].
 template <class T, class S> TW_INLINE void copy_line(T* dst, const S* src, int64_t step, int64_t n, int64_t room) {
   constexpr int L = Vec<T>::kLanes;

@@ -5,9 +5,9 @@
 //   y  (O, p)        = w (O, (c, r, s))          @ x at ((c, r, s), p)
 //   dw (O, (c, r, s)) = dy (O, p)                @ x at (p, (c, r, s)),   K = N * oh * ow split by size
 //   dx (C, p)        = w^T (C, (o, r, s))        @ dy at ((o, r, s), p)
-// Method: implicit GEMM on the core of gemm.h. The image is never unfolded: panels are packed straight from it, zeros where
-// a tap falls into the padding. For dx with a stride, pixels are taken by phase (y mod stride, x mod stride): within one
-// phase each tap meets either every pixel or none, so that no multiplication is by an inserted zero.
+// Method: implicit GEMM on the core of gemm.h. The image is never unfolded: panels are packed straight from it, zeros
+// where a tap falls into the padding. For dx with a stride, pixels are taken by phase (y mod stride, x mod stride):
+// within one phase each tap meets either every pixel or none, so that no multiplication is by an inserted zero.
 // One channel a group (depthwise): depthwise.cpp. Error bound: gemm.h's. Measured by tests/test_conv.py.
 #include "kernels/cpu/gemm.h"
 
@@ -47,8 +47,8 @@ template <class T> TW_INLINE void zero_line(T* dst, int64_t n, int64_t room) {
   if (i < n) zero.store(dst + i, int(n - i));
 }
 
-// The values that the taps (c, r, s) see from the positions (n, oy, ox): channel c at row oy * step_y + tap_y[r], column
-// ox * step_x + tap_x[s], or 0 outside the image.
+// The values that the taps (c, r, s) see from the positions (n, oy, ox): channel c at row oy * step_y + tap_y[r],
+// column ox * step_x + tap_x[s], or 0 outside the image.
 template <class S> struct Image {
   const S* data;              // the group's first channel of image 0
   int64_t image, H, W;        // elements between images
@@ -206,8 +206,10 @@ template <class T, class S> struct TapsProduct {
 
   TW_INLINE void pack_a(T* dst, int64_t i, int rows, int64_t k, int64_t count) const {
     for (int64_t done = 0; done < count;) {
-      const int64_t n = (k + done) / positions, p = k + done - n * positions, length = least(count - done, positions - p);
-      pack_strided(dst + done * kStepA<T>, kStepA<T>, dy + n * dy_image + i * positions + p, positions, 1, rows, length, 4);
+      const int64_t n = (k + done) / positions, p = k + done - n * positions;
+      const int64_t length = least(count - done, positions - p);
+      pack_strided(dst + done * kStepA<T>, kStepA<T>, dy + n * dy_image + i * positions + p, positions, 1, rows, length,
+                   4);
       done += length;
     }
   }

@@ -1,10 +1,10 @@
 // Depthwise conv2d (groups == C == O) and its gradients: one filter a plane.
 //
-// Shapes and dtypes as in conv2d.cpp, with w (C, 1, kh, kw). Each sum has only kh * kw terms (for dw: N * oh * ow), too few
-// for a matrix product, so planes are computed directly, vectors along a row. Method: the plane is first copied into scratch
-// with its padding, in the type of the arithmetic; then every tap of every row is an unmasked run. dx with a stride
-// spreads dy over the plane with zeros between, which makes it a plain correlation with the turned filter.
-// dw keeps one vector of sums a tap and plane, added up over the images in order.
+// Shapes and dtypes as in conv2d.cpp, with w (C, 1, kh, kw). Each sum has only kh * kw terms (for dw: N * oh * ow),
+// too few for a matrix product, so planes are computed directly, vectors along a row. Method: the plane is first
+// copied into scratch with its padding, in the type of the arithmetic; then every tap of every row is an unmasked
+// run. dx with a stride spreads dy over the plane with zeros between, which makes it a plain correlation with the
+// turned filter. dw keeps one vector of sums a tap and plane, added up over the images in order.
 // Accumulates in float32, or float64 for float64. Error: gamma(kh * kw), for dw gamma(oh * ow / lanes + N). Measured by
 // tests/test_conv.py.
 #include "kernels/cpu/gemm.h"

@@ -5,9 +5,9 @@
 // A piece of C (rows x cols) is one task: for each block of K it packs its block of B (kept in L2) and, panel by panel,
 // its rows of A (kept in L1), and runs the tile over them. Each task packs for itself, which costs about
 // (1 / rows + 1 / cols) / 2 element copies a multiply-add, and needs no barrier between packing and computing.
-// Every element of C is one chain of fused multiply-adds over a block of K, blocks added in order, so its bits depend on
-// M, N, K and the batch size alone: not on threads, strides, or the tile it falls in. K is split over tasks only where
-// C is too small to share out; the parts are added by a fixed tree.
+// Every element of C is one chain of fused multiply-adds over a block of K, blocks added in order, so its bits depend
+// on M, N, K and the batch size alone: not on threads, strides, or the tile it falls in. K is split over tasks only
+// where C is too small to share out; the parts are added by a fixed tree.
 // Error: |C - AB| <= gamma(min(K, kc) + K / kc) |A||B|, measured by tests/test_matmul.py.
 // A Problem gives, for product number p of the batch, a functor with
 //   pack_a(T* dst, i, rows, k, count)     dst[kk * kStepA + ii] = A[i + ii, k + kk]
@@ -24,8 +24,8 @@ namespace tw::TW_ISA {
 TW_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 TW_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// THE table of block sizes. The register tile is mr rows of `vectors` vectors: mr * vectors accumulators, `vectors` of B
-// and one broadcast of A fill the registers (32 at avx512, 16 below; scalar has no FMA and needs one more for the
+// THE table of block sizes. The register tile is mr rows of `vectors` vectors: mr * vectors accumulators, `vectors`
+// of B and one broadcast of A fill the registers (32 at avx512, 16 below; scalar has no FMA and needs one more for the
 // product, so its tile is smaller). kc: a panel of A (mr x kc) takes at most 24 KB, half of the smallest L1, and a
 // block of B (kc x cols) at most 768 KB, inside 1 MB of L2.
 struct Blocks { int mr, vectors, kc, rows, cols; };
@@ -76,12 +76,14 @@ __attribute__((noinline)) void tile(int64_t count, const T* a, const T* b, int64
 }
 
 template <class T, int V, int R = kMr<T>>
-TW_INLINE void run_rows(int rows, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row, bool add) {
+TW_INLINE void run_rows(int rows, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row,
+                        bool add) {
   if (R == 1 || rows == R) return tile<T, R, V>(count, a, b, b_step, c, c_row, add);
   if constexpr (R > 1) run_rows<T, V, R - 1>(rows, count, a, b, b_step, c, c_row, add);
 }
 template <class T>
-void run_tile(int rows, int cols, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row, bool add) {
+void run_tile(int rows, int cols, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row,
+              bool add) {
   static_assert(kNr<T> == 2 * Vec<T>::kLanes);
   if (cols > Vec<T>::kLanes) run_rows<T, 2>(rows, count, a, b, b_step, c, c_row, add);
   else run_rows<T, 1>(rows, count, a, b, b_step, c, c_row, add);
@@ -213,7 +215,7 @@ void gemm_core(const Problem& problem, int64_t batch, int64_t M, int64_t N, int6
   });
 }
 
-// ---- packing from strided memory -------------------------------------------------------------------------------------
+// ---- packing from strided memory ------------------------------------------------------------------------------------
 
 // Four rows of four at p0..p3, contiguous along k, become dst[0 : 4 step : step][0 : 4].
 template <class T> TW_INLINE void transpose4(T* dst, int64_t step, const T* p0, const T* p1, const T* p2, const T* p3) {
@@ -281,7 +283,7 @@ template <class T> TW_INLINE Vec<T> load_even(const T* p) {
   return __builtin_shuffle(Vec<T>::load(p).v, Vec<T>::load(p + L - 1).v, index);
 }
 
-// ---- the end of a product: c = act(alpha * sums + beta * c + bias), converted to c's dtype -----------------------------
+// ---- the end of a product: c = act(alpha * sums + beta * c + bias), converted to c's dtype ----------------------
 
 #define TW_INTEGERS(X) X(bool, kBool) X(uint8_t, kUInt8) X(int8_t, kInt8) X(int16_t, kInt16) X(int32_t, kInt32)
 

@@ -8,7 +8,7 @@
 // Method: implicit GEMM on the core of gemm.h. The image is never unfolded: panels are packed straight from it, zeros
 // where a tap falls into the padding. For dx with a stride, pixels are taken by phase (y mod stride, x mod stride):
 // within one phase each tap meets either every pixel or none, so that no multiplication is by an inserted zero.
-// One channel a group (depthwise): depthwise.cpp. Error bound: gemm.h's. Measured by tests/test_conv.py.
+// One channel a group (depthwise): depthwise.cpp. Error bound: gemm.h's. Measured by tests/op_table/products.py.
 #include "kernels/cpu/gemm.h"
 
 namespace tw::TW_ISA {

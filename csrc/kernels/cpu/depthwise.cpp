@@ -6,7 +6,7 @@
 // run. dx with a stride spreads dy over the plane with zeros between, which makes it a plain correlation with the
 // turned filter. dw keeps one vector of sums a tap and plane, added up over the images in order.
 // Accumulates in float32, or float64 for float64. Error: gamma(kh * kw), for dw gamma(oh * ow / lanes + N). Measured by
-// tests/test_conv.py.
+// tests/op_table/products.py.
 #include "kernels/cpu/gemm.h"
 
 namespace tw::TW_ISA {

@@ -4,7 +4,7 @@
 // float32 for float16, bfloat16 and float32, in float64 for float64, and wraps in int64 for integers and bool.
 // K == 0 gives act(beta * c + bias). beta == 0 does not read c.
 // Method: gemm.h; a matrix times a vector (M == 1 or N == 1) is bound by memory and has its own loops here.
-// Error bound: gemm.h's; for a vector, gamma(kChunk / lanes + K / kChunk). Measured by tests/test_matmul.py.
+// Error bound: gemm.h's; for a vector, gamma(kChunk / lanes + K / kChunk). Measured by tests/op_table/products.py.
 #include "kernels/cpu/gemm.h"
 
 namespace tw::TW_ISA {

@@ -4,11 +4,11 @@
 // Method: the five loops of BLIS (Goto & van de Geijn 2008; Van Zee & van de Geijn 2015) round one register tile.
 // A piece of C (rows x cols) is one task: for each block of K it packs its block of B (kept in L2) and, panel by panel,
 // its rows of A (kept in L1), and runs the tile over them. Each task packs for itself, which costs about
-// (1 / rows + 1 / cols) / 2 element copies a multiply-add, and needs no barrier between packing and computing.
+// 1 / rows + 1 / cols element copies a multiply-add, and needs no barrier between packing and computing.
 // Every element of C is one chain of fused multiply-adds over a block of K, blocks added in order, so its bits depend
 // on M, N, K and the batch size alone: not on threads, strides, or the tile it falls in. K is split over tasks only
 // where C is too small to share out; the parts are added by a fixed tree.
-// Error: |C - AB| <= gamma(min(K, kc) + K / kc) |A||B|, measured by tests/test_matmul.py.
+// Error: |C - AB| <= gamma(min(K, kc) + K / kc) |A||B|, measured by the rows of tests/op_table/products.py.
 // A Problem gives, for product number p of the batch, a functor with
 //   pack_a(T* dst, i, rows, k, count)     dst[kk * kStepA + ii] = A[i + ii, k + kk]
 //   pack_b(T* dst, j, cols, k, count)     dst[kk * kNr + jj] = B[k + kk, j + jj], any finite values up to whole vectors

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "check.h"
+#include "cpu_levels.h"
 
 namespace tw {
 

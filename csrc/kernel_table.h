@@ -84,32 +84,40 @@ struct Pool2dArgs {
   DType dtype;
 };
 
-// --- rows: softmax and its kin over contiguous (rows, cols) -----------------------------------------------------------
+// --- softmax and its kin ----------------------------------------------------------------------------------------------
+// Over the middle dimension of contiguous (outer, n, inner).
 struct SoftmaxArgs {
   const void* x;              // forward: x; backward: y (the forward's result)
   const void* dy;             // backward only
   void* y;                    // forward: y; backward: dx
-  int64_t rows, cols;
+  int64_t outer, n, inner;
   DType dtype;
   bool log;
 };
 
-// loss[i] = -(log softmax x)[i, target[i]], smoothed and weighted; backward writes dx
+enum class Reduction : uint8_t { kNone, kMean, kSum };
+
+// loss[i] = -(log softmax x)[i, target[i]], smoothed and weighted. "acc" is float32, or float64 for float64 x.
 struct CrossEntropyArgs {
   const void* x;              // (rows, classes) logits
   const int64_t* target;      // (rows)
-  const void* weight;         // (classes) float32 (float64 for float64 x), or null
-  const void* dloss;          // backward: (rows) gradient of each row's loss, same dtype as lse
-  void* loss;                 // forward: (rows), float32, or float64 for float64 x
-  void* lse;                  // (rows) log-sum-exp of each row: written forward, read backward; dtype as loss
+  const void* weight;         // (classes) of acc, or null
+  void* loss;                 // forward: (rows) of acc
+  void* value;                // forward: one acc, the reduced loss; null when nothing is reduced
+  void* stats;                // acc (2 rows + 1): a row's max x and log sum exp(x - max), and last the sum of the rows'
+                              // weights; written forward, read backward
+  const void* dloss;          // backward, acc: (rows) when nothing was reduced, else one value
   void* dx;                   // backward: (rows, classes)
+  int64_t* bad;               // forward: the first row whose label is no class and not ignored, else -1; then nothing
+                              // else is written
   int64_t rows, classes, ignore_index;
   double smoothing;
+  Reduction reduction;
   DType dtype;
 };
 
 // --- normalization ---------------------------------------------------------------------------------------------------
-// Layer norm: groups = rows of `n` contiguous values, affine along the row.
+// Layer norm of rows of contiguous values, affine along the row.
 struct LayerNormArgs {
   const void* x;              // (rows, cols)
   const void* w;              // (cols) or null
@@ -122,7 +130,8 @@ struct LayerNormArgs {
   void* db;                   // backward, (cols) or null
   int64_t rows, cols;
   double eps;
-  DType dtype;
+  DType dtype;                // of x, y
+  DType param_dtype;          // of w, b, dw, db
 };
 
 // Batch norm over (N, C, S): statistics per channel over N and S.
@@ -132,9 +141,9 @@ struct BatchNormArgs {
   const void* b;              // (C) or null
   const void* dy;             // backward
   void* y;                    // forward: y; backward: dx (or null)
-  void* mean;                 // (C) float32 (float64 for float64 x): batch statistics; written in training, else read
-  void* rstd;                 // (C)
-  void* running_mean;         // updated in training when not null
+  void* mean;                 // (C) float32 (float64 for float64 x): written forward (the batch's in training, else the
+  void* rstd;                 // (C) running ones'), read backward
+  void* running_mean;         // read in evaluation; updated in training when not null
   void* running_var;
   void* dw;                   // backward, (C) or null
   void* db;
@@ -147,12 +156,14 @@ struct BatchNormArgs {
 
 // --- indexing --------------------------------------------------------------------------------------------------------
 // Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked by
-// the kernel before anything is written: the first bad one's position goes to *bad (else -1).
+// the kernel before anything is written: the first bad one's position goes to *bad (else -1). The kernels that add
+// take float32, float64 and integers; the ops widen halves to float32 and convert the sums back.
 struct TakeArgs {
   const void* x;              // take: source; take_backward (sums): dy (outer, count, inner)
-  const int64_t* index;       // (count); negative counts from the end
+  const int64_t* index;       // (count), each in [low, n)
   void* y;                    // take: (outer, count, inner); take_backward: (outer, n, inner), added to
   int64_t outer, n, inner, count;
+  int64_t low;                // 0, or -n where negative indices count from the end
   int64_t* bad;
   DType dtype;
 };
@@ -160,7 +171,7 @@ struct TakeArgs {
 // Element-wise along one dimension: gather y[o,i,k] = x[o,index[o,i,k],k]; scatter y[o,index[o,i,k],k] (+)= x[o,i,k].
 struct GatherArgs {
   const void* x;
-  const int64_t* index;       // contiguous (outer, count, inner)
+  const int64_t* index;       // contiguous (outer, count, inner), each in [0, n)
   void* y;
   int64_t outer, n, inner, count;  // n: size of the indexed dimension (x's for gather, y's for scatter)
   int64_t* bad;
@@ -168,19 +179,21 @@ struct GatherArgs {
   DType dtype;
 };
 
-// Any strides, advanced indexing: k index arrays broadcast to one shape select slices of x.
+// Any strides, advanced indexing: the index arrays, broadcast to one shape of `count` items, select slices of an array.
 struct IndexArgs {
-  const void* x;              // index: source; index_put: values, contiguous (count, slice...)
-  void* y;                    // index: result, contiguous (count, slice...); index_put: destination
+  const void* x;              // index: the array; index_put: the values
+  void* y;                    // index: the result; index_put: the array
   const int64_t* index[kMaxDims];  // each contiguous (count)
   int64_t sizes[kMaxDims];    // of the indexed dimensions
-  int64_t strides[kMaxDims];  // of the indexed dimensions in the strided array, in elements
+  int64_t strides[kMaxDims];  // of the indexed dimensions in the array; all strides are in elements
   int indexed;
   int64_t count;
-  int slice_ndim;             // the remaining dimensions of the strided array
-  int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];
+  int slice_ndim;             // the remaining dimensions
+  int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];        // in the array
+  int64_t dense_stride, dense_slice_strides[kMaxDims];           // of the count and of the slices in result or values
   int64_t* bad;               // position in the count of the first bad index, else -1
   bool add;
+  bool unique;                // index_put: no two indices meet, so that threads may share the count
   DType dtype;
 };
 

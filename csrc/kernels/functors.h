@@ -166,6 +166,14 @@ TW_BINARY(LogicalAnd, return (a != V(0)) & (b != V(0));)
 TW_BINARY(LogicalOr, return (a != V(0)) | (b != V(0));)
 TW_BINARY(LogicalXor, return (a != V(0)) != (b != V(0));)
 
+// sigmoid(x) and 1 - sigmoid(x), both to full relative accuracy.
+template <class V> struct Logistic { V value, rest; };
+template <class V> TW_INLINE Logistic<V> logistic(V x) {
+  const auto negative = x < V(0);
+  const V e = exp(-abs(x)), larger = V(1) / (V(1) + e), smaller = e * larger;
+  return {select(negative, smaller, larger), select(negative, larger, smaller)};
+}
+
 // Gradients: a = dy, b = y or x as the list says.
 TW_BINARY(ReluBackward, return select(b <= V(0), V(0), a);)
 TW_BINARY(LeakyReluBackward, return select(b > V(0), a, a * p0);)
@@ -175,12 +183,12 @@ TW_BINARY(GeluBackward, const V cdf = V(0.5) * (V(1) + erf(b * V(0.7071067811865
           const V pdf = V(0.39894228040143267794) * exp(V(-0.5) * b * b);
           return a * (cdf + b * pdf);)
 TW_BINARY(GeluTanhBackward, const V two_c = V(2 * 0.79788456080286535588), square = b * b;
-          const V s = sigmoid(two_c * (b + V(0.044715) * b * square));
+          const Logistic<V> s = logistic(two_c * (b + V(0.044715) * b * square));
           const V slope = two_c * (V(1) + V(3 * 0.044715) * square);
-          return a * (s + b * s * (V(1) - s) * slope);)
+          return a * (s.value + b * s.value * s.rest * slope);)
 TW_BINARY(EluBackward, return select(b > V(0), a, a * (b + p0));)
-TW_BINARY(SiluBackward, const V s = sigmoid(b);
-          return a * s * (V(1) + b * (V(1) - s));)
+TW_BINARY(SiluBackward, const Logistic<V> s = logistic(b);
+          return a * s.value * (V(1) + b * s.rest);)
 TW_BINARY(SoftplusBackward, const V z = b * p0;
           return select(z > p1, a, a * sigmoid(z));)
 

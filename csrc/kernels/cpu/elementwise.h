@@ -27,10 +27,8 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types);
 
 // Masks are stored as bools: one byte a lane, 0 or 1.
 template <class T> TW_INLINE void store_result(bool* out, Vec<T> mask, int64_t n) {
-  using Bytes = int8_t __attribute__((vector_size(Vec<T>::kLanes)));
-  const Bytes bytes = __builtin_convertvector(mask.v, Bytes) & 1;
-  if (n >= Vec<T>::kLanes) __builtin_memcpy(out, &bytes, sizeof bytes);
-  else for (int64_t i = 0; i < n; ++i) out[i] = bytes[i];
+  if (n >= Vec<T>::kLanes) store_as(out, mask);
+  else store_as(out, mask, static_cast<int>(n));
 }
 template <class T> TW_INLINE void store_result(T* out, Vec<T> y, int64_t n) {
   if (n >= Vec<T>::kLanes) y.store(out);

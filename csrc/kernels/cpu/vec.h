@@ -1,5 +1,5 @@
 // Vec<T>: one register of T (float, double, int32_t, int64_t) on the compiler's vector extensions, and the loops every
-// kernel needs round it: partial loads and stores, loads and stores that change the type, convert(), parallel_for().
+// kernel needs round it: partial loads and stores, loads and stores that change the type, convert().
 //
 // The build gives TW_ISA (scalar, avx2, avx512) and TW_VEC_BYTES (16, 32, 64). Everything is forced inline or lives in
 // tw::TW_ISA, because a weak symbol shared between levels would run one level's instructions on another's machine.
@@ -496,21 +496,6 @@ template <class D, class S> void convert(D* __restrict dst, const S* __restrict 
   } else {
     for (int64_t i = 0; i < n; ++i) dst[i] = D(src[i]);
   }
-}
-
-// ---- threads ----
-
-// body(i) for each i in [0, pieces), on the pool.
-template <class Body> TW_INLINE void parallel_for(int64_t pieces, const Body& body) {
-  parallel_run(pieces, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
-               const_cast<void*>(static_cast<const void*>(&body)));
-}
-// body(begin, end) for consecutive ranges of `block` elements (the last may be shorter) that cover [0, n).
-template <class Body> TW_INLINE void parallel_blocks(int64_t n, int64_t block, const Body& body) {
-  parallel_for((n + block - 1) / block, [&](int64_t i) {
-    const int64_t begin = i * block;
-    body(begin, begin + block < n ? begin + block : n);
-  });
 }
 
 }  // namespace tw::TW_ISA

@@ -1,8 +1,23 @@
 // Elementary functions of Vec<float> and Vec<double>, the same formulas at every ISA level.
 //
 // Specials follow C's Annex F: NaN stays NaN, infinities and signed zeros are exact, subnormals are neither flushed on
-// the way in nor on the way out. No function branches on its input, but for sin, cos and tan of huge arguments.
-// @ULP@
+// the way in nor on the way out. No function branches on its input, but for sin, cos and tan of huge arguments and
+// fmod of huge quotients; those lanes, and pow in double, go to the C library.
+//
+// Largest error measured, in ulp: float without and with fma, then double without and with (the avx2 and avx512 levels
+// agree). float: every 97th bit pattern and 6,000 neighbours of each of 34 thresholds, against the C library in double;
+// double: 10^6 arguments, uniform, log-uniform and random bits, against libquadmath; atan2, pow: 10^6 pairs.
+//   exp      0.96 0.98  0.97 1.00     |  tanh     1.40 1.42  2.45 2.67
+//   exp2     1.21 0.94  1.14 0.88     |  sigmoid  1.88 1.88  1.83 1.83
+//   expm1    1.50 1.40  2.04 2.01     |  erf      1.17 1.09  1.21 1.07
+//   log      0.89 0.85  0.80 0.80     |  sinh     1.62 1.62  1.59 1.59
+//   log2     1.79 1.57  1.45 1.35     |  cosh     1.39 1.41  1.34 1.34
+//   log10    1.87 1.87  1.72 1.72     |  asin     2.35 2.35  2.24 2.24
+//   log1p    0.91 0.91  0.81 0.81     |  acos     2.20 2.20  2.03 1.90
+//   sin      1.55 1.55  1.54 1.54     |  atan     1.48 1.34  1.71 1.56
+//   cos      1.55 1.55  1.54 1.54     |  atan2    1.54 1.51  1.68 1.56
+//   tan      3.64 3.51  3.43 3.26     |  pow      0.51 0.51  (C library)
+//
 // Polynomials: minimax by Remez exchange in 45-digit arithmetic on the reduced interval, weighted for the relative
 // error of the result, then rounded coefficient by coefficient; the leading terms (1 + r, x, 1 - z/2, ...) are exact
 // and outside the polynomial. Reduction of exp, sin and cos: Cody & Waite, Software Manual for the Elementary Functions
@@ -293,10 +308,10 @@ template <class T> TW_INLINE Vec<T> atan_poly(Vec<T> a) {  // |a| <= 1
 template <class T> TW_INLINE Vec<T> atan2(Vec<T> y, Vec<T> x) {
   const Vec<T> zero = T(0), ax = abs(x), ay = abs(y), hi = max(ax, ay), lo = min(ax, ay);
   const Vec<T> ratio = select(hi == zero, zero, select(lo == Vec<T>(kInf<T>), Vec<T>(T(1)), lo / hi));
-  Vec<T> r = atan_poly(ratio);
   const Vec<T> half_pi = T(0x1.921fb54442d18p+0), half_pi_lo = pick<T>(-0x1.777a5cp-25f, 0x1.1a62633145c07p-54);
-  r = select(ay > ax, half_pi - (r - half_pi_lo), r);
-  r = select(bits(x) < Mask<T>(0), (half_pi + half_pi) - (r - (half_pi_lo + half_pi_lo)), r);
+  const Vec<T> first = atan_poly(ratio), upright = half_pi - (copysign(first, x) - half_pi_lo);
+  const Vec<T> behind = (half_pi + half_pi) - (first - (half_pi_lo + half_pi_lo));
+  const Vec<T> r = select(ay > ax, upright, select(bits(x) < Mask<T>(0), behind, first));
   return select((x != x) | (y != y), x + y, copysign(r, y));
 }
 template <class T> TW_INLINE Vec<T> atan(Vec<T> x) { return atan2(x, Vec<T>(T(1))); }
@@ -396,7 +411,7 @@ TW_INLINE Vec<float> pow(Vec<float> x, Vec<float> y) {
   r = select((x != x) | (y != y), nan, r);
   return select((y == zero) | (x == one), one, r);
 }
-// Half an ulp in double needs the logarithm to 64 bits and more, so this one asks the C library, lane by lane.
+// An ulp in double needs the logarithm to 64 bits and more, so this one asks the C library, lane by lane.
 TW_INLINE Vec<double> pow(Vec<double> x, Vec<double> y) {
   Vec<double> r = x;
   for (int i = 0; i < Vec<double>::kLanes; ++i) r.v[i] = __builtin_pow(x[i], y[i]);
@@ -405,9 +420,9 @@ TW_INLINE Vec<double> pow(Vec<double> x, Vec<double> y) {
 
 // ---- remainder ----
 
-// a - q b, q = trunc(a / b), exact as C's. Where every quotient is small, in registers: the products of float's q < 2^28
-// and b are exact in double, and there a / b cannot round up to an integer; for double, fma leaves an exact remainder,
-// of the wrong sign where q came out one too large. Other lanes (and double without fma) ask the C library.
+// a - q b, q = trunc(a / b), exact as C's. Where every quotient is small, in registers: float's q < 2^28 times b is
+// exact in double, where a / b cannot round up to an integer; for double, fma leaves an exact remainder, of the wrong
+// sign where q came out one too large. Other lanes (and double without fma) ask the C library.
 template <class T> TW_INLINE Vec<T> fmod(Vec<T> a, Vec<T> b) {
 #ifdef __FMA__
   constexpr bool kRegisters = true;

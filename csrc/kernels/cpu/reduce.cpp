@@ -1,0 +1,361 @@
+// Reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner), n >= 1.
+//
+//   sum, prod        any dtype; y = scale * fold. float16, bfloat16 and float32 accumulate in float32, float64 in
+//                    float64, bool and integers in int64 (which wraps)
+//   amax, amin       any dtype; a NaN anywhere gives NaN
+//   any, all         any dtype -> bool; NaN counts as true
+//   argmax, argmin   any dtype -> int64; the first of equal values; the first NaN, if there is one
+//   var              floats; y = scale * sum of squared deviations, by two passes over blocks that stay in cache, the
+//                    blocks joined in float64
+//
+// inner == 1 runs vectors down the rows, inner > 1 along the inner dimension; rows.h gives the order of the sums and
+// their error bound. A long n is cut into pieces by its size alone, whose results are folded by the same tree. A small
+// inner is widened: n rows of `inner` values are folded as n / k rows of k * inner, and the k parts folded last.
+// Bytes: x once (var: twice, the second time from cache) + y.
+#include "kernels/cpu/rows.h"
+
+namespace tw::TW_ISA {
+namespace {
+
+template <class A> constexpr A kHighest = ~kLowest<A>;
+template <> constexpr float kHighest<float> = __builtin_inff();
+template <> constexpr double kHighest<double> = __builtin_inf();
+
+struct ProdFold {
+  template <class A> static constexpr A kIdentity = A(1);
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a * b; }
+};
+struct MinFold {
+  template <class A> static constexpr A kIdentity = kHighest<A>;
+  template <class A> TW_INLINE Vec<A> operator()(Vec<A> a, Vec<A> b) const { return minimum(a, b); }
+  template <class V> TW_INLINE V operator()(V a, V b) const { return (a < b) | (a != a) ? a : b; }
+  template <class V> static TW_INLINE auto beats(V a, V b) { return (a < b) | ((a != a) & (b == b)); }
+};
+struct AnyFold {
+  template <class A> static constexpr A kIdentity = A(0);
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a | b; }
+};
+struct AllFold {
+  template <class A> static constexpr A kIdentity = A(-1);
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a & b; }
+};
+
+// How elements become the accumulator's lanes.
+struct SumTraits {
+  template <class S> struct Acc { using type = int64_t; };
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
+    return load_as<A>(p, n...);
+  }
+};
+template <> struct SumTraits::Acc<float16> { using type = float; };
+template <> struct SumTraits::Acc<bfloat16> { using type = float; };
+template <> struct SumTraits::Acc<float> { using type = float; };
+template <> struct SumTraits::Acc<double> { using type = double; };
+
+struct ExtremumTraits {
+  template <class S> struct Acc { using type = int32_t; };
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
+    return load_as<A>(p, n...);
+  }
+};
+template <> struct ExtremumTraits::Acc<int64_t> { using type = int64_t; };
+template <> struct ExtremumTraits::Acc<float16> { using type = float; };
+template <> struct ExtremumTraits::Acc<bfloat16> { using type = float; };
+template <> struct ExtremumTraits::Acc<float> { using type = float; };
+template <> struct ExtremumTraits::Acc<double> { using type = double; };
+
+struct TruthTraits {  // lanes of 0 or -1
+  template <class S> struct Acc { using type = int32_t; };
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
+    using X = typename ExtremumTraits::Acc<S>::type;
+    return load_as<X>(p, n...) != Vec<X>(0);
+  }
+};
+template <> struct TruthTraits::Acc<int64_t> { using type = int64_t; };
+template <> struct TruthTraits::Acc<double> { using type = int64_t; };
+
+// The inner loops, one of each a fold and storage type. What drives them is compiled once an accumulator type, and
+// calls them through pointers: inlined into it, they made the library several times larger.
+template <class A> using FoldRow = A (*)(const void* x, int64_t n);
+template <class A> using FoldStrip = void (*)(const void* x, int64_t rows, int64_t stride, int64_t width, A* y);
+
+template <class Fold, class Traits, class S, class A> A row_of(const void* x, int64_t n) {
+  return fold_row<Fold>(n, [&](int64_t i, auto... c) {
+    return Traits::template load<S, A>(static_cast<const S*>(x) + i, c...);
+  }).v[0];
+}
+template <class Fold, class Traits, class S, class A>
+void strip_of(const void* x, int64_t rows, int64_t stride, int64_t width, A* y) {
+  A* out[1] = {y};
+  fold_columns<Fold, A, 1>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {
+    return Traits::template load<S, A>(static_cast<const S*>(x) + r * stride + c, n...);
+  }, out);
+}
+
+// y[at + i] = scale * v[i], in y's dtype.
+template <class A> __attribute__((noinline)) void write_results(const ReduceArgs& a, int64_t at, A* v, int64_t n) {
+  if constexpr (kIsFloat<A>) {
+    if (a.scale != 1)
+      for (int64_t i = 0; i < n; ++i) v[i] = A(double(v[i]) * a.scale);
+  }
+  if (a.y_dtype == DType::kBool) convert(static_cast<bool*>(a.y) + at, const_cast<const A*>(v), n);
+  else store_converted(a.y, a.y_dtype, at, const_cast<const A*>(v), n);
+}
+
+TW_INLINE const void* element(const ReduceArgs& a, int64_t i) {
+  return static_cast<const char*>(a.x) + i * int64_t(itemsize(a.x_dtype));
+}
+
+constexpr int64_t kResults = 64;  // results gathered before they are written
+
+template <class A> void reduce_rows(const ReduceArgs& a, FoldRow<A> row, FoldRow<A> row_of_parts) {
+  const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
+  A* partial = nullptr;
+  if (parts > 1) {
+    partial = static_cast<A*>(scratch(0, size_t(a.outer * parts) * sizeof(A)));
+    parallel_for(a.outer * parts, [&](int64_t i) {
+      const int64_t start = i % parts * kPieceElements;
+      partial[i] = row(element(a, i / parts * n + start), least(kPieceElements, n - start));
+    });
+  }
+  parallel_ranges(a.outer, greatest(1, kPieceElements / least(n, kPieceElements)), [&](int64_t begin, int64_t end) {
+    A result[kResults];
+    for (int64_t o = begin; o < end; o += kResults) {
+      const int64_t count = least(kResults, end - o);
+      for (int64_t i = 0; i < count; ++i)
+        result[i] = partial ? row_of_parts(partial + (o + i) * parts, parts) : row(element(a, (o + i) * n), n);
+      write_results(a, o, result, count);
+    }
+  });
+}
+
+template <class Fold, class A>
+void reduce_columns(const ReduceArgs& a, FoldStrip<A> strip, FoldStrip<A> strip_of_parts) {
+  constexpr int64_t kWide = 64;
+  const int64_t inner = a.inner;
+  const int64_t widen = inner >= kWide ? 1 : least(a.n, kWide / inner);
+  const int64_t width = widen * inner, rows = a.n / widen, rest = (a.n - rows * widen) * inner;  // of one outer
+  const int64_t strips = ceil_div(width, kStrip);
+  const int64_t part = greatest(128, kPieceElements / least(width, kStrip)), parts = ceil_div(rows, part);
+  A* partial = nullptr;
+  if (parts > 1) {  // (outer, parts, width)
+    partial = static_cast<A*>(scratch(0, size_t(a.outer * parts * width) * sizeof(A)));
+    parallel_for(a.outer * parts * strips, [&](int64_t i) {
+      const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
+      strip(element(a, (o * a.n + p * part * widen) * inner + c), least(part, rows - p * part), width,
+            least(kStrip, width - c), partial + (o * parts + p) * width + c);
+    });
+  }
+  const int64_t work = least(kPieceElements, partial ? parts * width : a.n * inner);
+  const int64_t grain = greatest(1, kPieceElements / greatest(1, work / strips));
+  parallel_ranges(a.outer * strips, grain, [&](int64_t begin, int64_t end) {
+    A* result = static_cast<A*>(scratch(2, size_t(2 * kStrip) * sizeof(A)));
+    A* tail = result + kStrip;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t o = i / strips, c = i % strips * kStrip, count = least(kStrip, width - c);
+      if (partial) strip_of_parts(partial + o * parts * width + c, parts, width, count, result);
+      else strip(element(a, o * a.n * inner + c), rows, width, count, result);
+      if (rest > 0) {  // a single strip, widened: the rows left over count as the first of its parts
+        strip(element(a, (o * a.n + rows * widen) * inner), 1, width, rest, tail);
+        for (int64_t k = 0; k < rest; ++k) result[k] = Fold()(result[k], tail[k]);
+      }
+      for (int64_t k = widen; k > 1; k = (k + 1) / 2) {  // the second half of the parts into the first
+        const int64_t half = (k + 1) / 2 * inner;
+        for (int64_t j = half; j < k * inner; ++j) result[j - half] = Fold()(result[j - half], result[j]);
+      }
+      write_results(a, o * inner + c, result, least(count, inner));
+    }
+  });
+}
+
+template <class Fold, class Traits> void reduce(const ReduceArgs& a) {
+  visit_any(a.x_dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    using A = typename Traits::template Acc<S>::type;
+    if (a.inner == 1) reduce_rows<A>(a, row_of<Fold, Traits, S, A>, row_of<Fold, SumTraits, A, A>);
+    else reduce_columns<Fold, A>(a, strip_of<Fold, Traits, S, A>, strip_of<Fold, SumTraits, A, A>);
+  });
+}
+
+// The best value so far and where it was met.
+template <class A> struct Pick {
+  A value;
+  int64_t at;
+};
+
+// Finds the best block first, and then the place in it.
+template <class A> using PickRow = Pick<A> (*)(const void* x, int64_t n);
+template <class A>
+using PickColumns = void (*)(const void* x, int64_t n, int64_t inner, int lanes, Vec<A>* value, Mask<A>* at);
+
+template <class Fold, class S, class A> Pick<A> pick_in_row(const void* source, int64_t n) {
+  const S* x = static_cast<const S*>(source);
+  constexpr int64_t kBlock = 2048, kLanes = Vec<A>::kLanes;
+  Pick<A> best{A(0), -1};
+  for (int64_t start = 0; start < n; start += kBlock) {
+    const S* p = x + start;
+    const A m = fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) {
+      return load_as<A>(p + i, c...);
+    }).v[0];
+    if (best.at < 0 || Fold::beats(m, best.value)) best = {m, start};
+  }
+  const bool nan = best.value != best.value;
+  for (int64_t i = best.at;; i += kLanes) {
+    const int count = int(least(kLanes, n - i));
+    const Vec<A> v = count == kLanes ? load_as<A>(x + i) : load_as<A>(x + i, count);
+    const auto hit = nan ? v != v : v == Vec<A>(best.value);
+    if (!any(hit)) continue;
+    for (int j = 0; j < kLanes; ++j)
+      if (hit[j]) return {best.value, i + j};
+  }
+}
+
+template <class Fold, class A> void pick_rows(const ReduceArgs& a, PickRow<A> row) {
+  int64_t* y = static_cast<int64_t*>(a.y);
+  const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
+  if (parts == 1)
+    return parallel_ranges(a.outer, greatest(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o) y[o] = row(element(a, o * n), n).at;
+    });
+  Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, size_t(a.outer * parts) * sizeof(Pick<A>)));
+  parallel_for(a.outer * parts, [&](int64_t i) {
+    const int64_t start = i % parts * kPieceElements;
+    partial[i] = row(element(a, i / parts * n + start), least(kPieceElements, n - start));
+    partial[i].at += start;
+  });
+  for (int64_t o = 0; o < a.outer; ++o) {
+    Pick<A> best = partial[o * parts];
+    for (int64_t p = 1; p < parts; ++p)
+      if (Fold::beats(partial[o * parts + p].value, best.value)) best = partial[o * parts + p];
+    y[o] = best.at;
+  }
+}
+
+// Values and positions of one register of columns over rows [0, n); n stays below 2^31, so that positions fit lanes.
+template <class Fold, class S, class A>
+void pick_in_columns(const void* source, int64_t n, int64_t inner, int lanes, Vec<A>* value, Mask<A>* at) {
+  using I = typename IntOf<A>::type;
+  const S* x = static_cast<const S*>(source);
+  auto walk = [&](auto... count) __attribute__((always_inline)) {
+    Vec<A> best = load_as<A>(x, count...);
+    Mask<A> place = Mask<A>(I(0));
+    for (int64_t r = 1; r < n; ++r) {
+      const Vec<A> v = load_as<A>(x + r * inner, count...);
+      const Mask<A> better = Fold::beats(v, best);
+      best = select(better, v, best);
+      place = select(better, Mask<A>(I(r)), place);
+    }
+    *value = best;
+    *at = place;
+  };
+  if (lanes == Vec<A>::kLanes) walk();
+  else walk(lanes);
+}
+
+template <class Fold, class A> void pick_columns(const ReduceArgs& a, PickColumns<A> columns) {
+  constexpr int kLanes = Vec<A>::kLanes;
+  int64_t* y = static_cast<int64_t*>(a.y);
+  const int64_t inner = a.inner, vectors = ceil_div(inner, kLanes);
+  const int64_t part = greatest(128, kPieceElements / least(inner, kStrip)), parts = ceil_div(a.n, part);
+  const int64_t strip = kStrip / kLanes, strips = ceil_div(vectors, strip);
+  // Without parts the pieces write y themselves; with them, values and positions meet in scratch memory.
+  const size_t cells = parts > 1 ? size_t(a.outer * parts * inner) : 0;
+  Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, cells * sizeof(Pick<A>)));
+  const int64_t cost = least(part, a.n) * least(inner, kStrip);
+  parallel_ranges(a.outer * parts * strips, greatest(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t s = i % strips, p = i / strips % parts, o = i / strips / parts, row = p * part;
+      const int64_t count = least(part, a.n - row);
+      for (int64_t j = s * strip; j < least(vectors, (s + 1) * strip); ++j) {
+        const int64_t c = j * kLanes;
+        const int lanes = int(least(kLanes, inner - c));
+        Vec<A> value;
+        Mask<A> at;
+        columns(element(a, (o * a.n + row) * inner + c), count, inner, lanes, &value, &at);
+        for (int l = 0; l < lanes; ++l) {
+          if (parts > 1) partial[(o * parts + p) * inner + c + l] = {value[l], row + at[l]};
+          else y[o * inner + c + l] = at[l];
+        }
+      }
+    }
+  });
+  for (int64_t o = 0; parts > 1 && o < a.outer; ++o) {
+    Pick<A>* best = partial + o * parts * inner;
+    for (int64_t p = 1; p < parts; ++p) {
+      const Pick<A>* next = best + p * inner;
+      for (int64_t c = 0; c < inner; ++c)
+        if (Fold::beats(next[c].value, best[c].value)) best[c] = next[c];
+    }
+    for (int64_t c = 0; c < inner; ++c) y[o * inner + c] = best[c].at;
+  }
+}
+
+template <class Fold> void pick(const ReduceArgs& a) {
+  visit_any(a.x_dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    using A = typename ExtremumTraits::Acc<S>::type;
+    if (a.inner == 1) pick_rows<Fold, A>(a, pick_in_row<Fold, S, A>);
+    else pick_columns<Fold, A>(a, pick_in_columns<Fold, S, A>);
+  });
+}
+
+template <class S> void var_of(const ReduceArgs& a) {
+  using A = typename FloatOf<S>::type;
+  const S* x = static_cast<const S*>(a.x);
+  S* y = static_cast<S*>(a.y);
+  auto write = [&](int64_t at, double m2) {
+    const A v = A(m2 * a.scale);
+    convert(y + at, &v, 1);
+  };
+  if (a.inner == 1) {
+    const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
+    Moments* partial = static_cast<Moments*>(scratch(0, size_t(parts > 1 ? a.outer * parts : 0) * sizeof(Moments)));
+    if (parts > 1)
+      parallel_for(a.outer * parts, [&](int64_t i) {
+        const int64_t start = i % parts * kPieceElements;
+        partial[i] = row_moments<A>(x + i / parts * n + start, least(kPieceElements, n - start));
+      });
+    return parallel_ranges(a.outer, greatest(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o) {
+        Moments m = parts > 1 ? partial[o * parts] : row_moments<A>(x + o * n, n);
+        for (int64_t p = 1; p < parts; ++p) m.join(partial[o * parts + p]);
+        write(o, m.m2);
+      }
+    });
+  }
+  const int64_t inner = a.inner, strips = ceil_div(inner, kStrip);
+  const int64_t part = column_moments_rows(inner), parts = ceil_div(a.n, part);
+  Moments* cells = static_cast<Moments*>(scratch(0, size_t(a.outer * parts * inner) * sizeof(Moments)));
+  const int64_t cost = least(part, a.n) * least(inner, kStrip);
+  parallel_ranges(a.outer * parts * strips, greatest(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
+      column_moments<A>(x + (o * a.n + p * part) * inner + c, least(part, a.n - p * part), inner,
+                        least(kStrip, inner - c), cells + (o * parts + p) * inner + c);
+    }
+  });
+  parallel_ranges(a.outer * inner, greatest(1, kPieceElements / (8 * parts)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Moments* m = cells + i / inner * parts * inner + i % inner;
+      Moments all = m[0];
+      for (int64_t p = 1; p < parts; ++p) all.join(m[p * inner]);
+      write(i, all.m2);
+    }
+  });
+}
+
+}  // namespace
+
+void sum(const ReduceArgs& a) { reduce<SumFold, SumTraits>(a); }
+void prod(const ReduceArgs& a) { reduce<ProdFold, SumTraits>(a); }
+void amax(const ReduceArgs& a) { reduce<MaxFold, ExtremumTraits>(a); }
+void amin(const ReduceArgs& a) { reduce<MinFold, ExtremumTraits>(a); }
+void any(const ReduceArgs& a) { reduce<AnyFold, TruthTraits>(a); }
+void all(const ReduceArgs& a) { reduce<AllFold, TruthTraits>(a); }
+void argmax(const ReduceArgs& a) { pick<MaxFold>(a); }
+void argmin(const ReduceArgs& a) { pick<MinFold>(a); }
+void var(const ReduceArgs& a) {
+  visit_float(a.x_dtype, [&](auto tag) { var_of<typename decltype(tag)::type>(a); });
+}
+
+}  // namespace tw::TW_ISA

@@ -1,0 +1,139 @@
+// Optimizer steps: checks the lists, lays tensors of other strides out contiguously, and launches once for all.
+#include "ops/common.h"
+
+namespace tw {
+namespace {
+
+// A list argument: its arrays must fit the parameters one by one.
+struct ArrayList {
+  const char* op;
+  const char* name;
+  std::vector<Array*> arrays;
+
+  ArrayList(const char* op, const char* name, const py::list& list) : op(op), name(name) {
+    arrays.reserve(list.size());
+    for (const py::handle item : list) {
+      TW_CHECK_TYPE(is_array(item.ptr()), op, ": ", name, " must be a list of arrays, got ",
+                    Py_TYPE(item.ptr())->tp_name);
+      arrays.push_back(&unwrap(item.ptr()));
+    }
+  }
+
+  bool given() const { return !arrays.empty(); }
+
+  void check(const ArrayList& params, bool states) const {
+    TW_CHECK(arrays.size() == params.arrays.size(), op, ": there must be one of ", name, " a parameter, got ",
+             arrays.size(), " for ", params.arrays.size());
+    for (size_t i = 0; i < arrays.size(); ++i) {
+      const Array &a = *arrays[i], &p = *params.arrays[i];
+      TW_CHECK(a.shape() == p.shape(), op, ": ", name, " must have the parameter's shape, got ", str_of(a.shape()),
+               " for ", str_of(p.shape()));
+      const DType dtype = states && is_half(p.dtype()) ? DType::kFloat32 : p.dtype();
+      TW_CHECK_TYPE(a.dtype() == dtype, op, ": ", name, " must be ", tw::name(dtype), " for ", tw::name(p.dtype()),
+                    " parameters, got ", tw::name(a.dtype()));
+      if (states) check_writable(op, a);
+    }
+  }
+};
+
+// The launch's list, and what has to be copied back afterwards.
+class Step {
+ public:
+  explicit Step(const ArrayList& params) : op_(params.op), count_(params.arrays.size()) {
+    for (const Array* p : params.arrays) {
+      TW_CHECK_TYPE(is_float(p->dtype()), op_, ": parameters must be floating-point, got ", name(p->dtype()));
+      check_writable(op_, *p);
+    }
+    // In an array of bytes, because that is what a recorded plan can keep alive.
+    table_ = Array::empty(op_, {static_cast<int64_t>(count_ * sizeof(OptimTensor))}, DType::kUInt8);
+    for (size_t i = 0; i < count_; ++i) {
+      const Array& p = *params.arrays[i];
+      tensors()[i] = OptimTensor{nullptr, nullptr, nullptr, nullptr, nullptr, p.numel(), p.dtype()};
+    }
+  }
+
+  void read(const ArrayList& list, const void* OptimTensor::*field) {
+    for (size_t i = 0; i < count_; ++i) {
+      kept_.push_back(contiguous(*list.arrays[i]));
+      tensors()[i].*field = kept_.back().raw();
+    }
+  }
+  void write(const ArrayList& list, void* OptimTensor::*field) {
+    for (size_t i = 0; i < list.arrays.size(); ++i) {
+      Array& a = *list.arrays[i];
+      if (a.is_contiguous()) {
+        tensors()[i].*field = a.raw();
+        changed_.push_back(&a);
+      } else {
+        back_.push_back({&a, clone(a)});
+        tensors()[i].*field = back_.back().second.raw();
+      }
+    }
+  }
+  const OptimTensor* list() const { return static_cast<const OptimTensor*>(table_.raw()); }
+  int64_t count() const { return static_cast<int64_t>(count_); }
+
+  void finish() {
+    for (Array* a : changed_) a->bump_version();
+    for (auto& [a, values] : back_) copy_into(op_, *a, values);
+  }
+
+ private:
+  OptimTensor* tensors() { return static_cast<OptimTensor*>(table_.raw()); }
+
+  const char* op_;
+  size_t count_;
+  Array table_;
+  std::vector<Array> kept_;
+  std::vector<Array*> changed_;
+  std::vector<std::pair<Array*, Array>> back_;
+};
+
+void sgd_step(const py::list& params, const py::list& grads, const py::list& momentum_buffers, double lr,
+              double momentum, double dampening, double weight_decay, bool nesterov, bool maximize, bool first) {
+  const ArrayList p("sgd_step", "params", params), g("sgd_step", "grads", grads),
+      buffers("sgd_step", "momentum_buffers", momentum_buffers);
+  Step step(p);
+  g.check(p, false);
+  if (buffers.given()) buffers.check(p, true);
+  if (!p.given()) return;
+  step.write(p, &OptimTensor::param);
+  step.read(g, &OptimTensor::grad);
+  step.write(buffers, &OptimTensor::state0);
+  const SgdArgs args{step.list(), step.count(), lr, momentum, dampening, weight_decay, nesterov, maximize, first};
+  launch(p.arrays[0]->device(), slots::sgd_step, args);
+  step.finish();
+}
+
+void adam_step(const py::list& params, const py::list& grads, const py::list& exp_avgs, const py::list& exp_avg_sqs,
+               const py::list& max_exp_avg_sqs, int64_t t, double lr, double beta1, double beta2, double eps,
+               double weight_decay, bool decoupled, bool maximize) {
+  const ArrayList p("adam_step", "params", params), g("adam_step", "grads", grads),
+      means("adam_step", "exp_avgs", exp_avgs), squares("adam_step", "exp_avg_sqs", exp_avg_sqs),
+      largest("adam_step", "max_exp_avg_sqs", max_exp_avg_sqs);
+  TW_CHECK(t >= 1, "adam_step: step must be >= 1, got ", t);
+  Step step(p);
+  g.check(p, false);
+  means.check(p, true);
+  squares.check(p, true);
+  if (largest.given()) largest.check(p, true);
+  if (!p.given()) return;
+  step.write(p, &OptimTensor::param);
+  step.read(g, &OptimTensor::grad);
+  step.write(means, &OptimTensor::state0);
+  step.write(squares, &OptimTensor::state1);
+  step.write(largest, &OptimTensor::state2);
+  const AdamArgs args{step.list(), step.count(), t, lr, beta1, beta2, eps, weight_decay, decoupled, largest.given(),
+                      maximize};
+  launch(p.arrays[0]->device(), slots::adam_step, args);
+  step.finish();
+}
+
+}  // namespace
+
+void bind_optim(py::module_& m) {
+  m.def("sgd_step", &sgd_step);
+  m.def("adam_step", &adam_step);
+}
+
+}  // namespace tw

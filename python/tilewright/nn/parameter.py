@@ -1,0 +1,39 @@
+"""Parameter: a tensor that a Module registers and an optimizer trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilewright import creation
+from tilewright.tensor import Tensor
+
+
+class Parameter(Tensor):
+    """A leaf tensor over the memory of `data`; it requires grad unless told otherwise.
+
+    Raises:
+        TypeError: data is not a Tensor, or is not floating-point and requires_grad is not False.
+
+    >>> import tilewright as tw
+    >>> tw.nn.Parameter(tw.ones(2)).requires_grad
+    True
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
+        if data is None:
+            data = creation.empty(0)
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Parameter: data must be a Tensor, got {type(data).__name__}")
+        super().__init__()
+        self.array = data.array
+        self.requires_grad_(requires_grad)
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{super().__repr__()}"
+
+
+def empty_parameter(shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> Parameter:
+    """An uninitialised Parameter, for a layer to fill."""
+    return Parameter(creation.empty(shape, dtype=dtype, device=device))

@@ -1,0 +1,66 @@
+"""The machine as the engine sees it: CPU level, threads, memory, and the rules of promotion."""
+
+from __future__ import annotations
+
+from tilewright import _engine, autograd
+
+
+def cpu_capability() -> str:
+    """The CPU level in use: "scalar", "avx2" or "avx512", the best that the machine has, or what `TILEWRIGHT_CPU` says.
+
+    Raises:
+        RuntimeError: `TILEWRIGHT_CPU` names a level that this machine or build lacks.
+    """
+    return _engine.cpu_capability()
+
+
+def get_num_threads() -> int:
+    """How many threads a kernel may use; by default the cores that affinity and the cgroup's quota leave."""
+    return _engine.num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Lets kernels use n threads, the calling one included. Results have the same bits for any n.
+
+    Raises:
+        ValueError: n below 1.
+    """
+    _engine.set_num_threads(n)
+
+
+def memory_stats() -> dict[str, int]:
+    """Bytes of the caching CPU allocator: allocated now and at peak, reserved (allocated and cached); and how many
+    allocations were asked for and how many of them the cache served.
+
+    >>> import tilewright as tw
+    >>> sorted(tw.memory_stats())
+    ['allocated_bytes', 'allocations', 'cache_hits', 'peak_allocated_bytes', 'reserved_bytes']
+    """
+    return _engine.memory_stats()
+
+
+def reset_peak_memory_stats() -> None:
+    """Starts the peak anew from what is allocated now."""
+    _engine.reset_peak_memory_stats()
+
+
+def empty_cache() -> None:
+    """Gives cached blocks back to the system."""
+    _engine.empty_cache()
+
+
+def promote_types(type1, type2):
+    """The dtype that holds both, by PyTorch's rules.
+
+    >>> import tilewright as tw
+    >>> tw.promote_types(tw.int32, tw.float16)
+    tilewright.float16
+    """
+    return _engine.promote_types(type1, type2)
+
+
+def result_type(tensor1, tensor2):
+    """The dtype of an operation on two Tensors or numbers: tensors with dimensions come before 0-d ones, and these
+    before numbers, unless a later one is of a higher category (bool, integer, float)."""
+    operands = [v.array if isinstance(v, autograd.Tensor) else v for v in (tensor1, tensor2)]
+    return _engine.result_type(*operands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -23,7 +24,15 @@ from arrays import (
     to_tw,
 )
 from op_table import ROWS
-from op_table.row import Sample, check_forward, check_gradient, check_gradient_dtype, listed, run_backward
+from op_table.row import (
+    Sample,
+    check_forward,
+    check_gradient,
+    check_gradient_dtype,
+    check_second_gradient,
+    listed,
+    run_backward,
+)
 
 HALVES = ("float16", "bfloat16")
 DIFFERENTIABLE = [row for row in ROWS.values() if row.grad]
@@ -66,6 +75,12 @@ def test_forward(row, dtype):
 @each(DIFFERENTIABLE)
 def test_gradient(row):
     for_samples(grad_samples(row, "float64"), lambda s: check_gradient(row, s))
+
+
+@each(DIFFERENTIABLE)
+def test_second_gradient(row):
+    small = (s for s in grad_samples(row, "float64") if all(0 < a.size < 5000 for _, a in s.spots))
+    for_samples(itertools.islice(small, 4), lambda s: check_second_gradient(row, s))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,20 @@ std::pair<Array, bool> reshape(const Array& x, const Dims& shape) {
   return {y, false};
 }
 
+std::pair<Array, bool> flatten(const Array& x, int64_t start, int64_t end) {
+  const int first = wrap_dim("flatten", start, x.ndim()), last = wrap_dim("flatten", end, x.ndim());
+  TW_CHECK(first <= last, "flatten: start_dim must not come after end_dim, got ", start, " and ", end);
+  Dims shape;
+  int64_t joined = 1;
+  for (int i = 0; i < std::max(x.ndim(), 1); ++i) {
+    const int64_t n = x.ndim() ? x.size(i) : 1;
+    if (i >= first && i <= last) joined *= n;
+    if (i == last) shape.push(joined);
+    if (i < first || i > last) shape.push(n);
+  }
+  return reshape(x, shape);
+}
+
 // Without dims: drops every size of 1; else those of the named dims that are 1.
 Array squeeze(const Array& x, const std::optional<Dims>& dims) {
   bool drop[kMaxDims] = {};
@@ -206,6 +220,7 @@ Array triangle(const Array& x, int64_t k, bool upper) {
 void bind_shape(py::module_& m) {
   m.def("view", &view);
   m.def("reshape", &reshape);
+  m.def("flatten", &flatten);
   m.def("squeeze", &squeeze);
   m.def("unsqueeze", [](const Array& x, int64_t dim) { return x.unsqueeze("unsqueeze", dim); });
   m.def("expand", [](const Array& x, const Dims& shape) {

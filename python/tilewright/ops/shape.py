@@ -15,6 +15,12 @@ def _sizes(op: str, sizes) -> tuple:
     """The ints of `f(2, 3)` or `f((2, 3))`."""
     if len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
         sizes = sizes[0]
+    if type(sizes) is tuple:  # the usual case, without the generator below
+        for n in sizes:
+            if type(n) is not int:
+                break
+        else:
+            return sizes
     try:
         return tuple(n.__index__() for n in sizes)
     except (AttributeError, TypeError):
@@ -72,14 +78,9 @@ def reshape_as(input, other):
 
 def flatten(input, start_dim: int = 0, end_dim: int = -1):
     """Dimensions start_dim to end_dim, both included, joined into one."""
-    s = input.array.shape
-    first, last = _dim("flatten", start_dim, len(s)), _dim("flatten", end_dim, len(s))
-    if first > last:
-        raise ValueError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
-    joined = 1
-    for n in s[first:last + 1]:
-        joined *= n
-    return reshape(input, (*s[:first], joined, *s[last + 1:]))
+    a = input.array
+    y, is_view = _engine.flatten(a, start_dim, end_dim)
+    return record(reshape_grad, y, (input,), (), (a.shape,), input if is_view else None)
 
 
 ravel = flatten

@@ -302,7 +302,7 @@ def std(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, 
     """The square root of `var`; its gradient where it is 0 is taken as 0."""
     dim, correction = _correction(axis if dim is None else dim, unbiased, correction)
     keepdim = keepdim or keepdims
-    y = _engine.sqrt(_engine.var(input.array, dim, correction, keepdim))
+    y = _engine.cast(_engine.sqrt(_engine.var(input.array, dim, correction, keepdim, True)), input.dtype)
     return record(std_grad, y, (input,), (input, y), (input.array.shape, dim, keepdim, correction))
 
 

@@ -366,8 +366,8 @@ def logsumexp(input, dim=None, keepdim: bool = False):
     """log(sum(exp(x))) over `dim`, as max x + log(sum(exp(x - max x))), which does not overflow.
 
     >>> import tilewright as tw
-    >>> tw.tensor([1000.0, 1000.0]).logsumexp(0).item()
-    1000.693115234375
+    >>> round(tw.tensor([1000.0, 1000.0]).logsumexp(0).item(), 3)
+    1000.693
     """
     a = input.array
     if not a.is_float:

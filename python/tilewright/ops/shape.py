@@ -555,9 +555,19 @@ def repeat_interleave(input, repeats, dim: int | None = None):
     return index_select(input, d, wrap(_engine.from_buffer(positions)))
 
 
+def _triangle(op, x, k, upper):
+    """x where its column minus its row is >= k (upper) or <= k (lower); zeros elsewhere."""
+    if x.array.ndim < 2:
+        raise ValueError(f"{op}: input must have at least 2 dimensions, got {x.array.shape}")
+    rows, cols = x.array.shape[-2:]
+    column, row = _engine.arange(0, cols, 1, None), _engine.reshape(_engine.arange(0, rows, 1, None), (rows, 1))[0]
+    kept = (_engine.ge if upper else _engine.le)(_engine.sub(column, row), k)
+    return _engine.where(kept, x.array, False if x.array.dtype is _engine.bool else 0)
+
+
 def tril(input, diagonal: int = 0):
     """The lower triangle of each matrix, up to the given diagonal; zeros above."""
-    return record(tril_grad, _engine.triangle(input.array, diagonal, False), (input,), (), (diagonal,))
+    return record(tril_grad, _triangle("tril", input, diagonal, False), (input,), (), (diagonal,))
 
 
 def tril_grad(node, dy):
@@ -566,7 +576,7 @@ def tril_grad(node, dy):
 
 def triu(input, diagonal: int = 0):
     """The upper triangle of each matrix, from the given diagonal on; zeros below."""
-    return record(triu_grad, _engine.triangle(input.array, diagonal, True), (input,), (), (diagonal,))
+    return record(triu_grad, _triangle("triu", input, diagonal, True), (input,), (), (diagonal,))
 
 
 def triu_grad(node, dy):
@@ -575,7 +585,7 @@ def triu_grad(node, dy):
 
 def _triangle_(rule, input, upper, diagonal):
     def write():
-        _engine.copy_into(input.array, _engine.triangle(input.array, diagonal, upper))
+        _engine.copy_into(input.array, _triangle("triu_" if upper else "tril_", input, diagonal, upper))
     return inplace(rule, input, write, (input,), (), (diagonal,))
 
 

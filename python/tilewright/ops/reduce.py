@@ -366,7 +366,7 @@ def logsumexp(input, dim=None, keepdim: bool = False):
 
     >>> import tilewright as tw
     >>> tw.tensor([1000.0, 1000.0]).logsumexp(0).item()
-    1000.693115234375
+    1000.6931762695312
     """
     a = input.array
     if not a.is_float:

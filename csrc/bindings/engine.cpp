@@ -98,7 +98,7 @@ void bind_runtime(py::module_& m) {
 
 PYBIND11_MODULE(_engine, m) {
   m.doc() = "tilewright's engine: arrays and ops without autograd";
-#define TW_X(name) if (tw::bind_##name) tw::bind_##name(m);
+#define TW_X(name) tw::bind_##name(m);
   TW_BINDINGS(TW_X)
 #undef TW_X
 }

@@ -3,7 +3,7 @@
 
 namespace tw::TW_ISA {
 
-#define X(name, Args) __attribute__((weak)) void name(const Args&);
+#define X(name, Args) void name(const Args&);
 TW_ALL_KERNELS
 #undef X
 

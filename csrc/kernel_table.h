@@ -241,6 +241,22 @@ struct AdamArgs {
   bool decoupled, amsgrad, maximize;
 };
 
+// --- the machine's own limits, which the benchmarks hold kernels against -----------------------------------------------
+struct FmaPeakArgs {
+  void* y;                    // (pieces, 64 bytes): what the chains end in, so that none is dropped
+  double* operations;         // written: how many multiplications and additions all pieces do
+  int64_t pieces, repeats;
+  DType dtype;                // float32 or float64
+};
+
+struct StreamArgs {
+  const float* x;             // each array (pieces, n)
+  const float* z;             // stream_triad only
+  float* y;                   // stream_read: (pieces, 16); stream_copy, stream_triad: (pieces, n)
+  int64_t pieces, n, repeats;
+  bool non_temporal;          // stores go past the caches
+};
+
 // --- the table -------------------------------------------------------------------------------------------------------
 #define TW_ELEMENTWISE_KERNEL(name, functor, kinds) X(name, ElementwiseArgs)
 
@@ -261,7 +277,8 @@ struct AdamArgs {
   X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \
-  X(sgd_step, SgdArgs) X(adam_step, AdamArgs)
+  X(sgd_step, SgdArgs) X(adam_step, AdamArgs)                                                               \
+  X(fma_peak, FmaPeakArgs) X(stream_read, StreamArgs) X(stream_copy, StreamArgs) X(stream_triad, StreamArgs)
 
 // Every slot, elementwise ones included; X(name, Args) must be defined where this is used.
 #define TW_ALL_KERNELS                                                                                       \

@@ -16,7 +16,7 @@ namespace tw {
 // One row a file of csrc/ops: void bind_<name>(py::module_&).
 #define TW_BINDINGS(X) \
   X(array) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv) X(pool) X(softmax) X(loss) X(norm) X(index) X(shape) \
-  X(random) X(optim)
+  X(random) X(optim) X(machine)
 #define TW_X(name) __attribute__((weak)) void bind_##name(py::module_& m);
 TW_BINDINGS(TW_X)
 #undef TW_X

@@ -103,8 +103,9 @@ struct CrossEntropyArgs {
   const int64_t* target;      // (rows)
   const void* weight;         // (classes) of acc, or null
   void* loss;                 // forward: (rows) of acc
-  void* total;                // acc[2]: {reduced loss, sum of the rows' weights}; written forward, read backward
-  void* stats;                // acc (rows, 2): {max x, log sum exp(x - max)}; written forward, read backward; null: not kept
+  void* value;                // forward: one acc, the reduced loss; null when nothing is reduced
+  void* stats;                // acc (2 rows + 1): a row's max x and log sum exp(x - max), and last the sum of the rows'
+                              // weights; written forward, read backward
   const void* dloss;          // backward, acc: (rows) when nothing was reduced, else one value
   void* dx;                   // backward: (rows, classes)
   int64_t* bad;               // forward: the first row whose label is no class and not ignored, else -1; then nothing

@@ -29,7 +29,7 @@ struct Cells {
     run = columns ? a.S : 1;
     width = a.C * run;
     rows = columns ? column_moments_rows(width) : 1;
-    parts = div_up(a.N, rows);
+    parts = ceil_div(a.N, rows);
   }
 };
 
@@ -38,13 +38,13 @@ struct Cells {
 template <class Row, class Strip>
 TW_INLINE void for_cells(const BatchNormArgs& a, const Cells& k, const Row& visit_row, const Strip& visit_strip) {
   if (!k.columns)
-    return parallel_blocks(a.N * a.C, max64(1, kPieceElements / a.S), [&](int64_t begin, int64_t end) {
+    return parallel_ranges(a.N * a.C, greatest(1, kPieceElements / a.S), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) visit_row(i, i * a.S);
     });
-  const int64_t strips = div_up(k.width, kStrip);
+  const int64_t strips = ceil_div(k.width, kStrip);
   parallel_for(k.parts * strips, [&](int64_t i) {
     const int64_t p = i / strips, c = i % strips * kStrip;
-    visit_strip(p * k.width + c, p, c, min64(kStrip, k.width - c));
+    visit_strip(p * k.width + c, p, c, least(kStrip, k.width - c));
   });
 }
 
@@ -59,7 +59,7 @@ template <class Visit> TW_INLINE void for_channel(const Cells& k, int64_t channe
 template <class A, int kSets, class Term>
 TW_INLINE void apply(const BatchNormArgs& a, const Cells& k, A* table, const Term& term) {
   if (!k.columns)
-    return parallel_blocks(a.N * a.C, max64(1, kPieceElements / 2 / a.S), [&](int64_t begin, int64_t end) {
+    return parallel_ranges(a.N * a.C, greatest(1, kPieceElements / 2 / a.S), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         Vecs<A, kSets> q;
         for (int s = 0; s < kSets; ++s) q.v[s] = Vec<A>(table[s * a.C + i % a.C]);
@@ -71,7 +71,7 @@ TW_INLINE void apply(const BatchNormArgs& a, const Cells& k, A* table, const Ter
     wide = table + kSets * a.C;
     for (int64_t j = 0; j < kSets * k.width; ++j) wide[j] = table[j / k.run];
   }
-  parallel_blocks(a.N, max64(1, kPieceElements / 2 / k.width), [&](int64_t begin, int64_t end) {
+  parallel_ranges(a.N, greatest(1, kPieceElements / 2 / k.width), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       for_row<A>(k.width, [&](int64_t c, auto... n) {
         Vecs<A, kSets> q;
@@ -87,7 +87,7 @@ template <class S, class A> void batch_statistics(const BatchNormArgs& a, const 
   Moments* cells = static_cast<Moments*>(scratch(0, size_t(k.parts * k.width) * sizeof(Moments)));
   for_cells(a, k, [&](int64_t cell, int64_t at) { cells[cell] = row_moments<A>(x + at, a.S); },
             [&](int64_t cell, int64_t p, int64_t c, int64_t width) {
-              const int64_t rows = min64(k.rows, a.N - p * k.rows);
+              const int64_t rows = least(k.rows, a.N - p * k.rows);
               column_moments<A>(x + p * k.rows * k.width + c, rows, k.width, width, cells + cell);
             });
   A* running = static_cast<A*>(scratch(3, size_t(2 * a.C) * sizeof(A)));
@@ -165,7 +165,7 @@ void batch_norm_backward(const BatchNormArgs& a) {
           A* result = static_cast<A*>(scratch(2, size_t(2 * kStrip) * sizeof(A)));
           A* out[2] = {result, result + kStrip};
           const int64_t first = p * k.rows * k.width + c0;
-          fold_columns<SumFold, A, 2>(min64(k.rows, a.N - p * k.rows), width, 1, [&](int64_t r, int64_t c, auto... n) {
+          fold_columns<SumFold, A, 2>(least(k.rows, a.N - p * k.rows), width, 1, [&](int64_t r, int64_t c, auto... n) {
             const int64_t at = first + r * k.width + c;
             const Vec<A> g = load_as<A>(dy + at, n...);
             return Vecs<A, 2>{{g, g * (load_as<A>(x + at, n...) - Vec<A>::load(table + c0 + c, n...))}};

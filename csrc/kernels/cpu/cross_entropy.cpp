@@ -25,10 +25,8 @@ TW_INLINE void loss_row(const CrossEntropyArgs& a, const S* x, int64_t t, const 
   const A m = fold_row<MaxFold>(n, [&](int64_t i, auto... c) { return load_as<A>(x + i, c...); }).v[0];
   const A total = sum_row(n, [&](int64_t i, auto... c) { return exp(load_as<A>(x + i, c...) - Vec<A>(m)); }).v[0];
   const A log_total = log(Vec<A>(total))[0];
-  if (stats) {
-    stats[0] = m;
-    stats[1] = log_total;
-  }
+  stats[0] = m;
+  stats[1] = log_total;
   *weight = t == a.ignore_index ? A(0) : w ? w[t] : A(1);
   if (t == a.ignore_index) {
     *loss = A(0);
@@ -62,17 +60,17 @@ void cross_entropy(const CrossEntropyArgs& a) {
     using A = typename FloatOf<S>::type;
     const S* x = static_cast<const S*>(a.x);
     const A* w = static_cast<const A*>(a.weight);
-    A *loss = static_cast<A*>(a.loss), *stats = static_cast<A*>(a.stats), *total = static_cast<A*>(a.total);
+    A *loss = static_cast<A*>(a.loss), *stats = static_cast<A*>(a.stats), *value = static_cast<A*>(a.value);
     A* weights = static_cast<A*>(scratch(0, size_t(a.rows) * sizeof(A)));
-    parallel_blocks(a.rows, max64(1, kPiece / a.classes), [&](int64_t begin, int64_t end) {
+    parallel_ranges(a.rows, greatest(1, kPiece / a.classes), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
-        loss_row<S, A>(a, x + i * a.classes, a.target[i], w, stats ? stats + 2 * i : nullptr, loss + i, weights + i);
+        loss_row<S, A>(a, x + i * a.classes, a.target[i], w, stats + 2 * i, loss + i, weights + i);
     });
     const auto sums = sum_row(a.rows, [&](int64_t i, auto... c) {
       return Vecs<A, 2>{{Vec<A>::load(loss + i, c...), Vec<A>::load(weights + i, c...)}};
     });
-    total[0] = a.reduction == Reduction::kMean ? sums.v[0] / sums.v[1] : sums.v[0];
-    total[1] = sums.v[1];
+    stats[2 * a.rows] = sums.v[1];
+    if (value) *value = a.reduction == Reduction::kMean ? sums.v[0] / sums.v[1] : sums.v[0];
   });
 }
 
@@ -83,12 +81,12 @@ void cross_entropy_backward(const CrossEntropyArgs& a) {
     const S* x = static_cast<const S*>(a.x);
     S* dx = static_cast<S*>(a.dx);
     const A *w = static_cast<const A*>(a.weight), *dloss = static_cast<const A*>(a.dloss);
-    const A *stats = static_cast<const A*>(a.stats), *total = static_cast<const A*>(a.total);
+    const A* stats = static_cast<const A*>(a.stats);
     const int64_t n = a.classes;
     const A even = A(a.smoothing / double(n));  // the share of every class
     const A weight_sum =
         w && even != 0 ? sum_row(n, [&](int64_t i, auto... c) { return Vec<A>::load(w + i, c...); }).v[0] : A(n);
-    parallel_blocks(a.rows, max64(1, kPiece / n), [&](int64_t begin, int64_t end) {
+    parallel_ranges(a.rows, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t t = a.target[i];
         S* to = dx + i * n;
@@ -98,7 +96,7 @@ void cross_entropy_backward(const CrossEntropyArgs& a) {
         }
         const S* from = x + i * n;
         A g = dloss[a.reduction == Reduction::kNone ? i : 0];
-        if (a.reduction == Reduction::kMean) g /= total[1];
+        if (a.reduction == Reduction::kMean) g /= stats[2 * a.rows];
         const A own = g * A(1 - a.smoothing) * (w ? w[t] : A(1));
         const Vec<A> m = stats[2 * i], log_total = stats[2 * i + 1], scale = own + g * even * weight_sum;
         for_row<A>(n, [&](int64_t c, auto... k) {

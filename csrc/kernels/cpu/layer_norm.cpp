@@ -48,7 +48,7 @@ void layer_norm(const LayerNormArgs& a) {
     A* buffer = static_cast<A*>(scratch(0, size_t(2 * n) * sizeof(A)));
     const A* w = converted<A>(a.w, a.param_dtype, n, buffer);
     const A* b = converted<A>(a.b, a.param_dtype, n, buffer + n);
-    parallel_blocks(a.rows, max64(1, kPiece / n), [&](int64_t begin, int64_t end) {
+    parallel_ranges(a.rows, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const S* from = x + i * n;
         const Moments s = row_moments<A>(from, n);
@@ -75,18 +75,18 @@ void layer_norm_backward(const LayerNormArgs& a) {
     const A *mean = static_cast<const A*>(a.mean), *rstd = static_cast<const A*>(a.rstd);
     const int64_t n = a.cols;
     const bool affine = a.dw || a.db;
-    const int64_t part = max64(32, kPieceElements / n), parts = div_up(a.rows, part);
+    const int64_t part = greatest(32, kPieceElements / n), parts = ceil_div(a.rows, part);
     // w, then for each part the sums for dw and db
     A* buffer = static_cast<A*>(scratch(0, size_t(n + (affine ? 2 * parts * n : 0)) * sizeof(A)));
     const A* w = converted<A>(a.w, a.param_dtype, n, buffer);
     A* partial = buffer + n;
     parallel_for(parts, [&](int64_t p) {
-      const int64_t begin = p * part, end = min64(a.rows, begin + part);
+      const int64_t begin = p * part, end = least(a.rows, begin + part);
       for (int64_t i = begin; dx && i < end; ++i)
         backward_row<S, A>(x + i * n, dy + i * n, w, dx + i * n, mean[i], rstd[i], n);
       for (int64_t c0 = 0; affine && c0 < n; c0 += kStrip) {
         A* out[2] = {partial + p * n + c0, partial + (parts + p) * n + c0};
-        fold_columns<SumFold, A, 2>(end - begin, min64(kStrip, n - c0), 1, [&](int64_t r, int64_t c, auto... k) {
+        fold_columns<SumFold, A, 2>(end - begin, least(kStrip, n - c0), 1, [&](int64_t r, int64_t c, auto... k) {
           const int64_t i = begin + r, at = i * n + c0 + c;
           const Vec<A> g = load_as<A>(dy + at, k...);
           return Vecs<A, 2>{{g * ((load_as<A>(x + at, k...) - Vec<A>(mean[i])) * Vec<A>(rstd[i])), g}};
@@ -94,7 +94,7 @@ void layer_norm_backward(const LayerNormArgs& a) {
       }
     });
     auto finish = [&](const A* from, void* to) {
-      parallel_blocks(n, kStrip, [&](int64_t begin, int64_t end) {
+      parallel_ranges(n, kStrip, [&](int64_t begin, int64_t end) {
         A* result = static_cast<A*>(scratch(2, size_t(kStrip) * sizeof(A)));
         A* out[1] = {result};
         fold_columns<SumFold, A, 1>(parts, end - begin, 1, [&](int64_t r, int64_t c, auto... k) {

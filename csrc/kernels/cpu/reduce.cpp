@@ -85,7 +85,7 @@ constexpr int64_t kResults = 64;  // results gathered before they are written
 template <class Fold, class Traits, class S> void reduce_rows(const ReduceArgs& a) {
   using A = typename Traits::template Acc<S>::type;
   const S* x = static_cast<const S*>(a.x);
-  const int64_t n = a.n, parts = div_up(n, kPieceElements);
+  const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
   auto row = [&](int64_t at, int64_t count) {
     return fold_row<Fold>(count, [&](int64_t i, auto... c) { return Traits::template load<S, A>(x + at + i, c...); }).v[0];
   };
@@ -94,13 +94,13 @@ template <class Fold, class Traits, class S> void reduce_rows(const ReduceArgs& 
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts) * sizeof(A)));
     parallel_for(a.outer * parts, [&](int64_t i) {
       const int64_t start = i % parts * kPieceElements;
-      partial[i] = row(i / parts * n + start, min64(kPieceElements, n - start));
+      partial[i] = row(i / parts * n + start, least(kPieceElements, n - start));
     });
   }
-  parallel_blocks(a.outer, max64(1, kPieceElements / min64(n, kPieceElements)), [&](int64_t begin, int64_t end) {
+  parallel_ranges(a.outer, greatest(1, kPieceElements / least(n, kPieceElements)), [&](int64_t begin, int64_t end) {
     A result[kResults];
     for (int64_t o = begin; o < end; o += kResults) {
-      const int64_t count = min64(kResults, end - o);
+      const int64_t count = least(kResults, end - o);
       for (int64_t i = 0; i < count; ++i) {
         const A* p = partial + (o + i) * parts;
         result[i] = partial ? fold_row<Fold>(parts, [&](int64_t j, auto... c) { return Vec<A>::load(p + j, c...); }).v[0]
@@ -126,10 +126,10 @@ template <class Fold, class Traits, class S> void reduce_columns(const ReduceArg
   constexpr int64_t kWide = 64;
   const S* x = static_cast<const S*>(a.x);
   const int64_t inner = a.inner;
-  const int64_t widen = inner >= kWide ? 1 : min64(a.n, kWide / inner);
+  const int64_t widen = inner >= kWide ? 1 : least(a.n, kWide / inner);
   const int64_t width = widen * inner, rows = a.n / widen, rest = (a.n - rows * widen) * inner;  // of one outer
-  const int64_t strips = div_up(width, kStrip);
-  const int64_t part = max64(128, kPieceElements / min64(width, kStrip)), parts = div_up(rows, part);
+  const int64_t strips = ceil_div(width, kStrip);
+  const int64_t part = greatest(128, kPieceElements / least(width, kStrip)), parts = ceil_div(rows, part);
   A* partial = nullptr;
   if (parts > 1) {  // (outer, parts, width)
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts * width) * sizeof(A)));
@@ -137,15 +137,15 @@ template <class Fold, class Traits, class S> void reduce_columns(const ReduceArg
       const int64_t c0 = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
       const S* from = x + (o * a.n + p * part * widen) * inner + c0;
       A* out[1] = {partial + (o * parts + p) * width + c0};
-      fold_columns<Fold, A, 1>(min64(part, rows - p * part), min64(kStrip, width - c0), 1,
+      fold_columns<Fold, A, 1>(least(part, rows - p * part), least(kStrip, width - c0), 1,
           [&](int64_t r, int64_t c, auto... n) { return Traits::template load<S, A>(from + r * width + c, n...); }, out);
     });
   }
-  const int64_t work = min64(kPieceElements, partial ? parts * width : a.n * inner);
-  parallel_blocks(a.outer * strips, max64(1, kPieceElements / max64(1, work / strips)), [&](int64_t begin, int64_t end) {
+  const int64_t work = least(kPieceElements, partial ? parts * width : a.n * inner);
+  parallel_ranges(a.outer * strips, greatest(1, kPieceElements / greatest(1, work / strips)), [&](int64_t begin, int64_t end) {
     A* result = static_cast<A*>(scratch(2, size_t(kStrip) * sizeof(A)));
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t o = i / strips, c0 = i % strips * kStrip, count = min64(kStrip, width - c0);
+      const int64_t o = i / strips, c0 = i % strips * kStrip, count = least(kStrip, width - c0);
       A* out[1] = {result};
       const S* from = x + o * a.n * inner + c0;
       if (partial) {
@@ -160,12 +160,12 @@ template <class Fold, class Traits, class S> void reduce_columns(const ReduceArg
         const S* tail = from + rows * width;
         constexpr int kLanes = Vec<A>::kLanes;
         for (int64_t c = 0; c < rest; c += kLanes) {
-          const int n = int(min64(kLanes, rest - c));
+          const int n = int(least(kLanes, rest - c));
           Fold()(Vec<A>::load(result + c, n), Traits::template load<S, A>(tail + c, n)).store(result + c, n);
         }
         fold_parts<Fold>(result, widen, inner);
       }
-      write_results(a, o * inner + c0, result, min64(count, inner));
+      write_results(a, o * inner + c0, result, least(count, inner));
     }
   });
 }
@@ -190,12 +190,12 @@ template <class Fold, class S, class A> Pick<A> pick_in_row(const S* x, int64_t 
   Pick<A> best{A(0), -1};
   for (int64_t start = 0; start < n; start += kBlock) {
     const S* p = x + start;
-    const A m = fold_row<Fold>(min64(kBlock, n - start), [&](int64_t i, auto... c) { return load_as<A>(p + i, c...); }).v[0];
+    const A m = fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) { return load_as<A>(p + i, c...); }).v[0];
     if (best.at < 0 || Fold::beats(m, best.value)) best = {m, start};
   }
   const bool nan = best.value != best.value;
   for (int64_t i = best.at;; i += kLanes) {
-    const int count = int(min64(kLanes, n - i));
+    const int count = int(least(kLanes, n - i));
     const Vec<A> v = count == kLanes ? load_as<A>(x + i) : load_as<A>(x + i, count);
     const auto hit = nan ? v != v : v == Vec<A>(best.value);
     if (!any(hit)) continue;
@@ -208,15 +208,15 @@ template <class Fold, class S> void pick_rows(const ReduceArgs& a) {
   using A = typename ExtremumTraits::Acc<S>::type;
   const S* x = static_cast<const S*>(a.x);
   int64_t* y = static_cast<int64_t*>(a.y);
-  const int64_t n = a.n, parts = div_up(n, kPieceElements);
+  const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
   if (parts == 1)
-    return parallel_blocks(a.outer, max64(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
+    return parallel_ranges(a.outer, greatest(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o) y[o] = pick_in_row<Fold, S, A>(x + o * n, n).at;
     });
   Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, size_t(a.outer * parts) * sizeof(Pick<A>)));
   parallel_for(a.outer * parts, [&](int64_t i) {
     const int64_t start = i % parts * kPieceElements;
-    partial[i] = pick_in_row<Fold, S, A>(x + i / parts * n + start, min64(kPieceElements, n - start));
+    partial[i] = pick_in_row<Fold, S, A>(x + i / parts * n + start, least(kPieceElements, n - start));
     partial[i].at += start;
   });
   for (int64_t o = 0; o < a.outer; ++o) {
@@ -248,20 +248,20 @@ template <class Fold, class S> void pick_columns(const ReduceArgs& a) {
   constexpr int kLanes = Vec<A>::kLanes;
   const S* x = static_cast<const S*>(a.x);
   int64_t* y = static_cast<int64_t*>(a.y);
-  const int64_t inner = a.inner, vectors = div_up(inner, kLanes);
-  const int64_t part = max64(128, kPieceElements / min64(inner, kStrip)), parts = div_up(a.n, part);
-  const int64_t strip = kStrip / kLanes, strips = div_up(vectors, strip);
+  const int64_t inner = a.inner, vectors = ceil_div(inner, kLanes);
+  const int64_t part = greatest(128, kPieceElements / least(inner, kStrip)), parts = ceil_div(a.n, part);
+  const int64_t strip = kStrip / kLanes, strips = ceil_div(vectors, strip);
   // Without parts the pieces write y themselves; with them, values and positions meet in scratch memory.
   const size_t cells = parts > 1 ? size_t(a.outer * parts * inner) : 0;
   Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, cells * sizeof(Pick<A>)));
-  const int64_t cost = min64(part, a.n) * min64(inner, kStrip);
-  parallel_blocks(a.outer * parts * strips, max64(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
+  const int64_t cost = least(part, a.n) * least(inner, kStrip);
+  parallel_ranges(a.outer * parts * strips, greatest(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t s = i % strips, p = i / strips % parts, o = i / strips / parts, row = p * part;
-      const int64_t count = min64(part, a.n - row);
-      for (int64_t j = s * strip; j < min64(vectors, (s + 1) * strip); ++j) {
+      const int64_t count = least(part, a.n - row);
+      for (int64_t j = s * strip; j < least(vectors, (s + 1) * strip); ++j) {
         const int64_t c = j * kLanes;
-        const int lanes = int(min64(kLanes, inner - c));
+        const int lanes = int(least(kLanes, inner - c));
         const S* from = x + (o * a.n + row) * inner + c;
         Vec<A> value;
         Mask<A> at;
@@ -302,14 +302,14 @@ template <class S> void var_of(const ReduceArgs& a) {
     convert(y + at, &v, 1);
   };
   if (a.inner == 1) {
-    const int64_t n = a.n, parts = div_up(n, kPieceElements);
+    const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
     Moments* partial = static_cast<Moments*>(scratch(0, size_t(parts > 1 ? a.outer * parts : 0) * sizeof(Moments)));
     if (parts > 1)
       parallel_for(a.outer * parts, [&](int64_t i) {
         const int64_t start = i % parts * kPieceElements;
-        partial[i] = row_moments<A>(x + i / parts * n + start, min64(kPieceElements, n - start));
+        partial[i] = row_moments<A>(x + i / parts * n + start, least(kPieceElements, n - start));
       });
-    return parallel_blocks(a.outer, max64(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
+    return parallel_ranges(a.outer, greatest(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o) {
         Moments m = parts > 1 ? partial[o * parts] : row_moments<A>(x + o * n, n);
         for (int64_t p = 1; p < parts; ++p) m.join(partial[o * parts + p]);
@@ -317,18 +317,18 @@ template <class S> void var_of(const ReduceArgs& a) {
       }
     });
   }
-  const int64_t inner = a.inner, strips = div_up(inner, kStrip);
-  const int64_t part = column_moments_rows(inner), parts = div_up(a.n, part);
+  const int64_t inner = a.inner, strips = ceil_div(inner, kStrip);
+  const int64_t part = column_moments_rows(inner), parts = ceil_div(a.n, part);
   Moments* cells = static_cast<Moments*>(scratch(0, size_t(a.outer * parts * inner) * sizeof(Moments)));
-  const int64_t cost = min64(part, a.n) * min64(inner, kStrip);
-  parallel_blocks(a.outer * parts * strips, max64(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
+  const int64_t cost = least(part, a.n) * least(inner, kStrip);
+  parallel_ranges(a.outer * parts * strips, greatest(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
-      column_moments<A>(x + (o * a.n + p * part) * inner + c, min64(part, a.n - p * part), inner, min64(kStrip, inner - c),
+      column_moments<A>(x + (o * a.n + p * part) * inner + c, least(part, a.n - p * part), inner, least(kStrip, inner - c),
                         cells + (o * parts + p) * inner + c);
     }
   });
-  parallel_blocks(a.outer * inner, max64(1, kPieceElements / (8 * parts)), [&](int64_t begin, int64_t end) {
+  parallel_ranges(a.outer * inner, greatest(1, kPieceElements / (8 * parts)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Moments* m = cells + i / inner * parts * inner + i % inner;
       Moments all = m[0];

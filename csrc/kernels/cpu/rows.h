@@ -9,7 +9,7 @@
 // Method: pairwise summation (Higham, Accuracy and Stability of Numerical Algorithms, 4.2); moments of blocks are
 // joined as in Chan, Golub and LeVeque, Updating Formulae (1979), equation 2.1.
 #pragma once
-#include "kernel_table.h"
+#include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec.h"
 
 namespace tw::TW_ISA {
@@ -40,9 +40,7 @@ template <class F> TW_INLINE void visit_any(DType t, const F& f) {
 template <class S> struct FloatOf { using type = float; };
 template <> struct FloatOf<double> { using type = double; };
 
-TW_INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-TW_INLINE int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-TW_INLINE int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+TW_INLINE int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Elements of one piece of parallel work, and of the longest row that one piece folds alone.
 constexpr int64_t kPieceElements = 1 << 16;
@@ -94,7 +92,7 @@ template <class Fold, class Term> TW_INLINE auto fold_row(int64_t n, const Term&
   Item level[56];
   int top = 0;
   for (int64_t start = 0, block = 0; start < n || block == 0; start += kBlock, ++block) {
-    const int64_t end = min64(n, start + kBlock);
+    const int64_t end = least(n, start + kBlock);
     Item acc[kUnroll];
     for (int u = 0; u < kUnroll; ++u)
       for (int k = 0; k < K; ++k) acc[u].v[k] = Vec<A>(Fold::template kIdentity<A>);
@@ -134,14 +132,14 @@ template <class Fold, class A, int K, class Term>
 TW_INLINE void fold_columns(int64_t rows, int64_t width, int slot, const Term& term, A* const (&out)[K]) {
   constexpr int kLanes = Vec<A>::kLanes, kGroup = 8;
   using Item = Vecs<A, K>;
-  const int64_t groups = div_up(rows, kGroup);
-  const int64_t vectors = div_up(width, kLanes);
+  const int64_t groups = ceil_div(rows, kGroup);
+  const int64_t vectors = ceil_div(width, kLanes);
   const int depth = 65 - __builtin_clzll(uint64_t(groups));
   Item* level = static_cast<Item*>(scratch(slot, size_t(depth * vectors) * sizeof(Item)));
   int top = 0;
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t first = g * kGroup;
-    const int count = int(min64(kGroup, rows - first));
+    const int count = int(least(kGroup, rows - first));
     const int carries = __builtin_ctzll(~uint64_t(g));
     const bool last = g == groups - 1;
     const int merges = last ? top : carries;  // the last group folds all that is left
@@ -210,7 +208,7 @@ template <class A, class S> TW_INLINE Moments row_moments(const S* x, int64_t n)
 }
 
 // Rows of a block whose moments column_moments takes: small enough to stay in cache for the second pass.
-TW_INLINE int64_t column_moments_rows(int64_t width) { return max64(128, kPieceElements / min64(width, kStrip)); }
+TW_INLINE int64_t column_moments_rows(int64_t width) { return greatest(128, kPieceElements / least(width, kStrip)); }
 
 // The same for each of `width` <= kStrip columns of `rows` rows, `stride` elements apart. Uses scratch slots 1 and 2.
 template <class A, class S>

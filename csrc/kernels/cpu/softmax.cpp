@@ -57,7 +57,7 @@ template <class A, class Term> TW_INLINE Vec<A> sum_down(int64_t n, const Term& 
   int top = 0;
   for (int64_t r = 0, run = 0; r < n; ++run) {
     Vec<A> acc = term(r);
-    const int64_t end = min64(n, r + 16);
+    const int64_t end = least(n, r + 16);
     for (++r; r < end; ++r) acc += term(r);
     for (int64_t carry = run; carry & 1; carry >>= 1) acc = level[--top] + acc;
     level[top++] = acc;
@@ -95,11 +95,11 @@ TW_INLINE void softmax_backward_columns(const S* y, const S* dy, S* dx, int64_t 
 // body(offset of the first element, lanes) for each register of columns.
 template <class A, class Body> TW_INLINE void for_columns(const SoftmaxArgs& a, const Body& body) {
   constexpr int kLanes = Vec<A>::kLanes;
-  const int64_t vectors = div_up(a.inner, kLanes);
-  parallel_blocks(a.outer * vectors, max64(1, kPiece / (a.n * kLanes)), [&](int64_t begin, int64_t end) {
+  const int64_t vectors = ceil_div(a.inner, kLanes);
+  parallel_ranges(a.outer * vectors, greatest(1, kPiece / (a.n * kLanes)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t c = i % vectors * kLanes;
-      body(i / vectors * a.n * a.inner + c, int(min64(kLanes, a.inner - c)));
+      body(i / vectors * a.n * a.inner + c, int(least(kLanes, a.inner - c)));
     }
   });
 }
@@ -119,7 +119,7 @@ void softmax(const SoftmaxArgs& a) {
         if (lanes == Vec<A>::kLanes) softmax_columns<S, A>(x + at, y + at, e, n, a.inner, a.log);
         else softmax_columns<S, A>(x + at, y + at, e, n, a.inner, a.log, lanes);
       });
-    parallel_blocks(a.outer, max64(1, kPiece / n), [&](int64_t begin, int64_t end) {
+    parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       A* e = kSame<S, A> || a.log ? nullptr : static_cast<A*>(scratch(0, size_t(n) * sizeof(A)));
       for (int64_t o = begin; o < end; ++o)
         softmax_row<S, A>(x + o * n, y + o * n, e ? e : reinterpret_cast<A*>(y + o * n), n, a.log);
@@ -139,7 +139,7 @@ void softmax_backward(const SoftmaxArgs& a) {
         if (lanes == Vec<A>::kLanes) softmax_backward_columns<S, A>(y + at, dy + at, dx + at, n, a.inner, a.log);
         else softmax_backward_columns<S, A>(y + at, dy + at, dx + at, n, a.inner, a.log, lanes);
       });
-    parallel_blocks(a.outer, max64(1, kPiece / n), [&](int64_t begin, int64_t end) {
+    parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o)
         softmax_backward_row<S, A>(y + o * n, dy + o * n, dx + o * n, n, a.log);
     });

@@ -1,0 +1,279 @@
+"""Losses. `reduction` is "mean", "sum" or "none"; size_average and reduce are PyTorch's older words for the choice."""
+
+from __future__ import annotations
+
+import warnings
+
+from tilewright import _engine
+from tilewright.autograd import record, wrap
+from tilewright.grad_mode import mode, no_grad
+from tilewright.ops import elementwise as _e
+from tilewright.ops import reduce as _r
+from tilewright.ops.activation import sigmoid
+from tilewright.ops.softmax import log_softmax, softmax
+
+
+def _reduction(op, size_average, reduce, reduction):
+    if size_average is not None or reduce is not None:
+        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{op}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+    return reduction
+
+
+def _reduced(loss, reduction):
+    return loss if reduction == "none" else _r.mean(loss) if reduction == "mean" else _r.sum(loss)
+
+
+def _same_shape(op, input, target, may_broadcast):
+    if input.array.shape == target.array.shape:
+        return
+    shapes = f"{input.shape} and {target.shape}"
+    try:
+        fits = may_broadcast and _engine.add(input.array, target.array) is not None
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{op}: input and target must have one shape, got {shapes}")
+    warnings.warn(f"{op}: input and target have different shapes, {shapes}, and are broadcast; this is probably not "
+                  f"what you want", UserWarning, stacklevel=3)
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+def cross_entropy(input, target, weight=None, size_average=None, ignore_index: int = -100, reduce=None,
+                  reduction: str = "mean", label_smoothing: float = 0.0):
+    """-weight[t] log softmax(x)[t] of logits x and class labels t, or -sum_c t_c weight_c log softmax(x)_c of class
+    probabilities t.
+
+    Args:
+        input: logits (C,), (N, C) or (N, C, d...).
+        target: labels without the class dim, integers; or probabilities of the input's shape.
+        weight: (C,), a factor for each class; the mean divides by the sum of the labels' weights.
+        ignore_index: rows of this label count nothing.
+        label_smoothing: the share of the target that is spread evenly over the classes.
+
+    Raises:
+        IndexError: a label that is neither a class nor ignore_index. ValueError: shapes that do not fit.
+        TypeError: integer logits.
+
+    Smoothing: Szegedy et al. (2016), arXiv:1512.00567, section 7.
+
+    >>> import tilewright as tw
+    >>> loss = tw.nn.functional.cross_entropy(tw.tensor([[0.0, 0.0], [0.0, 0.0]]), tw.tensor([0, 1]))
+    >>> round(loss.item(), 4)
+    0.6931
+    """
+    reduction = _reduction("cross_entropy", size_average, reduce, reduction)
+    if target.array.is_float:
+        return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
+    loss, stats = _engine.cross_entropy(input.array, target.array, None if weight is None else weight.array,
+                                        ignore_index, reduction, label_smoothing)
+    return record(cross_entropy_grad, loss, (input,), (input, target, weight, stats),
+                  (ignore_index, reduction, label_smoothing))
+
+
+def cross_entropy_grad(node, dy):
+    (x, target, weight, stats), (ignore_index, reduction, smoothing) = node.saved, node.attrs
+    if not mode.grad:
+        return (wrap(_engine.cross_entropy_backward(dy.array, x.array, target.array, None if weight is None else
+                                                    weight.array, stats.array, ignore_index, reduction, smoothing)),)
+    dim = 1 if x.ndim > 1 else 0
+    classes = x.shape[dim]
+    column = (-1,) + (1,) * (x.ndim - dim - 1)
+    label = wrap(_engine.arange(0, classes, 1, _engine.int64)).reshape(column) == target.unsqueeze(dim)
+    valid = (target != ignore_index).unsqueeze(dim).to(x.dtype)
+    label = _e.logical_and(label, valid != 0)
+    w = wrap(_engine.full((), 1, x.dtype)) if weight is None else weight.to(x.dtype).reshape(column)
+    picked = _r.sum(_e.where(label, w, 0.0), dim, True)
+    own, even = picked * (1.0 - smoothing), valid * (smoothing / classes)
+    total = classes if weight is None else _r.sum(w)
+    g = dy.unsqueeze(dim) if reduction == "none" else dy / _r.sum(picked) if reduction == "mean" else dy
+    return (g * (softmax(x, dim) * (own + even * total) - _e.where(label, own, 0.0) - even * w),)
+
+
+def _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing):
+    if input.array.shape != target.array.shape:
+        raise ValueError(f"cross_entropy: probabilities must have the logits' shape, got logits {input.shape} and "
+                         f"target {target.shape} of {target.dtype.name} (class labels are integers)")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {smoothing}")
+    dim = 1 if input.ndim > 1 else 0
+    classes = input.shape[dim]
+    if smoothing:
+        target = target * (1.0 - smoothing) + smoothing / classes
+    terms = log_softmax(input, dim) * target
+    if weight is not None:
+        if weight.shape != (classes,):
+            raise ValueError(f"cross_entropy: weight must have one value a class, got {weight.shape} for {classes} "
+                             f"classes")
+        terms = terms * weight.reshape((-1,) + (1,) * (input.ndim - dim - 1))
+    loss = -_r.sum(terms, dim)
+    # The mean is over rows, not over elements of the target.
+    return _reduced(loss, reduction)
+
+
+def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = -100, reduce=None,
+             reduction: str = "mean"):
+    """-weight[t] x[t] of log-probabilities x, (C,), (N, C) or (N, C, d...), and class labels t.
+
+    Raises:
+        IndexError: a label that is neither a class nor ignore_index. ValueError: shapes that do not fit.
+
+    >>> import tilewright as tw
+    >>> tw.nn.functional.nll_loss(tw.tensor([[-1.0, -2.0]]), tw.tensor([1])).item()
+    2.0
+    """
+    reduction = _reduction("nll_loss", size_average, reduce, reduction)
+    dim = 1 if input.ndim > 1 else 0
+    if target.array.is_float or input.ndim == 0 or target.shape != input.shape[:dim] + input.shape[dim + 1:]:
+        raise ValueError(f"nll_loss: target must be integer labels of the input's shape without the classes, got input "
+                         f"{input.shape} and {target.dtype.name} {target.shape}")
+    classes = input.shape[dim]
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"nll_loss: weight must have one value a class, got {weight.shape} for {classes} classes")
+    ignored = target == ignore_index
+    if bool(_r.any(_e.logical_and(_e.logical_not(ignored), _e.logical_or(target < 0, target >= classes)))):
+        bad = next(int(t) for t in target.reshape(-1).tolist() if t != ignore_index and not 0 <= t < classes)
+        raise IndexError(f"nll_loss: labels must be in [0, {classes}) or ignore_index {ignore_index}, got {bad}")
+    column = (-1,) + (1,) * (input.ndim - dim - 1)
+    label = wrap(_engine.arange(0, classes, 1, _engine.int64)).reshape(column) == target.unsqueeze(dim)
+    label = _e.logical_and(label, _e.logical_not(ignored.unsqueeze(dim)))
+    w = None if weight is None else weight.reshape(column)
+    loss = -_r.sum(_e.where(label, input if w is None else input * w, 0.0), dim)
+    if reduction != "mean":
+        return _reduced(loss, reduction)
+    return _r.sum(loss) / _r.sum(label if w is None else _e.where(label, w, 0.0))
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
+    """(x - y)^2.
+
+    Raises:
+        ValueError: shapes that do not broadcast (those that do get a warning).
+
+    >>> import tilewright as tw
+    >>> tw.nn.functional.mse_loss(tw.tensor([1.0, 4.0]), tw.tensor([1.0, 2.0])).item()
+    2.0
+    """
+    reduction = _reduction("mse_loss", size_average, reduce, reduction)
+    _same_shape("mse_loss", input, target, True)
+    return _reduced(_e.square(input - target), reduction)
+
+
+def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
+    """|x - y|.
+
+    Raises:
+        ValueError: shapes that do not broadcast (those that do get a warning).
+    """
+    reduction = _reduction("l1_loss", size_average, reduce, reduction)
+    _same_shape("l1_loss", input, target, True)
+    return _reduced(_e.abs(input - target), reduction)
+
+
+def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", beta: float = 1.0):
+    """d^2 / (2 beta) where d = |x - y| < beta, else d - beta / 2; beta 0 is `l1_loss`.
+
+    Raises:
+        ValueError: beta negative; shapes that do not broadcast (those that do get a warning).
+
+    Girshick (2015), arXiv:1504.08083, equation 3.
+    """
+    reduction = _reduction("smooth_l1_loss", size_average, reduce, reduction)
+    if not beta >= 0:
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
+    _same_shape("smooth_l1_loss", input, target, True)
+    d = _e.abs(input - target)
+    return _reduced(_e.where(d < beta, _e.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction)
+
+
+def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0):
+    """d^2 / 2 where d = |x - y| < delta, else delta (d - delta / 2).
+
+    Raises:
+        ValueError: delta not positive; shapes that do not broadcast (those that do get a warning).
+    """
+    reduction = _reduction("huber_loss", None, None, reduction)
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta must be positive, got {delta}")
+    _same_shape("huber_loss", input, target, True)
+    d = _e.abs(input - target)
+    return _reduced(_e.where(d < delta, _e.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
+
+
+# --- two classes -----------------------------------------------------------------------------------------------------
+def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=None, reduction: str = "mean"):
+    """-(y log p + (1 - y) log(1 - p)) of probabilities p, each logarithm at least -100; times `weight`.
+
+    Raises:
+        ValueError: shapes that differ; p outside [0, 1].
+
+    >>> import tilewright as tw
+    >>> round(tw.nn.functional.binary_cross_entropy(tw.tensor([0.5]), tw.tensor([1.0])).item(), 4)
+    0.6931
+    """
+    reduction = _reduction("binary_cross_entropy", size_average, reduce, reduction)
+    _same_shape("binary_cross_entropy", input, target, False)
+    if input.numel():
+        low, high = _engine.item(_engine.amin(input.array, None, False)), _engine.item(_engine.amax(input.array, None, False))
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"binary_cross_entropy: probabilities must be in [0, 1], got values in [{low}, {high}]")
+    with no_grad():
+        log_p, log_q = _clamped_logs(input)
+        loss = -(target * log_p + (1.0 - target) * log_q)
+    loss = record(binary_cross_entropy_grad, loss.array, (input, target), (input, target))
+    return _reduced(loss if weight is None else loss * weight, reduction)
+
+
+def _clamped_logs(p):
+    return _e.clamp(_e.log(p), min=-100.0), _e.clamp(_e.log1p(-p), min=-100.0)
+
+
+def binary_cross_entropy_grad(node, dy):
+    p, y = node.saved
+    dp = dy * ((p - y) / _e.clamp((1.0 - p) * p, min=1e-12)) if node.needs[0] else None
+    if not node.needs[1]:
+        return dp, None
+    log_p, log_q = _clamped_logs(p)
+    return dp, dy * (log_q - log_p)
+
+
+def binary_cross_entropy_with_logits(input, target, weight=None, size_average=None, reduce=None,
+                                     reduction: str = "mean", pos_weight=None):
+    """-(pos_weight y log s + (1 - y) log(1 - s)), s = sigmoid(x), times `weight`; computed as
+    (1 - y) x + (1 + (pos_weight - 1) y) log(1 + exp(-x)), which neither overflows nor loses small values.
+
+    Raises:
+        ValueError: shapes that differ.
+
+    >>> import tilewright as tw
+    >>> loss = tw.nn.functional.binary_cross_entropy_with_logits(tw.tensor([0.0, 1000.0]), tw.tensor([1.0, 1.0]))
+    >>> round(loss.item(), 4)
+    0.3466
+    """
+    reduction = _reduction("binary_cross_entropy_with_logits", size_average, reduce, reduction)
+    _same_shape("binary_cross_entropy_with_logits", input, target, False)
+    with no_grad():
+        tail = _log1p_exp_minus(input)
+        loss = (1.0 - target) * input + (tail if pos_weight is None else ((pos_weight - 1.0) * target + 1.0) * tail)
+    loss = record(binary_cross_entropy_with_logits_grad, loss.array,
+                  (input, target, _e.NUMBER if pos_weight is None else pos_weight), (input, target, pos_weight))
+    return _reduced(loss if weight is None else loss * weight, reduction)
+
+
+def _log1p_exp_minus(x):
+    return _e.log1p(_e.exp(-_e.abs(x))) + _e.maximum(-x, 0.0)
+
+
+def binary_cross_entropy_with_logits_grad(node, dy):
+    x, y, pos_weight = node.saved
+    dx = dtarget = dweight = None
+    if node.needs[0]:
+        s = sigmoid(x)
+        dx = dy * (s - y) if pos_weight is None else dy * ((1.0 - y) - ((pos_weight - 1.0) * y + 1.0) * sigmoid(-x))
+    if node.needs[1]:
+        dtarget = dy * (-x if pos_weight is None else (pos_weight - 1.0) * _log1p_exp_minus(x) - x)
+    if node.needs[2]:
+        dweight = dy * (y * _log1p_exp_minus(x))
+    return dx, dtarget, dweight

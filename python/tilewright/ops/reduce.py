@@ -1,0 +1,388 @@
+"""Reductions: sums, means, extremes and what is made of them, over the whole tensor or any set of dims.
+
+`dim` is an int, a sequence of ints, or None for all; `keepdim` keeps the reduced dims as size 1. NumPy's names `axis`
+and `keepdims` are taken too, as PyTorch does. float16 and bfloat16 are summed in float32; bool and integer sums are
+int64. IndexError for a dim out of range, ValueError for one named twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+
+from tilewright import _engine, autograd
+from tilewright.autograd import record, wrap
+from tilewright.grad_mode import mode
+from tilewright.ops import elementwise as _e
+
+
+# What the functions of these names return, shown as in PyTorch.
+_Max = namedtuple("max", ("values", "indices"))
+_Min = namedtuple("min", ("values", "indices"))
+_MinMax = namedtuple("aminmax", ("min", "max"))
+
+
+def _dims(dim, ndim):
+    """The reduced dims as a set of non-negative ints."""
+    if dim is None or (isinstance(dim, tuple | list) and not dim):
+        return set(range(ndim))
+    return {d % ndim for d in (dim if isinstance(dim, tuple | list) else (dim,))} if ndim else set()
+
+
+def _spread(t, shape, dim, keepdim):
+    """A result of a reduction of `shape` over `dim`, put back beside its inputs (expanded, no copy)."""
+    if not keepdim and t.array.ndim != len(shape):
+        dims = _dims(dim, len(shape))
+        t = t.reshape(tuple(1 if i in dims else n for i, n in enumerate(shape)))
+    return t.expand(shape)
+
+
+def _count(shape, dim):
+    """How many values are folded into each result."""
+    return math.prod(shape[i] for i in _dims(dim, len(shape)))
+
+
+# --- sums ------------------------------------------------------------------------------------------------------------
+def sum(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepdims: bool = False):
+    """The sum over `dim`; of bool and integers in int64; 0 over nothing.
+
+    >>> import tilewright as tw
+    >>> tw.tensor([[1, 2], [3, 4]]).sum(0).tolist()
+    [4, 6]
+    """
+    dim, keepdim = axis if dim is None else dim, keepdim or keepdims
+    a = input.array
+    return record(sum_grad, _engine.sum(a, dim, keepdim, dtype), (input,), (), (a.shape, dim, keepdim))
+
+
+def sum_grad(node, dy):
+    return (_spread(dy, *node.attrs),)
+
+
+def mean(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepdims: bool = False):
+    """The mean over `dim`; NaN over nothing.
+
+    Raises:
+        TypeError: bool or integers (without `dtype`).
+
+    >>> import tilewright as tw
+    >>> tw.tensor([[1.0, 2.0], [3.0, 4.0]]).mean(1).tolist()
+    [1.5, 3.5]
+    """
+    dim, keepdim = axis if dim is None else dim, keepdim or keepdims
+    a = input.array
+    return record(mean_grad, _engine.mean(a, dim, keepdim, dtype), (input,), (), (a.shape, dim, keepdim))
+
+
+def mean_grad(node, dy):
+    shape, dim, _ = node.attrs
+    n = _count(shape, dim)
+    return (_spread(dy / n if n else dy, *node.attrs),)
+
+
+def prod(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepdims: bool = False):
+    """The product over `dim`; of bool and integers in int64; 1 over nothing.
+
+    >>> import tilewright as tw
+    >>> tw.tensor([2.0, 3.0, 4.0]).prod().item()
+    24.0
+    """
+    dim, keepdim = axis if dim is None else dim, keepdim or keepdims
+    y = _engine.prod(input.array, dim, keepdim, dtype)
+    return record(prod_grad, y, (input,), (input, y), (input.array.shape, dim, keepdim))
+
+
+def prod_grad(node, dy):
+    x, y = node.saved
+    if bool(wrap(_engine.all(x.array, None, False))):
+        return (_spread(dy * y, *node.attrs) / x,)
+    # With one zero, only its own derivative is not 0: the product of the others. With two, all are 0.
+    if mode.grad:
+        raise NotImplementedError("prod: the second derivative is not implemented where an element is 0")
+    shape, dim, keepdim = node.attrs
+    zero = x == 0
+    others = prod(_e.where(zero, 1.0, x), dim, keepdim)
+    zeros = sum(zero, dim, keepdim)
+    single = _e.logical_and(zero, _spread(zeros == 1, *node.attrs))
+    none = _spread(zeros == 0, *node.attrs)
+    others = _spread(dy * others, *node.attrs)
+    return (_e.where(none, others / _e.where(zero, 1.0, x), _e.where(single, others, 0.0)),)
+
+
+def sum_to_size(input, *size):
+    """The sum over the dims that broadcasting would expand from `size`; undoes `expand`."""
+    size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+    return record(sum_to_size_grad, _engine.sum_to(input.array, size), (input,), (), (input.array.shape,))
+
+
+def sum_to_size_grad(node, dy):
+    return (dy.expand(node.attrs[0]),)
+
+
+def nansum(input, dim=None, keepdim: bool = False, *, dtype=None):
+    """The sum over `dim` of the values that are not NaN."""
+    return sum(_e.where(_e.isnan(input), 0.0, input) if input.array.is_float else input, dim, keepdim, dtype=dtype)
+
+
+def nanmean(input, dim=None, keepdim: bool = False, *, dtype=None):
+    """The mean over `dim` of the values that are not NaN."""
+    return nansum(input, dim, keepdim, dtype=dtype) / sum(_e.logical_not(_e.isnan(input)), dim, keepdim)
+
+
+def count_nonzero(input, dim=None):
+    """How many values over `dim` are not 0, as int64."""
+    return wrap(_engine.sum(_engine.ne(input.array, 0), dim, False, None))
+
+
+# --- extremes --------------------------------------------------------------------------------------------------------
+def amax(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+    """The largest value over `dim`; NaN if there is one. The gradient is shared evenly between equals.
+
+    Raises:
+        ValueError: a reduced dim of size 0.
+    """
+    return _extremum(_engine.amax, amax_grad, input, axis if dim is None else dim, keepdim or keepdims)
+
+
+def amin(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+    """The smallest value over `dim`; NaN if there is one. The gradient is shared evenly between equals.
+
+    Raises:
+        ValueError: a reduced dim of size 0.
+    """
+    return _extremum(_engine.amin, amin_grad, input, axis if dim is None else dim, keepdim or keepdims)
+
+
+def _extremum(kernel, rule, x, dim, keepdim):
+    y = kernel(x.array, dim, keepdim)
+    return record(rule, y, (x,), (x, y), (x.array.shape, dim, keepdim))
+
+
+def amax_grad(node, dy):
+    x, y = node.saved
+    shape, dim, keepdim = node.attrs
+    best = x == _spread(y, *node.attrs)
+    share = dy / sum(best, dim, keepdim).to(dy.dtype)
+    return (_e.where(best, _spread(share, *node.attrs), 0.0),)
+
+
+def amin_grad(node, dy):
+    return amax_grad(node, dy)
+
+
+def max_grad(node, dy):
+    """Of `max` and `min` along one dim: the gradient goes to the element that was picked."""
+    (indices,), (shape, dim, keepdim) = node.saved, node.attrs
+    if not shape:
+        return (dy,)
+    dim %= len(shape)
+    if not keepdim:
+        dy, indices = dy.unsqueeze(dim), indices.unsqueeze(dim)
+    places = wrap(_engine.arange(0, shape[dim], 1, _engine.int64)).reshape((-1,) + (1,) * (len(shape) - dim - 1))
+    return (_e.where(places == indices, dy, 0.0),)
+
+
+def min_grad(node, dy):
+    return max_grad(node, dy)
+
+
+def _pick(op, kernels, rules, pair, binary, input, dim, keepdim, other):
+    if isinstance(dim, autograd.Tensor):
+        dim, other = None, dim
+    if other is not None:
+        return binary(input, other)
+    a = input.array
+    if dim is None:
+        if not a.numel:
+            raise ValueError(f"{op}: cannot reduce a dimension of size 0, got shape {a.shape}")
+        return _extremum(kernels[0], rules[0], input, None, False)
+    indices = kernels[1](a, dim, keepdim)
+    values = record(rules[1], kernels[0](a, dim, keepdim), (input,), (indices,), (a.shape, dim, keepdim))
+    return pair(values, wrap(indices))
+
+
+def max(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
+    """The largest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
+
+    Of equal values along a dim the first is picked, and gets the gradient; over the whole tensor equals share it.
+
+    Raises:
+        ValueError: a reduced dim of size 0.
+
+    >>> import tilewright as tw
+    >>> values, indices = tw.tensor([[1.0, 5.0], [4.0, 2.0]]).max(1)
+    >>> values.tolist(), indices.tolist()
+    ([5.0, 4.0], [1, 0])
+    """
+    return _pick("max", (_engine.amax, _engine.argmax), (amax_grad, max_grad), _Max, _e.maximum, input,
+                 axis if dim is None else dim, keepdim or keepdims, other)
+
+
+def min(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
+    """The smallest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
+
+    Of equal values along a dim the first is picked, and gets the gradient; over the whole tensor equals share it.
+
+    Raises:
+        ValueError: a reduced dim of size 0.
+    """
+    return _pick("min", (_engine.amin, _engine.argmin), (amin_grad, min_grad), _Min, _e.minimum, input,
+                 axis if dim is None else dim, keepdim or keepdims, other)
+
+
+def aminmax(input, *, dim=None, keepdim: bool = False):
+    """(min, max) of the whole tensor or along `dim`."""
+    return _MinMax(amin(input, dim, keepdim), amax(input, dim, keepdim))
+
+
+def argmax(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+    """Where the largest value is along `dim`, or in the flattened tensor: the first of equals; the first NaN.
+
+    Raises:
+        ValueError: a reduced dim of size 0.
+
+    >>> import tilewright as tw
+    >>> tw.tensor([[1.0, 5.0], [4.0, 2.0]]).argmax(1).tolist()
+    [1, 0]
+    """
+    return wrap(_engine.argmax(input.array, axis if dim is None else dim, keepdim or keepdims))
+
+
+def argmin(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+    """Where the smallest value is along `dim`, or in the flattened tensor: the first of equals; the first NaN.
+
+    Raises:
+        ValueError: a reduced dim of size 0.
+    """
+    return wrap(_engine.argmin(input.array, axis if dim is None else dim, keepdim or keepdims))
+
+
+def any(input, dim=None, keepdim: bool = False, *, axis=None):
+    """Whether some value over `dim` is not 0 (NaN counts); False over nothing."""
+    return wrap(_engine.any(input.array, axis if dim is None else dim, keepdim))
+
+
+def all(input, dim=None, keepdim: bool = False, *, axis=None):
+    """Whether every value over `dim` is not 0 (NaN counts); True over nothing."""
+    return wrap(_engine.all(input.array, axis if dim is None else dim, keepdim))
+
+
+# --- variance and norms ----------------------------------------------------------------------------------------------
+def _correction(dim, unbiased, correction):
+    """PyTorch's older forms: var(unbiased) and var(dim, unbiased)."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    return dim, float(correction if unbiased is None else unbiased)
+
+
+def var(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
+    """sum((x - mean)^2) / (n - correction) over `dim`, n values each; in two passes, so large means do not cancel.
+
+    Raises:
+        TypeError: bool or integers.
+
+    >>> import tilewright as tw
+    >>> tw.tensor([1.0, 2.0, 3.0]).var().item(), tw.tensor([1.0, 3.0]).var(correction=0).item()
+    (1.0, 1.0)
+    """
+    dim, correction = _correction(axis if dim is None else dim, unbiased, correction)
+    keepdim = keepdim or keepdims
+    y = _engine.var(input.array, dim, correction, keepdim)
+    return record(var_grad, y, (input,), (input,), (input.array.shape, dim, keepdim, correction))
+
+
+def var_grad(node, dy):
+    (x,), (shape, dim, keepdim, correction) = node.saved, node.attrs
+    degrees = _count(shape, dim) - correction
+    scale = dy * (2.0 / degrees if degrees > 0 else math.inf)
+    return (_spread(scale, shape, dim, keepdim) * (x - mean(x, dim, True) if shape else x - x),)
+
+
+def std(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
+    """The square root of `var`; its gradient where it is 0 is taken as 0."""
+    dim, correction = _correction(axis if dim is None else dim, unbiased, correction)
+    keepdim = keepdim or keepdims
+    y = _engine.sqrt(_engine.var(input.array, dim, correction, keepdim))
+    return record(std_grad, y, (input,), (input, y), (input.array.shape, dim, keepdim, correction))
+
+
+def std_grad(node, dy):
+    (x, y), (shape, dim, keepdim, correction) = node.saved, node.attrs
+    degrees = _count(shape, dim) - correction
+    zero = y == 0
+    scale = _e.where(zero, 0.0, dy / _e.where(zero, 1.0, y)) * (1.0 / degrees if degrees > 0 else math.inf)
+    return (_spread(scale, shape, dim, keepdim) * (x - mean(x, dim, True) if shape else x - x),)
+
+
+def var_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1):
+    """(var, mean)."""
+    dim, correction = _correction(dim, unbiased, correction)
+    return var(input, dim, None, keepdim, correction=correction), mean(input, dim, keepdim)
+
+
+def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1):
+    """(std, mean)."""
+    dim, correction = _correction(dim, unbiased, correction)
+    return std(input, dim, None, keepdim, correction=correction), mean(input, dim, keepdim)
+
+
+def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=None, keepdims: bool = False):
+    """The vector norm sum(|x|^p)^(1/p) over `dim`; p "fro" is 2, inf and -inf the largest and smallest |x|, 0 counts.
+
+    Raises:
+        TypeError: bool or integers. ValueError: another p.
+
+    >>> import tilewright as tw
+    >>> tw.tensor([3.0, 4.0]).norm().item()
+    5.0
+    """
+    x = input if dtype is None else input.to(dtype)
+    if not x.array.is_float:
+        raise TypeError(f"norm: must have a floating-point dtype, got {x.dtype.name} {x.shape}")
+    if not (p is None or p == "fro" or isinstance(p, int | float)):
+        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
+    dim, keepdim = axis if dim is None else dim, keepdim or keepdims
+    if p is None or p in ("fro", 2):
+        wide = _engine.cast(x.array, _engine.float32) if x.dtype.itemsize == 2 else x.array
+        y = _engine.cast(_engine.sqrt(_engine.sum(_engine.square(wide), dim, keepdim, None)), x.dtype)
+        return record(norm_grad, y, (x,), (x, y), (x.array.shape, dim, keepdim))
+    if math.isinf(p):
+        return (amax if p > 0 else amin)(_e.abs(x), dim, keepdim)
+    if p == 0:
+        return sum((x != 0).to(x.dtype), dim, keepdim)
+    if p == 1:
+        return sum(_e.abs(x), dim, keepdim)
+    return _e.pow(sum(_e.pow(_e.abs(x), p), dim, keepdim), 1.0 / p)
+
+
+def norm_grad(node, dy):
+    """Of p = 2: x dy / y; 0 where y is 0."""
+    x, y = node.saved
+    zero = y == 0
+    return (x * _spread(_e.where(zero, 0.0, dy / _e.where(zero, 1.0, y)), *node.attrs),)
+
+
+def logsumexp(input, dim=None, keepdim: bool = False):
+    """log(sum(exp(x))) over `dim`, as max x + log(sum(exp(x - max x))), which does not overflow.
+
+    >>> import tilewright as tw
+    >>> tw.tensor([1000.0, 1000.0]).logsumexp(0).item()
+    1000.693115234375
+    """
+    a = input.array
+    if not a.is_float:
+        raise TypeError(f"logsumexp: must have a floating-point dtype, got {a.dtype.name} {a.shape}")
+    wide = _engine.cast(a, _engine.float32) if a.dtype.itemsize == 2 else a
+    top = _engine.amax(wide, dim, True)
+    top = _engine.where(_engine.isfinite(top), top, 0.0)
+    y = _engine.log(_engine.sum(_engine.exp(_engine.sub(wide, top)), dim, True, None))
+    y = _engine.cast(_engine.add(y, top), a.dtype)
+    if not keepdim:
+        dims = _dims(dim, a.ndim)
+        y = wrap(y).reshape(tuple(n for i, n in enumerate(a.shape) if i not in dims)).array
+    return record(logsumexp_grad, y, (input,), (input, y), (a.shape, dim, keepdim))
+
+
+def logsumexp_grad(node, dy):
+    x, y = node.saved
+    return (_spread(dy, *node.attrs) * _e.exp(x - _spread(y, *node.attrs)),)

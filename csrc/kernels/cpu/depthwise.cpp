@@ -56,12 +56,18 @@ void correlate(S* y, int64_t rows, int64_t cols, const Padded<T>& plane, const T
     }
 }
 
+// The padded plane that conv2d reads: it reaches as far as the last position's last tap, at least round the image.
+int64_t padded(int64_t size, int64_t pad, int64_t positions, int64_t stride, int64_t taps, int64_t dilation) {
+  return most(size + pad, (positions - 1) * stride + (taps - 1) * dilation + 1);
+}
+
 constexpr int64_t kPiece = 1 << 16;  // multiply-adds worth handing to another thread
 
 }  // namespace
 
 template <class T, class S> void depthwise(const Conv2dArgs& a) {
-  const int64_t height = a.H + 2 * a.pad_h, width = a.W + 2 * a.pad_w, taps = a.kh * a.kw;
+  const int64_t height = padded(a.H, a.pad_h, a.oh, a.stride_h, a.kh, a.dilation_h);
+  const int64_t width = padded(a.W, a.pad_w, a.ow, a.stride_w, a.kw, a.dilation_w), taps = a.kh * a.kw;
   parallel_ranges(a.N * a.C, ceil_div(kPiece, a.oh * a.ow * taps), [&](int64_t begin, int64_t end) {
     T* w = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width)));
     Padded<T> plane{w + taps, width};
@@ -99,7 +105,8 @@ template <class T, class S> void depthwise_backward_x(const Conv2dArgs& a) {
 
 template <class T, class S> void depthwise_backward_w(const Conv2dArgs& a) {
   constexpr int L = Vec<T>::kLanes;
-  const int64_t height = a.H + 2 * a.pad_h, width = a.W + 2 * a.pad_w, taps = a.kh * a.kw, P = a.oh * a.ow;
+  const int64_t height = padded(a.H, a.pad_h, a.oh, a.stride_h, a.kh, a.dilation_h);
+  const int64_t width = padded(a.W, a.pad_w, a.ow, a.stride_w, a.kw, a.dilation_w), taps = a.kh * a.kw, P = a.oh * a.ow;
   parallel_for(a.C, [&](int64_t c) {
     T* sums = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width + P)));
     T* dy = sums + taps + height * width;

@@ -17,6 +17,7 @@
 #pragma once
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec_math.h"
+#include "kernels/functors.h"
 
 namespace tw::TW_ISA {
 
@@ -300,18 +301,14 @@ template <class T> TW_INLINE void store_any(void* p, DType dtype, int64_t i, Vec
   x.store(static_cast<T*>(p) + i, n);
 }
 
-template <class T> Vec<T> activate(Activation activation, Vec<T> x) {
-  const Vec<T> one(T(1)), half(T(0.5));
+template <class T> TW_INLINE Vec<T> activate(Activation activation, Vec<T> x) {
   switch (activation) {
-    case Activation::kRelu: return maximum(x, Vec<T>(T(0)));
-    case Activation::kGelu: return half * x * (one + erf(x * Vec<T>(T(0.70710678118654752440))));
-    case Activation::kGeluTanh: {
-      const Vec<T> inner = Vec<T>(T(0.79788456080286535588)) * (x + Vec<T>(T(0.044715)) * x * x * x);
-      return half * x * (one + tanh(inner));
-    }
-    case Activation::kSigmoid: return sigmoid(x);
-    case Activation::kTanh: return tanh(x);
-    case Activation::kSilu: return x * sigmoid(x);
+    case Activation::kRelu: return Relu()(x, x, x);
+    case Activation::kGelu: return Gelu()(x, x, x);
+    case Activation::kGeluTanh: return GeluTanh()(x, x, x);
+    case Activation::kSigmoid: return Sigmoid()(x, x, x);
+    case Activation::kTanh: return Tanh()(x, x, x);
+    case Activation::kSilu: return Silu()(x, x, x);
     case Activation::kNone: break;
   }
   return x;

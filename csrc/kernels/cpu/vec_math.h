@@ -308,10 +308,10 @@ template <class T> TW_INLINE Vec<T> atan_poly(Vec<T> a) {  // |a| <= 1
 template <class T> TW_INLINE Vec<T> atan2(Vec<T> y, Vec<T> x) {
   const Vec<T> zero = T(0), ax = abs(x), ay = abs(y), hi = max(ax, ay), lo = min(ax, ay);
   const Vec<T> ratio = select(hi == zero, zero, select(lo == Vec<T>(kInf<T>), Vec<T>(T(1)), lo / hi));
-  Vec<T> r = atan_poly(ratio);
   const Vec<T> half_pi = T(0x1.921fb54442d18p+0), half_pi_lo = pick<T>(-0x1.777a5cp-25f, 0x1.1a62633145c07p-54);
-  r = select(ay > ax, half_pi - (r - half_pi_lo), r);
-  r = select(bits(x) < Mask<T>(0), (half_pi + half_pi) - (r - (half_pi_lo + half_pi_lo)), r);
+  const Vec<T> first = atan_poly(ratio), upright = half_pi - (copysign(first, x) - half_pi_lo);
+  const Vec<T> behind = (half_pi + half_pi) - (first - (half_pi_lo + half_pi_lo));
+  const Vec<T> r = select(ay > ax, upright, select(bits(x) < Mask<T>(0), behind, first));
   return select((x != x) | (y != y), x + y, copysign(r, y));
 }
 template <class T> TW_INLINE Vec<T> atan(Vec<T> x) { return atan2(x, Vec<T>(T(1))); }
@@ -421,7 +421,8 @@ TW_INLINE Vec<double> pow(Vec<double> x, Vec<double> y) {
 // ---- remainder ----
 
 // a - q b, q = trunc(a / b), exact as C's. Where every quotient is small, in registers: float's q < 2^28 times b is
-// exact in double, where a / b cannot round up to an integer; for double, fma leaves an exact remainder, of the wrong sign where q came out one too large. Other lanes (and double without fma) ask the C library.
+// exact in double, where a / b cannot round up to an integer; for double, fma leaves an exact remainder, of the wrong
+// sign where q came out one too large. Other lanes (and double without fma) ask the C library.
 template <class T> TW_INLINE Vec<T> fmod(Vec<T> a, Vec<T> b) {
 #ifdef __FMA__
   constexpr bool kRegisters = true;

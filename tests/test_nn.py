@@ -79,6 +79,7 @@ def torch_twin(ours, theirs):
     return theirs
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")  # of PyTorch
 @pytest.mark.parametrize("name, build, shape", LAYERS, ids=[row[0] for row in LAYERS])
 def test_layer_as_pytorch(name, build, shape):
     torch = pytest.importorskip("torch")
@@ -230,9 +231,9 @@ def test_names_and_walks():
     assert set(net.state_dict()) == {*NAMES, "seen"}
     assert net.get_submodule("body.2") is net.body[2] and net.get_parameter("body.0.bias") is net.body[0].bias
     assert net.get_buffer("seen") is net.seen
-    with pytest.raises(AttributeError, match="no submodule 'body.7'"):
+    with pytest.raises(AttributeError, match=r"no submodule 'body\.7'"):
         net.get_submodule("body.7")
-    with pytest.raises(AttributeError, match="no parameter 'body.0.nothing'"):
+    with pytest.raises(AttributeError, match=r"no parameter 'body\.0\.nothing'"):
         net.get_parameter("body.0.nothing")
 
 
@@ -266,7 +267,7 @@ def test_attributes_can_be_replaced():
         _ = net.nothing
     with pytest.raises(KeyError, match="attribute 'body' already exists"):
         net.register_buffer("body", tw.ones(1))
-    with pytest.raises(KeyError, match="without '.'"):
+    with pytest.raises(KeyError, match=r"without '\.'"):
         net.add_module("a.b", nn.ReLU())
 
 
@@ -426,7 +427,7 @@ def test_sequential_and_module_list():
     assert len(modules) == 4 and modules[2] is c and [n for n, _ in modules.named_parameters()][2] == "2.weight"
     with pytest.raises(NotImplementedError, match="ModuleList: forward"):
         modules(tw.ones(1))
-    with pytest.raises(TypeError, match="must be nn.Module or None, got int"):
+    with pytest.raises(TypeError, match=r"must be nn\.Module or None, got int"):
         modules.append(3)
 
 

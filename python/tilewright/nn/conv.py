@@ -86,4 +86,5 @@ class Conv2d(Module):
         return text + (", bias=False" if self.bias is None else "")
 
     def _label(self) -> str:
-        return f"{type(self).__name__} {self.in_channels} -> {self.out_channels}, {'x'.join(map(str, self.kernel_size))}"
+        window = "x".join(map(str, self.kernel_size))
+        return f"{type(self).__name__} {self.in_channels} -> {self.out_channels}, {window}"

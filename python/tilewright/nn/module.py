@@ -461,7 +461,10 @@ class Module:
                     if param is not None:
                         grad = param.grad
                         param.grad = None
-                        param.data = fn(param.data)
+                        old = param.detach()
+                        new = fn(old)
+                        if new is not old:
+                            param.data = new
                         if grad is not None:
                             param.grad = fn(grad)
                 for name, buffer in module._buffers.items():

@@ -1,4 +1,4 @@
-"""BatchNorm1d, BatchNorm2d (Ioffe & Szegedy 2015, arXiv:1502.03167) and LayerNorm (Ba et al. 2016, arXiv:1607.06450)."""
+"""BatchNorm1d, BatchNorm2d (Ioffe & Szegedy 2015, arXiv:1502.03167), LayerNorm (Ba et al. 2016, arXiv:1607.06450)."""
 
 from __future__ import annotations
 

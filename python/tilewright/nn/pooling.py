@@ -73,7 +73,7 @@ class AvgPool2d(Module):
 class AdaptiveAvgPool2d(Module):
     """Means over windows chosen so that the output is output_size; None keeps a direction's size."""
 
-    def __init__(self, output_size: int | None | tuple[int | None, int | None]) -> None:
+    def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
         super().__init__()
         sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
         if len(sizes) != 2:

@@ -6,18 +6,23 @@ that dies is seen at once, and no lock is shared that a killed process could kee
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import multiprocessing
 import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 from tilewright.nn.checks import check_number, check_size
+from tilewright.utils.data import transport
 from tilewright.utils.data.collate import default_collate, default_convert
 from tilewright.utils.data.dataset import Dataset, IterableDataset, Subset, TensorDataset
 from tilewright.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, draw_seed
+from tilewright.utils.data.worker import EndOfData, WorkerFailure, WorkerTask, run_worker
 
 _SHUTDOWN_SECONDS = 3.0  # for workers to end by themselves before they are told by signal
 
@@ -197,10 +202,13 @@ class _Workers:
         self._pid = os.getpid()
 
     def shut_down(self) -> None:
-        """Ends every worker: by closing its socket, then by SIGTERM, then by SIGKILL."""
+        """Ends every worker: by word, then by SIGTERM, then by SIGKILL."""
         if os.getpid() != self._pid:  # a forked child's copy of this object
             return
         for connection in self.connections:
+            # Closing is not enough: workers of another loader, forked since, hold copies of this end.
+            with contextlib.suppress(OSError):
+                connection.send(None)
             connection.close()
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         for stop in ("terminate", "kill", None):
@@ -218,10 +226,6 @@ class _WorkerIterator:
     """Batches from worker processes, in order. Batch n is asked of the workers in turn."""
 
     def __init__(self, loader: DataLoader) -> None:
-        import multiprocessing  # costs an import that a loader without workers need not pay
-
-        from tilewright.utils.data.worker import WorkerTask, run_worker
-
         context = loader.multiprocessing_context
         if context is None or isinstance(context, str):
             # fork shares the dataset's memory and starts in milliseconds; the engine's thread pool survives it.
@@ -291,8 +295,6 @@ class _WorkerIterator:
         return len(self._loader)
 
     def __next__(self) -> Any:
-        from tilewright.utils.data.worker import EndOfData, WorkerFailure
-
         try:
             while True:
                 if self._next not in self._owner:
@@ -321,10 +323,6 @@ class _WorkerIterator:
             self._finalizer()
 
     def _wait_for(self, number: int) -> Any:
-        from multiprocessing.connection import wait
-
-        from tilewright.utils.data import transport
-
         deadline = time.monotonic() + self._loader.timeout if self._loader.timeout else None
         connections = {connection: i for i, connection in enumerate(self._workers.connections)}
         sentinels = {process.sentinel: i for i, process in enumerate(self._workers.processes)}

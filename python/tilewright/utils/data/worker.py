@@ -58,8 +58,8 @@ class WorkerFailure(NamedTuple):
             travels = pickle.loads(pickle.dumps(kind)) is kind
         except Exception:
             travels = False
-        return cls(kind if travels else None, kind.__name__, "".join(traceback.format_exception(kind, error, trace)),
-                   where)
+        text = "".join(traceback.format_exception(kind, error, trace))
+        return cls(kind if travels else None, kind.__name__, text, where)
 
     def reraise(self) -> None:
         message = f"{self.name} in {self.where}:\n{self.trace.rstrip()}"
@@ -87,8 +87,8 @@ class WorkerTask(NamedTuple):
 class _Tasks:
     """Moves tasks from the socket to a queue in a thread of its own, so that the main process never waits to send.
 
-    When that process closes the socket or is gone, what is queued is dropped, and a worker that is still busy some
-    seconds later is ended.
+    When that process says so, closes the socket or is gone, what is queued is dropped, and a worker that is still busy
+    some seconds later is ended.
     """
 
     _GRACE_SECONDS = 10.0
@@ -107,7 +107,10 @@ class _Tasks:
                 while not self._connection.poll(5.0):
                     if os.getppid() != self._parent:
                         raise EOFError
-                self._queue.put(self._connection.recv())
+                task = self._connection.recv()
+                if task is None:
+                    raise EOFError
+                self._queue.put(task)
         except (EOFError, OSError):
             self._closed = True
             self._queue.put(None)

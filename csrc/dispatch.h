@@ -33,11 +33,16 @@ class Plan {
   void replay(int64_t times) const;
   size_t size() const { return steps_.size(); }
   void keep(const StorageRef& s);
-  template <class Args> void add(void (*kernel)(const Args&), const Args& args) {
+  std::vector<std::string> names() const {
+    std::vector<std::string> v;
+    for (const Step& s : steps_) v.push_back(s.name);
+    return v;
+  }
+  template <class Args> void add(const char* name, void (*kernel)(const Args&), const Args& args) {
     static_assert(std::is_trivially_copyable_v<Args>);
     auto bytes = std::make_unique<char[]>(sizeof(Args));
     __builtin_memcpy(bytes.get(), &args, sizeof(Args));
-    steps_.push_back({[](void (*k)(), const void* a) {
+    steps_.push_back({name, [](void (*k)(), const void* a) {
                         reinterpret_cast<void (*)(const Args&)>(k)(*static_cast<const Args*>(a));
                       },
                       reinterpret_cast<void (*)()>(kernel), std::move(bytes)});
@@ -45,6 +50,7 @@ class Plan {
 
  private:
   struct Step {
+    const char* name;
     void (*call)(void (*kernel)(), const void* args);
     void (*kernel)();
     std::unique_ptr<char[]> args;
@@ -63,7 +69,7 @@ void keep_while_recording(const StorageRef& s);
 template <class Args> void launch(Device device, const Slot<Args>& slot, const Args& args) {
   auto kernel = table(device).*slot.member;
   if (__builtin_expect(!kernel, 0)) fail_no_kernel(slot.name, device);
-  if (__builtin_expect(recording(), 0)) recording_plan->add(kernel, args);
+  if (__builtin_expect(recording(), 0)) recording_plan->add(slot.name, kernel, args);
   kernel(args);
 }
 

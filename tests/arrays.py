@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
@@ -96,8 +97,26 @@ def check_same_bits(got: tuple, want: tuple, what: str) -> None:
             raise AssertionError(f"{what}: result {i}, {a[0]} {a[1]} and {b[0]} {b[1]}, {len(off)} elements differ")
 
 
-def same_values(a, b) -> bool:
-    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=np.asarray(a).dtype.kind == "f")
+def block_bytes(nbytes: int) -> int:
+    """The size of the allocator's block for so many bytes: four classes an octave, at least 64 bytes."""
+    if nbytes <= 64:
+        return 64
+    top = (nbytes - 1).bit_length() - 1
+    step = 1 << (top - 2)
+    return (1 << top) + ((nbytes - 1 - (1 << top)) // step + 1) * step
+
+
+def poison_cache(sizes, pattern: int, blocks: int = 24) -> None:
+    """Leave cached blocks full of a byte pattern, so that the next allocations of those sizes get them."""
+    taken = [tw.empty(block_bytes(n), dtype=tw.uint8) for n in sizes for _ in range(blocks)]
+    for t in taken:
+        t.fill_(pattern)
+
+
+def slack(t) -> bytes:
+    """What lies in a fresh tensor's block behind its last element."""
+    nbytes = t.numel() * t.element_size()
+    return ctypes.string_at(t.data_ptr() + nbytes, block_bytes(nbytes) - nbytes)
 
 
 def _filled(shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:

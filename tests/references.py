@@ -62,6 +62,12 @@ def elu(x, alpha=1.0):
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
+def selu(x):
+    """The two constants make mean 0 and variance 1 a fixed point (Klambauer et al., 2017)."""
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    return scale * elu(x, alpha)
+
+
 def leaky_relu(x, negative_slope=0.01):
     return np.where(x > 0, x, x * negative_slope)
 

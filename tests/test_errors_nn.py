@@ -254,6 +254,13 @@ def test_optimizer_state_that_does_not_fit():
     assert wider.param_groups[0]["lr"] == 0.7 and not wider.state
 
 
+def test_a_refused_batch_is_not_counted():
+    norm = nn.BatchNorm1d(3)
+    with pytest.raises((ValueError, RuntimeError), match="in BatchNorm1d 3: "):
+        norm(tw.zeros(4, 2))
+    assert norm.num_batches_tracked.item() == 0 and norm.running_mean.tolist() == [0, 0, 0]
+
+
 def test_train_mode_must_be_bool():
     with pytest.raises(ValueError, match="train: mode must be a bool, got 1"):
         nn.ReLU().train(1)

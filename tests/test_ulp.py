@@ -2,7 +2,7 @@
 
 Each function is measured on every float16 and bfloat16 pattern of its domain, on a dense sample of float32 (all
 exponents, plus the neighbourhood of every power of two and of the function's own critical points), and on a smaller
-sample of float64. The bounds are those that the kernels' headers state.
+sample of float64. The bounds are the figures of csrc/kernels/cpu/vec_math.h, rounded up.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from references import sigmoid
 # name: (reference, domain, points of interest, the bound in ulp for float32, the same for float64)
 CASES = {
     "exp": (np.exp, (-104.0, 88.8), (0.0, math.log(2), -math.log(2)), 1.0, 1.0),
-    "exp2": (np.exp2, (-150.0, 128.0), (0.0, 0.5, 1.0), 1.0, 1.0),
-    "expm1": (np.expm1, (-50.0, 88.8), (0.0, math.log(2), -math.log(2)), 2.0, 2.0),
-    "log": (np.log, (0.0, 3.4e38), (1.0, math.e, 2.0, 0.5), 1.0, 1.0),
-    "log2": (np.log2, (0.0, 3.4e38), (1.0, 2.0, 0.5), 2.0, 2.0),
-    "log10": (np.log10, (0.0, 3.4e38), (1.0, 10.0, 0.1), 2.0, 2.0),
-    "log1p": (np.log1p, (-1.0, 3.4e38), (0.0, -0.5, 1.0), 2.0, 2.0),
-    "sin": (np.sin, (-1e4, 1e4), (0.0, math.pi, math.pi / 2, 355.0, 710.0), 2.0, 2.0),
-    "cos": (np.cos, (-1e4, 1e4), (0.0, math.pi, math.pi / 2, 355.0, 710.0), 2.0, 2.0),
-    "tan": (np.tan, (-1e4, 1e4), (0.0, math.pi, math.pi / 2, 355.0), 4.0, 4.0),
-    "asin": (np.arcsin, (-1.0, 1.0), (0.0, 0.5, 1.0), 3.0, 3.0),
-    "acos": (np.arccos, (-1.0, 1.0), (0.0, 0.5, 1.0), 3.0, 3.0),
-    "atan": (np.arctan, (-1e30, 1e30), (0.0, 0.4375, 1.0, 2.4375), 3.0, 3.0),
-    "sinh": (np.sinh, (-89.0, 89.0), (0.0, 1.0), 3.0, 3.0),
-    "cosh": (np.cosh, (-89.0, 89.0), (0.0, 1.0), 2.0, 2.0),
-    "tanh": (np.tanh, (-20.0, 20.0), (0.0, 0.5, 1.0), 3.0, 3.0),
-    "sigmoid": (sigmoid, (-100.0, 100.0), (0.0, 1.0), 3.0, 3.0),
-    "erf": (erf64, (-6.0, 6.0), (0.0, 0.5, 0.84375, 1.0, 1.25, 4.0), 3.0, 3.0),
+    "exp2": (np.exp2, (-150.0, 128.0), (0.0, 0.5, 1.0), 1.25, 1.2),
+    "expm1": (np.expm1, (-50.0, 88.8), (0.0, math.log(2), -math.log(2)), 1.55, 2.1),
+    "log": (np.log, (0.0, 3.4e38), (1.0, math.e, 2.0, 0.5), 0.95, 0.85),
+    "log2": (np.log2, (0.0, 3.4e38), (1.0, 2.0, 0.5), 1.85, 1.5),
+    "log10": (np.log10, (0.0, 3.4e38), (1.0, 10.0, 0.1), 1.9, 1.8),
+    "log1p": (np.log1p, (-1.0, 3.4e38), (0.0, -0.5, 1.0), 0.95, 0.85),
+    "sin": (np.sin, (-1e4, 1e4), (0.0, math.pi, math.pi / 2, 355.0, 710.0), 1.6, 1.6),
+    "cos": (np.cos, (-1e4, 1e4), (0.0, math.pi, math.pi / 2, 355.0, 710.0), 1.6, 1.6),
+    "tan": (np.tan, (-1e4, 1e4), (0.0, math.pi, math.pi / 2, 355.0), 3.7, 3.5),
+    "asin": (np.arcsin, (-1.0, 1.0), (0.0, 0.5, 1.0), 2.4, 2.3),
+    "acos": (np.arccos, (-1.0, 1.0), (0.0, 0.5, 1.0), 2.25, 2.1),
+    "atan": (np.arctan, (-1e30, 1e30), (0.0, 0.4375, 1.0, 2.4375), 1.5, 1.75),
+    "sinh": (np.sinh, (-89.0, 89.0), (0.0, 1.0), 1.65, 1.65),
+    "cosh": (np.cosh, (-89.0, 89.0), (0.0, 1.0), 1.45, 1.4),
+    "tanh": (np.tanh, (-20.0, 20.0), (0.0, 0.5, 1.0), 1.45, 2.7),
+    "sigmoid": (sigmoid, (-100.0, 100.0), (0.0, 1.0), 1.9, 1.9),
+    "erf": (erf64, (-6.0, 6.0), (0.0, 0.5, 0.84375, 1.0, 1.25, 4.0), 1.2, 1.25),
     "rsqrt": (lambda x: 1 / np.sqrt(x), (0.0, 3.4e38), (1.0, 4.0), 2.0, 2.0),
     "sqrt": (np.sqrt, (0.0, 3.4e38), (1.0, 2.0), 0.5, 0.5),
 }
@@ -62,7 +62,7 @@ def points(low: float, high: float, special: tuple, dtype: str, count: int) -> n
 def every_half(dtype: str, low: float, high: float) -> np.ndarray:
     raw = np.arange(1 << 16, dtype=np.uint16)
     wide = raw.view(np.float16) if dtype == "float16" else (raw.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return wide[(wide >= low) & (wide <= high)]
 
 
@@ -81,17 +81,17 @@ def measured(name: str, x: np.ndarray, dtype: str, exact: np.ndarray) -> tuple[f
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_float32(name, record_property):
+def test_float32(name):
     ref, (low, high), special, bound, _ = CASES[name]
     x = points(low, high, special, "float32", 100_000)
     with np.errstate(all="ignore"):
         worst, at = measured(name, x, "float32", ref(x.astype(np.float64)))
-    record_property("max_ulp", worst)
+    print(f"{name} float32: {worst:.2f} ulp at {at!r}")  # shown by pytest -rP
     assert worst <= bound, f"{name}({at!r}) is off by {worst:.2f} ulp"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_float64(name, record_property):
+def test_float64(name):
     ref, (low, high), special, _, bound = CASES[name]
     x = points(low, high, special, "float64", 10_000)
     with np.errstate(all="ignore"):
@@ -101,7 +101,7 @@ def test_float64(name, record_property):
         else:
             exact = ref(x.astype(np.longdouble))
         worst, at = measured(name, x, "float64", exact)
-    record_property("max_ulp", worst)
+    print(f"{name} float64: {worst:.2f} ulp at {at!r}")  # shown by pytest -rP
     assert worst <= bound, f"{name}({at!r}) is off by {worst:.2f} ulp"
 
 

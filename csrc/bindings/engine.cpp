@@ -87,6 +87,7 @@ void bind_runtime(py::module_& m) {
       .def("begin", &Recorder::begin)
       .def("end", &Recorder::end)
       .def("__len__", [](const Recorder& r) { return r.plan.size(); })
+      .def("names", [](const Recorder& r) { return r.plan.names(); })
       .def("replay", [](const Recorder& r, int64_t times) {
         TW_CHECK_AS(std::runtime_error, recording_plan != &r.plan, "Plan: still recording; call end() first");
         r.plan.replay(times);

@@ -35,8 +35,8 @@ Prepared prepare(const Array& x, const Array& target, const std::optional<Array>
   const int at = x.ndim() == 1 ? 0 : 1;
   Dims labels;
   for (int i = 0; i < x.ndim(); ++i) if (i != at) labels.push(x.size(i));
-  TW_CHECK(target.shape() == labels, "cross_entropy: labels must have the logits' shape without the classes, got logits ",
-           str_of(x.shape()), " and labels ", str_of(target.shape()));
+  TW_CHECK(target.shape() == labels, "cross_entropy: labels must have the logits' shape without the classes, got ",
+           "logits ", str_of(x.shape()), " and labels ", str_of(target.shape()));
   TW_CHECK(smoothing >= 0 && smoothing <= 1, "cross_entropy: label_smoothing must be in [0, 1], got ", smoothing);
   const int64_t classes = x.size(at);
   Prepared p;
@@ -92,8 +92,9 @@ std::pair<Array, Array> cross_entropy(const Array& x, const Array& target, const
   return {cast(value.defined() ? value : loss, x.dtype()), stats};
 }
 
-Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& target, const std::optional<Array>& weight,
-                             const Array& stats, int64_t ignore_index, const std::string& reduction, double smoothing) {
+Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& target,
+                             const std::optional<Array>& weight, const Array& stats, int64_t ignore_index,
+                             const std::string& reduction, double smoothing) {
   Prepared p = prepare(x, target, weight, ignore_index, reduction, smoothing);
   CrossEntropyArgs& a = p.args;
   const Array g = contiguous(cast(dloss, accumulator(x)));

@@ -17,9 +17,10 @@ Array parameter(const char* op, const char* what, const OptionalArray& p, const 
   TW_CHECK(p->shape() == shape, op, ": ", what, " must have shape ", str_of(shape), ", got ", str_of(p->shape()),
            " for input ", str_of(x.shape()));
   TW_CHECK_TYPE(p->dtype() == x.dtype() || (is_half(x.dtype()) && p->dtype() == DType::kFloat32), op, ": ", what,
-                " must have the input's dtype (or float32 beside a half), got ", name(p->dtype()), " for ", name(x.dtype()));
-  TW_CHECK_TYPE(!*dtype || **dtype == p->dtype(), op, ": parameters must share one dtype, got ", name(p->dtype()), " for ",
-                what, " beside ", name(dtype->value_or(DType::kFloat32)));
+                " must have the input's dtype (or float32 beside a half), got ", name(p->dtype()), " for ",
+                name(x.dtype()));
+  TW_CHECK_TYPE(!*dtype || **dtype == p->dtype(), op, ": parameters must share one dtype, got ", name(p->dtype()),
+                " for ", what, " beside ", name(dtype->value_or(DType::kFloat32)));
   *dtype = p->dtype();
   return contiguous(*p);
 }

@@ -111,8 +111,8 @@ Array prepared(const Array& x, DType to) {
   return same_kind && accumulator(x.dtype()) >= accumulator(to) ? x : cast(x, to);
 }
 
-Array sum_like(const char* op, const ReduceSlot& slot, const Array& input, const std::optional<Dims>& dims, bool keepdim,
-               std::optional<DType> dtype, double of_nothing) {
+Array sum_like(const char* op, const ReduceSlot& slot, const Array& input, const std::optional<Dims>& dims,
+               bool keepdim, std::optional<DType> dtype, double of_nothing) {
   const DType y_dtype = dtype.value_or(is_float(input.dtype()) ? input.dtype() : DType::kInt64);
   const Array x = prepared(input, y_dtype);
   return reduce(op, slot, x, dims, keepdim, y_dtype, accumulator(x.dtype()), number(of_nothing));
@@ -192,7 +192,8 @@ Array sum_to(const Array& x, const Dims& shape) {
     fits = folded || shape[i - lead] == x.size(i);
     if (folded) dims.push(i);
   }
-  TW_CHECK(fits, "sum_to_size: the shape must broadcast to the tensor's, got ", str_of(shape), " for ", str_of(x.shape()));
+  TW_CHECK(fits, "sum_to_size: the shape must broadcast to the tensor's, got ", str_of(shape), " for ",
+           str_of(x.shape()));
   const Array y = dims.n ? sum_like("sum_to_size", slots::sum, x, dims, true, x.dtype(), 0) : x;
   Array view;
   contiguous(y).try_view("sum_to_size", shape, &view);

@@ -60,7 +60,6 @@ from tilewright.runtime import (
     result_type,
     set_num_threads,
 )
-from tilewright.serialization import load, save
 from tilewright.tensor import Tensor
 
 __version__ = "0.1.0"
@@ -68,7 +67,7 @@ __version__ = "0.1.0"
 float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
-_SUBMODULES = ("data", "nn", "optim", "utils")
+_SUBMODULES = ("nn", "optim", "utils")
 
 __all__ = [
     "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "device", "double",
@@ -84,4 +83,6 @@ def __getattr__(name: str):
     # The layer API loads when it is first used, so that `import tilewright` stays quick.
     if name in _SUBMODULES:
         return importlib.import_module(f"tilewright.{name}")
+    if name in ("load", "save"):
+        return getattr(importlib.import_module("tilewright.serialization"), name)
     raise AttributeError(f"module 'tilewright' has no attribute {name!r}")

@@ -54,6 +54,10 @@ class Plan:
     def __len__(self) -> int:
         return len(self._plan)
 
+    def names(self) -> list[str]:
+        """The slot of each recorded launch, in order."""
+        return self._plan.names()
+
     def replay(self, times: int = 1) -> None:
         """Runs the recorded launches again, in order, `times` times."""
         self._plan.replay(times)

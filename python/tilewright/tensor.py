@@ -460,6 +460,13 @@ for _module, _names in (
     (_activation, "relu relu_ sigmoid sigmoid_ tanh tanh_"),
     (_random, "uniform_ normal_ bernoulli_ random_ bernoulli"),
     (_softmax, "softmax log_softmax"),
+    (_matmul, "matmul mm bmm mv dot outer addmm baddbmm"),
+    (_reduce, "sum mean prod max min amax amin argmax argmin any all var std norm logsumexp cumsum sum_to_size"),
+    (_index, """index_select gather scatter scatter_ scatter_add scatter_add_ take_along_dim masked_fill masked_fill_
+     masked_select nonzero index_put index_put_ index_add index_add_ index_copy index_copy_ index_fill index_fill_"""),
+    (_shape, """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze expand expand_as broadcast_to permute
+     transpose t movedim as_strided select narrow unbind split chunk diagonal diag unfold flip fliplr flipud roll repeat
+     tile repeat_interleave tril triu tril_ triu_"""),
 ):
     for _n in _names.split():
         setattr(Tensor, _n, getattr(_module, _n))

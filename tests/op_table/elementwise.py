@@ -61,7 +61,8 @@ PAIRS = (
 
 def mismatched(name):
     def call(g):
-        return tw_fn(name)(tw.ones((2, 3)), tw.ones((2, 4)))
+        dtype = tw.int64 if name.startswith("bitwise") else tw.float32
+        return tw_fn(name)(tw.ones((2, 3), dtype=dtype), tw.ones((2, 4), dtype=dtype))
 
     return Bad("shapes", call, ValueError, r"\(2, 3\).*\(2, 4\)")
 
@@ -103,15 +104,15 @@ def binary(name, ref, low=-3.0, high=3.0, *, b=None, scalars=(2, 0.5), specials=
         return Sample(left, right, **args[0])
 
     fields.setdefault("slots", (name,))
-    fields.setdefault("bad", (mismatched(name),))
+    fields.setdefault("bad", (mismatched(name), *((float_only(name),) if name.startswith("bitwise") else ())))
     return Row(name, name, ref, samples, grad_samples=grad_samples, large=large, **fields)
 
 
 def float_only(name):
     def call(g):
-        return tw_fn(name)(tw.ones((3,), dtype=tw.float32))
+        return tw_fn(name)(tw.ones(3), tw.ones(3))
 
-    return (Bad("float32", call, (TypeError, NotImplementedError, RuntimeError), r"float"),)
+    return Bad("float32", call, TypeError, f"{name}.*float32")
 
 
 def property_odd(name):
@@ -168,6 +169,8 @@ UNARY = [
     unary("F.leaky_relu", R.leaky_relu, slots=("leaky_relu", "leaky_relu_backward"),
           args=({}, {"negative_slope": 0.2})),
     unary("F.elu", R.elu, slots=("elu", "elu_backward"), args=({}, {"alpha": 0.5}), tol=ELEMENTARY),
+    unary("selu", R.selu, slots=("elu", "elu_backward"), fn="F.selu", tol=ELEMENTARY),
+    unary("frac", lambda x: x - np.trunc(x), slots=(), dtypes=FLOATS, specials=False, tol=EXACT),
     unary("F.softplus", R.softplus, -8, 8, slots=("softplus", "softplus_backward"),
           args=({}, {"beta": 2.0, "threshold": 5.0}), tol=ELEMENTARY),
     unary("F.gelu", R.gelu, args=({}, {"approximate": "tanh"}), specials=False,
@@ -251,6 +254,34 @@ def clamp_tensors(g):
         yield Sample(g.array(*a), min=low, max=quantize(low + np.asarray(1, low.dtype), g.dtype))
 
 
+def close(a, b, rtol=1e-5, atol=1e-8, equal_nan=False):
+    with np.errstate(invalid="ignore"):
+        near = np.abs(R.widened(a) - R.widened(b)) <= atol + np.abs(rtol * R.widened(b))
+    return (a == b) | (near & np.isfinite(a) & np.isfinite(b)) | (equal_nan & np.isnan(a) & np.isnan(b))
+
+
+def close_samples(g):
+    a = g.array(129)
+    yield Sample(a, a)
+    yield Sample(a, quantize(a * 1.000001, g.dtype))
+    yield Sample(g.array(3, 1), g.array(4), atol=1.0, rtol=0.0)
+    if g.kind == "f":
+        x, y = special(g.dtype)[:7], special(g.dtype)[:7][::-1].copy()
+        for equal_nan in (False, True):
+            yield Sample(x, x, equal_nan=equal_nan)
+            yield Sample(x, y, equal_nan=equal_nan)
+
+
+def equality_of_wholes():
+    x = tw.arange(0, 129, dtype=tw.float32)
+    y = x.clone()
+    assert tw.equal(x, y) is True and tw.allclose(x, y) is True
+    y[128] = 128.0005
+    assert tw.equal(x, y) is False and tw.allclose(x, y) is True
+    y[128] = 129.0
+    assert tw.allclose(x, y) is False and tw.equal(x, x[:5]) is False
+
+
 def scaled(fn):
     return lambda x, a, b, value=1: x + value * fn(a, b)
 
@@ -261,7 +292,7 @@ def three(g):
 
 TERNARY = [
     Row("pow_int", "pow", np.power, int_pow, INTS, EXACT, grad=False, slots=("pow",)),
-    Row("div_rounding_mode", "div", R.div, rounding_modes, (*FLOATS, *INTS), EXACT, grad=False),
+    Row("div_rounding_mode", "div", R.div, rounding_modes, ("float32", "float64", *INTS), EXACT, grad=False),
     Row("lerp", "lerp", R.lerp, lerp_samples, tol=TERMS, slots=("lerp",), large=three,
         magnitude=lambda a, b, w: np.abs(a) + np.abs(np.multiply(w, b - a))),
     Row("addcmul", "addcmul", scaled(np.multiply), lambda g: (
@@ -274,6 +305,11 @@ TERNARY = [
         large=lambda g: Sample(g.mask(*LARGE), g.array(*LARGE), g.array(LARGE[-1])),
         bad=(Bad("shapes", lambda g: tw.where(tw.ones((2,)) > 0, tw.ones((2, 3)), tw.ones((2, 3))),
                  ValueError, r"2.*3"),)),
+    Row("rsub", "rsub", lambda a, b, alpha=1: b - alpha * a, lambda g: (
+        Sample(g.array(*a), g.array(*b), **kw) for a, b in PAIRS for kw in ({}, {"alpha": 2})), NUMBERS,
+        magnitude=lambda a, b, alpha=1: np.abs(a) * alpha + np.abs(b)),
+    Row("isclose", "isclose", close, close_samples, ("float32", "float64", "int64"), EXACT, grad=False,
+        ops=("allclose", "equal"), properties=(equality_of_wholes,)),
     Row("clamp_tensors", "clamp", R.clamp, clamp_tensors, NUMBERS, EXACT, grad=False),
     Row("clone", lambda x: x.clone(), lambda x: x, lambda g: (Sample(g.array(*s)) for s in SHAPES), ALL, EXACT,
         slots=("copy",), large=lambda g: Sample(g.array(*LARGE))),

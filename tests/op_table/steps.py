@@ -120,6 +120,31 @@ def randint_shares():
             assert abs((x & 1).mean() - 0.5) < 5 * np.sqrt(0.25 / N)
 
 
+def generators():
+    """A generator of its own has its own stream, and a stored state goes on where it was."""
+    g = tw.Generator()
+    g.manual_seed(7)
+    assert np.array_equal(to_np(tw.rand(100, generator=g)), draw(tw.rand, 100)) and g.initial_seed() == 7
+    state = tw.get_rng_state()
+    first = to_np(tw.randn(50))
+    assert not np.array_equal(first, to_np(tw.randn(50)))
+    tw.set_rng_state(state)
+    assert np.array_equal(first, to_np(tw.randn(50)))
+    assert tw.initial_seed() == 7
+    tw.seed()
+    assert tw.initial_seed() != 7
+
+
+def of_the_inputs_kind():
+    x = tw.zeros(40, 500, dtype=tw.float64)
+    u, n, i = draw(tw.rand_like, x), draw(tw.randn_like, x), draw(tw.randint_like, x, 3, 9)
+    assert u.dtype == n.dtype == i.dtype == np.float64 and u.shape == n.shape == i.shape == (40, 500)
+    assert u.min() >= 0 and u.max() < 1 and abs(u.mean() - 0.5) < 0.011 and abs(n.std() - 1) < 0.026
+    assert set(np.unique(i)) == {3, 4, 5, 6, 7, 8}
+    x = draw(tw.normal, tw.full((N,), 3.0), tw.full((N,), 2.0))
+    assert abs(x.mean() - 3) < 5 * 2 / np.sqrt(N) and abs(x.std() - 2) < 5 * 2 / np.sqrt(2 * N)
+
+
 def permutation_is_one():
     for n in (0, 1, 2, 129, 10_000):
         assert np.array_equal(np.sort(draw(tw.randperm, n)), np.arange(n))
@@ -240,9 +265,12 @@ ADAM_BAD = (
 
 ROWS = [
     checked_row("rand", ("uniform",), (uniform_moments, uniform_range, seeds_of_uniform, a_prefix_is_shared,
-                                     draws_stay_in_their_window),
-                (Bad("negative", lambda g: tw.rand(-1), ValueError, "-1"),), ("uniform",)),
-    checked_row("randn", ("normal",), (normal_moments, normal_scaled, seeds_of_normal), ops=("normal",)),
+                                     draws_stay_in_their_window, generators),
+                (Bad("negative", lambda g: tw.rand(-1), ValueError, "-1"),),
+                ("uniform", "Generator", "default_generator", "manual_seed", "seed", "initial_seed", "get_rng_state",
+                 "set_rng_state")),
+    checked_row("randn", ("normal",), (normal_moments, normal_scaled, seeds_of_normal, of_the_inputs_kind),
+                ops=("normal", "rand_like", "randn_like", "randint_like")),
     checked_row("bernoulli", ("bernoulli",), (bernoulli_share, bernoulli_fills, seeds_of_bernoulli),
                 (Bad("range", lambda g: tw.bernoulli(tw.full((3,), 1.5)), ValueError, "bernoulli"),)),
     checked_row("randint", ("randint",), (randint_shares, seeds_of_randint),

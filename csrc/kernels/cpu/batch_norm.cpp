@@ -2,14 +2,15 @@
 //
 //   y  = (x - mean) rstd w + b,  rstd = 1 / sqrt(var + eps)
 //        training: mean and var = sum((x - mean)^2) / M of the batch, and
-//        running = (1 - momentum) running + momentum (mean, and var M / (M - 1)); else mean and var are the running ones
+//        running = (1 - momentum) running + momentum (mean, var M / (M - 1)); else mean and var are the running ones
 //   dx = rstd w (dy - sum(dy) / M - (x - mean) rstd^2 sum(dy (x - mean)) / M); without the two sums in evaluation
 //   dw = rstd sum(dy (x - mean)),  db = sum(dy)
 //
 // float16, bfloat16 and float32 are computed in float32, float64 in float64; w, b and the running statistics share a
 // dtype of their own. Each cell of values that stays in cache gives its mean and squared deviations in two passes, and
 // the cells of a channel are joined in float64, so that a large mean does not cancel.
-// Error: at most 8 ulp of max(|(x - mean) rstd w|, |b|) while |mean| rstd < 1000; the op table's row `batch_norm`.
+// Error: at most 2 * 2^-23 (|xhat w| + |w| + |b|) (1 + |mean| rstd), xhat = (x - mean) rstd; measured by the op table's
+// rows `batch_norm_train` and `batch_norm_eval`.
 // Cells: with S >= kMinRun, the S values of one image and channel; below that, (N, C S) is summed down its columns.
 // Formulas: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1 and section 3.
 // Bytes: 2 x + y forward in training, x + y in evaluation; 2 (x + dy) + dx backward.
@@ -54,8 +55,8 @@ template <class Visit> TW_INLINE void for_channel(const Cells& k, int64_t channe
     for (int64_t j = 0; j < k.run; ++j) visit(p * k.width + channel * k.run + j);
 }
 
-// term(at, coefficients, lanes...) over the whole batch, where the coefficients of a channel are `sets` vectors. `table`
-// holds `sets` arrays of C values each, and room for `sets` arrays of C * run behind them.
+// term(at, coefficients, lanes...) over the whole batch, where the coefficients of a channel are kSets vectors. `table`
+// holds kSets arrays of C values each, and room for kSets arrays of C * run behind them.
 template <class A, int kSets, class Term>
 TW_INLINE void apply(const BatchNormArgs& a, const Cells& k, A* table, const Term& term) {
   if (!k.columns)

@@ -6,7 +6,7 @@
 //
 // float16, bfloat16 and float32 are computed in float32, float64 in float64; w and b may have another dtype than x and
 // may be missing. The variance takes two passes over a row that stays in cache, so that a large mean does not cancel.
-// Error: at most 8 ulp of max(|xhat w|, |b|, |y|) while |mean| rstd < 1000; measured by the op table's row `layer_norm`.
+// Error: at most 2 * 2^-23 (|xhat w| + |w| + |b|) (1 + |mean| rstd); measured by the op table's row `layer_norm`.
 // dw and db: fixed pieces of rows, each summed down its columns while it is still in cache from dx; then the pieces.
 // Formulas: Ba, Kiros and Hinton, Layer Normalization (2016), equations 3 and 4, and their derivatives.
 // Bytes: x + y forward; x + dy + dx backward.

@@ -43,7 +43,9 @@ struct AllFold {
 // How elements become the accumulator's lanes.
 struct SumTraits {
   template <class S> struct Acc { using type = int64_t; };
-  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) { return load_as<A>(p, n...); }
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
+    return load_as<A>(p, n...);
+  }
 };
 template <> struct SumTraits::Acc<float16> { using type = float; };
 template <> struct SumTraits::Acc<bfloat16> { using type = float; };
@@ -52,7 +54,9 @@ template <> struct SumTraits::Acc<double> { using type = double; };
 
 struct ExtremumTraits {
   template <class S> struct Acc { using type = int32_t; };
-  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) { return load_as<A>(p, n...); }
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
+    return load_as<A>(p, n...);
+  }
 };
 template <> struct ExtremumTraits::Acc<int64_t> { using type = int64_t; };
 template <> struct ExtremumTraits::Acc<float16> { using type = float; };
@@ -87,7 +91,9 @@ template <class Fold, class Traits, class S> void reduce_rows(const ReduceArgs& 
   const S* x = static_cast<const S*>(a.x);
   const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
   auto row = [&](int64_t at, int64_t count) {
-    return fold_row<Fold>(count, [&](int64_t i, auto... c) { return Traits::template load<S, A>(x + at + i, c...); }).v[0];
+    return fold_row<Fold>(count, [&](int64_t i, auto... c) {
+      return Traits::template load<S, A>(x + at + i, c...);
+    }).v[0];
   };
   A* partial = nullptr;
   if (parts > 1) {
@@ -102,9 +108,8 @@ template <class Fold, class Traits, class S> void reduce_rows(const ReduceArgs& 
     for (int64_t o = begin; o < end; o += kResults) {
       const int64_t count = least(kResults, end - o);
       for (int64_t i = 0; i < count; ++i) {
-        const A* p = partial + (o + i) * parts;
-        result[i] = partial ? fold_row<Fold>(parts, [&](int64_t j, auto... c) { return Vec<A>::load(p + j, c...); }).v[0]
-                            : row((o + i) * n, n);
+        auto parts_of_row = [&](int64_t j, auto... c) { return Vec<A>::load(partial + (o + i) * parts + j, c...); };
+        result[i] = partial ? fold_row<Fold>(parts, parts_of_row).v[0] : row((o + i) * n, n);
       }
       write_results(a, o, result, count);
     }
@@ -137,12 +142,15 @@ template <class Fold, class Traits, class S> void reduce_columns(const ReduceArg
       const int64_t c0 = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
       const S* from = x + (o * a.n + p * part * widen) * inner + c0;
       A* out[1] = {partial + (o * parts + p) * width + c0};
-      fold_columns<Fold, A, 1>(least(part, rows - p * part), least(kStrip, width - c0), 1,
-          [&](int64_t r, int64_t c, auto... n) { return Traits::template load<S, A>(from + r * width + c, n...); }, out);
+      auto term = [&](int64_t r, int64_t c, auto... n) {
+        return Traits::template load<S, A>(from + r * width + c, n...);
+      };
+      fold_columns<Fold, A, 1>(least(part, rows - p * part), least(kStrip, width - c0), 1, term, out);
     });
   }
   const int64_t work = least(kPieceElements, partial ? parts * width : a.n * inner);
-  parallel_ranges(a.outer * strips, greatest(1, kPieceElements / greatest(1, work / strips)), [&](int64_t begin, int64_t end) {
+  const int64_t grain = greatest(1, kPieceElements / greatest(1, work / strips));
+  parallel_ranges(a.outer * strips, grain, [&](int64_t begin, int64_t end) {
     A* result = static_cast<A*>(scratch(2, size_t(kStrip) * sizeof(A)));
     for (int64_t i = begin; i < end; ++i) {
       const int64_t o = i / strips, c0 = i % strips * kStrip, count = least(kStrip, width - c0);
@@ -150,11 +158,13 @@ template <class Fold, class Traits, class S> void reduce_columns(const ReduceArg
       const S* from = x + o * a.n * inner + c0;
       if (partial) {
         const A* p = partial + o * parts * width + c0;
-        fold_columns<Fold, A, 1>(parts, count, 1,
-            [&](int64_t r, int64_t c, auto... n) { return Vec<A>::load(p + r * width + c, n...); }, out);
+        auto term = [&](int64_t r, int64_t c, auto... n) { return Vec<A>::load(p + r * width + c, n...); };
+        fold_columns<Fold, A, 1>(parts, count, 1, term, out);
       } else {
-        fold_columns<Fold, A, 1>(rows, count, 1,
-            [&](int64_t r, int64_t c, auto... n) { return Traits::template load<S, A>(from + r * width + c, n...); }, out);
+        auto term = [&](int64_t r, int64_t c, auto... n) {
+          return Traits::template load<S, A>(from + r * width + c, n...);
+        };
+        fold_columns<Fold, A, 1>(rows, count, 1, term, out);
       }
       if (widen > 1) {  // a single strip
         const S* tail = from + rows * width;
@@ -190,7 +200,9 @@ template <class Fold, class S, class A> Pick<A> pick_in_row(const S* x, int64_t 
   Pick<A> best{A(0), -1};
   for (int64_t start = 0; start < n; start += kBlock) {
     const S* p = x + start;
-    const A m = fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) { return load_as<A>(p + i, c...); }).v[0];
+    const A m = fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) {
+      return load_as<A>(p + i, c...);
+    }).v[0];
     if (best.at < 0 || Fold::beats(m, best.value)) best = {m, start};
   }
   const bool nan = best.value != best.value;
@@ -324,8 +336,8 @@ template <class S> void var_of(const ReduceArgs& a) {
   parallel_ranges(a.outer * parts * strips, greatest(1, kPieceElements / cost), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
-      column_moments<A>(x + (o * a.n + p * part) * inner + c, least(part, a.n - p * part), inner, least(kStrip, inner - c),
-                        cells + (o * parts + p) * inner + c);
+      column_moments<A>(x + (o * a.n + p * part) * inner + c, least(part, a.n - p * part), inner,
+                        least(kStrip, inner - c), cells + (o * parts + p) * inner + c);
     }
   });
   parallel_ranges(a.outer * inner, greatest(1, kPieceElements / (8 * parts)), [&](int64_t begin, int64_t end) {

@@ -3,12 +3,12 @@
 //   softmax       y = e / sum(e), e = exp(x - max x)        dx = y (dy - sum(dy y))
 //   log_softmax   y = (x - max x) - log(sum(e))             dx = dy - exp(y) sum(dy)
 //
-// float16, bfloat16 and float32 are computed in float32, float64 in float64; a half is rounded once, at the store. A row
-// with a NaN, with +inf, or of -inf alone gives NaN.
+// float16, bfloat16 and float32 are computed in float32, float64 in float64; a half is rounded once, at the store. A
+// row with a NaN, with +inf, or of -inf alone gives NaN.
 // Error: softmax at most (4 + |x - max x|) 2^-23 of y (exp of a rounded difference, a pairwise sum, a reciprocal, a
 // product), log_softmax at most 4 * 2^-23 (|y| + log n); measured by the op table's rows `softmax` and `log_softmax`.
-// Method: three passes over a row that stays in L1 or L2 (maximum; exp and sum; scale): a row's exponentials are kept in
-// y itself, or for halves in a float32 buffer. inner > 1 runs the same passes for registers side by side along inner.
+// Method: three passes over a row that stays in L1 or L2 (maximum; exp and sum; scale): a row's exponentials are kept
+// in y itself, or for halves in a float32 buffer. inner > 1 runs the same passes for registers side by side along inner.
 // Bytes: x + y forward, y + dy + dx backward.
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/vec_math.h"

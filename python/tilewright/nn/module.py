@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tilewright.autograd import no_grad
 from tilewright.nn.parameter import Parameter
-from tilewright.tensor import Tensor
+from tilewright.tensor import RemovableHandle, Tensor
 
 
 class IncompatibleKeys(NamedTuple):
@@ -27,25 +27,7 @@ class StateDictError(RuntimeError, ValueError):
     """A state dict that does not fit. A ValueError by its nature and a RuntimeError because PyTorch raises one."""
 
 
-class RemovableHandle:
-    """Removes a hook when `remove()` is called or its `with` block ends."""
-
-    _ids = itertools.count()
-
-    def __init__(self, module: Module, hooks: OrderedDict) -> None:
-        self.id = next(RemovableHandle._ids)
-        self._module, self._hooks = module, hooks
-
-    def remove(self) -> None:
-        self._hooks.pop(self.id, None)
-        self._module._update_has_hooks()
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
+_hook_numbers = itertools.count()
 
 # Exceptions whose first argument is a message for people. KeyError's is a key, OSError's an error number.
 _MESSAGE_ERRORS = (ArithmeticError, AssertionError, AttributeError, IndexError, MemoryError, RuntimeError, TypeError,
@@ -74,7 +56,7 @@ class Module:
     """
 
     training: bool
-    _has_hooks = False  # set on an instance that has any hook; without one a call goes straight to forward
+    _has_hooks = False  # set on an instance once it is given a hook; without one a call goes straight to forward
 
     def __init__(self) -> None:
         attributes = self.__dict__
@@ -148,17 +130,13 @@ class Module:
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
-    def _update_has_hooks(self) -> None:
-        self.__dict__["_has_hooks"] = bool(self._forward_pre_hooks or self._forward_hooks or self._backward_pre_hooks
-                                           or self._backward_hooks)
-
     def _add_hook(self, hooks: OrderedDict, hook: Callable, with_kwargs: bool, prepend: bool) -> RemovableHandle:
-        handle = RemovableHandle(self, hooks)
-        hooks[handle.id] = (hook, with_kwargs)
+        key = next(_hook_numbers)
+        hooks[key] = (hook, with_kwargs)
         if prepend:
-            hooks.move_to_end(handle.id, last=False)
-        self._update_has_hooks()
-        return handle
+            hooks.move_to_end(key, last=False)
+        self.__dict__["_has_hooks"] = True
+        return RemovableHandle(hooks, key)
 
     def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False,
                                   with_kwargs: bool = False) -> RemovableHandle:

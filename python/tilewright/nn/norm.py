@@ -58,15 +58,17 @@ class _BatchNorm(Module):
         if input.dim() not in self._ndims:
             raise ValueError(f"{type(self).__name__}: input must have {' or '.join(map(str, self._ndims))} dimensions, "
                              f"got {tuple(input.shape)}")
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / self.num_batches_tracked.item()
+        counter = self.num_batches_tracked if self.training else None
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 0.0 if counter is None else 1.0 / (counter.item() + 1)
         use_batch = self.training or self.running_mean is None
         track = not self.training or self.track_running_stats
-        return F.batch_norm(input, self.running_mean if track else None, self.running_var if track else None,
-                            self.weight, self.bias, use_batch, momentum, self.eps)
+        output = F.batch_norm(input, self.running_mean if track else None, self.running_var if track else None,
+                              self.weight, self.bias, use_batch, momentum, self.eps)
+        if counter is not None:
+            counter.add_(1)  # last, so that a refused input is not counted
+        return output
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "

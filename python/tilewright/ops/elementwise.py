@@ -12,8 +12,15 @@ import math
 from tilewright import _engine, autograd
 from tilewright.autograd import inplace, record, wrap
 
-# The input that stands for a Python number on the tape: it needs no gradient.
-NUMBER = wrap(_engine.full((), 0, _engine.float32))
+
+class _Number:
+    """What stands for a Python number among an op's inputs: it needs no gradient."""
+
+    requires_grad = False
+    node = _base = None
+
+
+NUMBER = _Number()
 
 
 def _tensor(op: str, x):
@@ -81,7 +88,7 @@ def sub(input, other, *, alpha=1):
 
 
 def _refuse_bool(op, x, y):
-    if x.array.dtype is _engine.bool and y.array.dtype is _engine.bool and x is not NUMBER and y is not NUMBER:
+    if x is not NUMBER and y is not NUMBER and x.array.dtype is _engine.bool and y.array.dtype is _engine.bool:
         raise TypeError(f"{op}: two bool tensors cannot be subtracted; use logical_xor (^), or logical_not for 1 - x")
 
 
@@ -118,6 +125,9 @@ def div(input, other, *, rounding_mode=None):
     if rounding_mode == "floor":
         return floor_divide(input, other)
     if rounding_mode == "trunc":
+        (x, xa), (y, ya) = _operand("div", input), _operand("div", other)
+        if not _engine.result_type(xa, ya).is_floating_point:
+            return floor_divide(sub(x if x is not NUMBER else xa, fmod(input, other)), other)
         return trunc(div(input, other))
     if rounding_mode is not None:
         raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")

@@ -216,7 +216,7 @@ def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=N
     reduction = _reduction("binary_cross_entropy", size_average, reduce, reduction)
     _same_shape("binary_cross_entropy", input, target, False)
     if input.numel():
-        low, high = _engine.item(_engine.amin(input.array, None, False)), _engine.item(_engine.amax(input.array, None, False))
+        low, high = (_engine.item(f(input.array, None, False)) for f in (_engine.amin, _engine.amax))
         if not (low >= 0 and high <= 1):
             raise ValueError(f"binary_cross_entropy: probabilities must be in [0, 1], got values in [{low}, {high}]")
     with no_grad():

@@ -47,7 +47,8 @@ def layer_norm_grad(node, dy):
     (x, w, mean, rstd), (shape, eps) = node.saved, node.attrs
     if mode.grad:
         return _composite_grad(dy, x, w, tuple(range(-len(shape), 0)), lambda t: t.sum_to_size(shape), eps)
-    return _wrapped(_engine.layer_norm_backward(dy.array, x.array, shape, _array(w), mean.array, rstd.array, *node.needs))
+    return _wrapped(_engine.layer_norm_backward(dy.array, x.array, shape, _array(w), mean.array, rstd.array,
+                                                *node.needs))
 
 
 def _composite_grad(dy, x, w, dims, to_parameter, eps):
@@ -89,8 +90,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 def batch_norm_grad(node, dy):
     (x, w, mean, rstd), (training, eps, dtype) = node.saved, node.attrs
     if not mode.grad:
-        return _wrapped(_engine.batch_norm_backward(dy.array, x.array, _array(w), mean.array, rstd.array, training, dtype,
-                                                    *node.needs))
+        return _wrapped(_engine.batch_norm_backward(dy.array, x.array, _array(w), mean.array, rstd.array, training,
+                                                    dtype, *node.needs))
     dims, column = (0, *range(2, x.ndim)), (-1,) + (1,) * (x.ndim - 2)
     w = None if w is None else w.reshape(column)
 

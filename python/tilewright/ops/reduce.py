@@ -15,7 +15,6 @@ from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops import elementwise as _e
 
-
 # What the functions of these names return, shown as in PyTorch.
 _Max = namedtuple("max", ("values", "indices"))
 _Min = namedtuple("min", ("values", "indices"))
@@ -99,7 +98,7 @@ def prod_grad(node, dy):
     # With one zero, only its own derivative is not 0: the product of the others. With two, all are 0.
     if mode.grad:
         raise NotImplementedError("prod: the second derivative is not implemented where an element is 0")
-    shape, dim, keepdim = node.attrs
+    _, dim, keepdim = node.attrs
     zero = x == 0
     others = prod(_e.where(zero, 1.0, x), dim, keepdim)
     zeros = sum(zero, dim, keepdim)
@@ -160,7 +159,7 @@ def _extremum(kernel, rule, x, dim, keepdim):
 
 def amax_grad(node, dy):
     x, y = node.saved
-    shape, dim, keepdim = node.attrs
+    _, dim, keepdim = node.attrs
     best = x == _spread(y, *node.attrs)
     share = dy / sum(best, dim, keepdim).to(dy.dtype)
     return (_e.where(best, _spread(share, *node.attrs), 0.0),)

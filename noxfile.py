@@ -1,0 +1,47 @@
+"""The project's habits as sessions: nox -s dev | lint | tests | bench | sanitize."""
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+SOURCES = ("csrc/**/*.h", "csrc/**/*.cpp")
+
+
+@nox.session(venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """An editable install that rebuilds on import, into the active environment."""
+    session.run("pip", "install", "scikit-build-core", "pybind11", "ninja", "cmake")
+    session.run("pip", "install", "--no-build-isolation", "-Ceditable.rebuild=true", "-Cbuild-dir=build/editable",
+                "-e", ".[dev]")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, clang-format and the type checker."""
+    session.install("ruff", "clang-format==18.1.8", "mypy", "numpy")
+    session.run("ruff", "check", ".")
+    files = session.run("git", "ls-files", *SOURCES, external=True, silent=True).split()
+    session.run("clang-format", "--dry-run", "--Werror", *files)
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The suite, with warnings of the compiler and of Python as errors."""
+    session.install(".[test]", env={"TILEWRIGHT_WERROR": "ON"})
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmark runner; arguments go to it: nox -s bench -- softmax."""
+    session.install(".", "torch")
+    session.run("python", "-m", "benchmarks.run", *(session.posargs or ["all"]))
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The op table under AddressSanitizer and UBSan."""
+    session.install(".[test]", env={"TILEWRIGHT_SANITIZE": "ON"})
+    runtime = session.run("g++", "-print-file-name=libasan.so", external=True, silent=True).strip()
+    session.run("pytest", "tests/test_op_table.py", *session.posargs,
+                env={"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"})

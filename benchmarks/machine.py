@@ -51,6 +51,7 @@ def compiler() -> str | None:
 def describe(threads: int, peers: dict[str, str]) -> dict:
     """What a reader of the figures must know of the machine. Names neither the host nor a path."""
     import numpy
+
     import tilewright
 
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -64,6 +65,11 @@ def describe(threads: int, peers: dict[str, str]) -> dict:
     }
 
 
+def _power_of_two(n: int) -> int:
+    """The largest one up to n."""
+    return 1 << max(n, 1).bit_length() - 1
+
+
 class Limits:
     """FMA peak and stream bandwidth, measured when first asked for and again by `refresh`; the best counts."""
 
@@ -71,7 +77,8 @@ class Limits:
         self.seconds = seconds
         self.peaks: dict[str, float] = {}
         self.streams: dict[str, dict[str, float]] = {}
-        self.memory_set = 1 << max(256 * MIB, min(8 * max(cache_bytes().values(), default=0), 1024 * MIB)).bit_length() - 1
+        largest = max(cache_bytes().values(), default=0)
+        self.memory_set = _power_of_two(max(256 * MIB, min(8 * largest, 1024 * MIB)))
 
     def peak(self, dtype: str) -> float:
         """Operations a second in registers. float16 and bfloat16 compute in float32, so its peak is theirs."""
@@ -85,7 +92,7 @@ class Limits:
 
         A set from a quarter of the memory probe's size on counts as memory. "write" is the best of copy and triad.
         """
-        size = max(1 << max(bytes, 1).bit_length() - 1, 32 * 1024)
+        size = max(_power_of_two(bytes), 32 * 1024)
         if size >= self.memory_set // 4:
             size = self.memory_set
         if str(size) not in self.streams:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 
+from tilewright.tensor import Tensor  # isort: skip - first: the function `tensor` below takes the submodule's name
 from tilewright import _engine, autograd, kernels
 from tilewright._engine import (
     bfloat16,
@@ -48,8 +49,8 @@ from tilewright.creation import (
     zeros,
     zeros_like,
 )
-from tilewright.ops import *  # noqa: F403 - the op functions; ops/__init__.py lists them
-from tilewright.ops import __all__ as _ops
+from tilewright.ops.exports import *  # noqa: F403 - the op functions
+from tilewright.ops.exports import __all__ as _ops
 from tilewright.runtime import (
     cpu_capability,
     empty_cache,
@@ -60,7 +61,6 @@ from tilewright.runtime import (
     result_type,
     set_num_threads,
 )
-from tilewright.tensor import Tensor
 
 __version__ = "0.1.0"
 

@@ -461,7 +461,7 @@ for _module, _names in (
     (_random, "uniform_ normal_ bernoulli_ random_ bernoulli"),
     (_softmax, "softmax log_softmax"),
     (_matmul, "matmul mm bmm mv dot outer addmm baddbmm"),
-    (_reduce, "sum mean prod max min amax amin argmax argmin any all var std norm logsumexp cumsum sum_to_size"),
+    (_reduce, "sum mean prod max min amax amin argmax argmin any all var std norm logsumexp sum_to_size"),
     (_index, """index_select gather scatter scatter_ scatter_add scatter_add_ take_along_dim masked_fill masked_fill_
      masked_select nonzero index_put index_put_ index_add index_add_ index_copy index_copy_ index_fill index_fill_"""),
     (_shape, """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze expand expand_as broadcast_to permute

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -170,14 +171,19 @@ def show_machine(results: dict[str, Any]) -> list[str]:
     streams = "; ".join(
         f"{int(size) >> 10} KiB {rates['read'] / 1e9:.0f} / {rates['write'] / 1e9:.0f}"
         for size, rates in sorted(limits["stream"].items(), key=lambda item: int(item[0])))
-    return [
+    lines = [
         f"- CPU: {about['cpu']}, level {about['level']}, {about['threads']} threads of {about['cores_available']} cores"
         f", {caches}, {about['memory_gib']} GiB memory",
         f"- {about['os']}, Python {about['python']}, built with {about['compiler'] or 'a compiler it does not name'}; "
         f"tilewright {about['tilewright']}, {versions}",
         f"- FMA peak: {peaks}" if peaks else "- FMA peak: not needed here",
         f"- streams, read / copy or triad, GB/s by working set: {streams}",
+        f"- {len(results['rows'])} problems in {results['settings']['took_seconds']:.0f} s",
     ]
+    if results["settings"]["load_before"] > 0.5:
+        lines.append(f"- **The machine was busy**: load average {results['settings']['load_before']} before the run; "
+                     "times are too long and libraries that spin suffer most")
+    return lines
 
 
 def show_table(rows: list[dict[str, Any]], peers: list[str]) -> list[str]:
@@ -241,7 +247,7 @@ def run_families(names: list[str], options: argparse.Namespace, report: Callable
     peers, versions = load_peers(options.peers, threads)
     problems = {name: read_problems(options.problems or HERE / "problems" / f"{name}.txt", getattr(families, name))
                 for name in names}
-    limits, rows, start = machine.Limits(), [], time.monotonic()
+    limits, rows, start, load = machine.Limits(), [], time.monotonic(), os.getloadavg()[0]
     for name in names:
         limits.refresh()
         for text, arguments in problems[name]:
@@ -256,7 +262,8 @@ def run_families(names: list[str], options: argparse.Namespace, report: Callable
             hold_to_limit(row, limits)
     return {"machine": machine.describe(threads, versions), "limits": limits.as_dict(), "rows": rows,
             "settings": {"families": names, "device": options.device, "dtype": options.dtype, "threads": threads,
-                         "seconds_a_problem": options.seconds, "took_seconds": round(time.monotonic() - start, 1)}}
+                         "seconds_a_problem": options.seconds, "load_before": round(load, 2),
+                         "took_seconds": round(time.monotonic() - start, 1)}}
 
 
 def result_name(about: dict[str, Any], dtype: str) -> str:

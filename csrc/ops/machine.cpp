@@ -13,19 +13,24 @@ namespace {
 
 constexpr double kRun = 2e-3;  // seconds of one run: long beside waking a thread, short beside an interruption
 
-// The most that work(repeats) does a second: `repeats` grows until a run lasts kRun, then runs follow until time is up.
+// The most that work(repeats) does a second: `repeats` grows until, at the best rate so far, a run lasts kRun; runs
+// follow until time is up, at least three.
 template <class F> double best_rate(double seconds, F&& work) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   const auto since = [](Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); };
   double best = 0;
-  for (int64_t repeats = 1;;) {
+  for (int64_t repeats = 1, runs = 0; runs < 3 || since(start) < seconds;) {
     const auto t = Clock::now();
-    const double done = work(repeats), took = std::max(since(t), 1e-9);
-    if (took > kRun / 2) best = std::max(best, done / took);
-    if (took < kRun) repeats += static_cast<int64_t>(static_cast<double>(repeats) * std::min(9.0, kRun / took)) + 1;
-    if (best > 0 && since(start) >= seconds) return best;
+    const double done = work(repeats);
+    best = std::max(best, done / std::max(since(t), 1e-9));
+    const double wanted = kRun * best * static_cast<double>(repeats) / done;
+    if (wanted > static_cast<double>(repeats)) {
+      repeats = static_cast<int64_t>(std::min(wanted, 10.0 * static_cast<double>(repeats))) + 1;
+    }
+    if (wanted < 2.0 * static_cast<double>(repeats)) ++runs;
   }
+  return best;
 }
 
 double fma_peak(DType t, double seconds) {

@@ -54,7 +54,7 @@ def firsts(loader):
 
 
 def children():
-    """The ids of this process's children that have not ended."""
+    """The ids of this process's children that have not ended; spawn's own resource tracker, which stays, apart."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -64,7 +64,9 @@ def children():
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if int(parent) == os.getpid() and state != "Z":
-                found.append(int(entry))
+                with open(f"/proc/{entry}/cmdline") as file:
+                    if "resource_tracker" not in file.read():
+                        found.append(int(entry))
     return found
 
 

@@ -8,7 +8,7 @@
 namespace tw {
 namespace {
 
-// --- basic keys: ints, slices, None, Ellipsis --------------------------------------------------------------------------
+// --- basic keys: ints, slices, None, Ellipsis -----------------------------------------------------------------------
 // An int is what has __index__ and no length: Python's and NumPy's integers, but neither arrays nor tensors.
 bool read_int(PyObject* item, int64_t* value) {
   if (PyBool_Check(item) || !PyIndex_Check(item)) return false;
@@ -51,7 +51,8 @@ bool basic_view(const Array& x, PyObject* key, Array* out) {
   int d = 0;
   ints_read = 0;
   const auto push = [&](int64_t size, int64_t stride) {
-    TW_CHECK_INDEX(shape.n < kMaxDims, "index: at most ", kMaxDims, " dimensions, got more from shape ", str_of(x.shape()));
+    TW_CHECK_INDEX(shape.n < kMaxDims, "index: at most ", kMaxDims, " dimensions, got more from shape ",
+                   str_of(x.shape()));
     shape.push(size);
     strides.push(stride);
   };
@@ -99,7 +100,7 @@ Array index_basic_backward(const Array& dy, const Dims& shape, py::handle key) {
   return dx;
 }
 
-// --- index arrays ------------------------------------------------------------------------------------------------------
+// --- index arrays ---------------------------------------------------------------------------------------------------
 // Where a kernel writes the position of a bad index. A recorded launch outlives this frame, so that it needs memory
 // that the plan keeps.
 class BadIndex {
@@ -198,7 +199,7 @@ void index_add_(Array& x, int64_t dim, const Array& positions, const Array& sour
   else copy_into(op, x, y);
 }
 
-// --- along one dimension -----------------------------------------------------------------------------------------------
+// --- along one dimension --------------------------------------------------------------------------------------------
 // The part of `a` that an index of that shape covers: sizes other than dim's may be smaller in the index.
 Array covered(const char* op, const char* what, const Array& a, const Dims& index, int skip) {
   TW_CHECK(a.ndim() == index.n, op, ": index and ", what, " must have the same number of dimensions, got ",
@@ -265,7 +266,7 @@ Array scatter(const std::string& op, const Array& x, int64_t dim, const Array& i
   return y;
 }
 
-// --- several index arrays and masks --------------------------------------------------------------------------------------
+// --- several index arrays and masks ---------------------------------------------------------------------------------
 // The positions of the true elements, one int64 array a dimension.
 std::vector<Array> nonzero_columns(const Array& x) {
   const Array mask = contiguous(cast(x, DType::kBool));

@@ -145,8 +145,9 @@ Array avg_pool2d(const Array& input, const Dims& kernel, const std::optional<Dim
   return y;
 }
 
-Array avg_pool2d_backward(const Array& grad, int64_t H, int64_t W, const Dims& kernel, const std::optional<Dims>& stride,
-                          const Dims& padding, bool count_include_pad, std::optional<int64_t> divisor) {
+Array avg_pool2d_backward(const Array& grad, int64_t H, int64_t W, const Dims& kernel,
+                          const std::optional<Dims>& stride, const Dims& padding, bool count_include_pad,
+                          std::optional<int64_t> divisor) {
   const Window window("avg_pool2d", kernel, stride, padding, Dims{1});
   const Array dy = contiguous(grad), dx = with_plane("avg_pool2d_backward", dy, H, W, dy.dtype());
   if (dx.numel()) {

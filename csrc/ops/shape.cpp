@@ -105,7 +105,7 @@ Array flip(const Array& x, const Dims& dims) {
   return clone(x.with_geometry(x.shape(), strides, offset));
 }
 
-// --- joins -------------------------------------------------------------------------------------------------------------
+// --- joins ----------------------------------------------------------------------------------------------------------
 // A 1-d array of size 0 beside others is skipped, as in PyTorch, whose old empty tensor it was.
 bool is_placeholder(const Array& a) { return a.ndim() == 1 && a.size(0) == 0; }
 
@@ -155,7 +155,7 @@ Array stack(const std::vector<Array>& parts, int64_t dim) {
   return join("stack", rows, d);
 }
 
-// --- pads --------------------------------------------------------------------------------------------------------------
+// --- pads -----------------------------------------------------------------------------------------------------------
 // widths: (before, after) of the last dimension first, as F.pad has them; negative ones crop.
 Array pad(const Array& x, const std::vector<int64_t>& widths, const Value& value) {
   TW_CHECK(widths.size() % 2 == 0 && static_cast<int>(widths.size() / 2) <= x.ndim(),
@@ -170,10 +170,10 @@ Array pad(const Array& x, const std::vector<int64_t>& widths, const Value& value
     TW_CHECK_AS(std::overflow_error,
                 !__builtin_add_overflow(n, before, &shape[d]) && !__builtin_add_overflow(shape[d], after, &shape[d]),
                 "pad: the size of dimension ", d, " overflows int64, got widths ", before, " and ", after);
-    TW_CHECK(shape[d] >= 0, "pad: a crop must not take more than there is, got ", before, " and ", after,
-             " for dimension ", d, " of size ", n);
-    const int64_t begin = std::min(n, std::max<int64_t>(0, -before));
-    from = from.slice("pad", d, begin, std::max(begin, std::min(n, n + after)), 1);
+    TW_CHECK(before >= -n && after >= -n && n + std::min<int64_t>(before, 0) + std::min<int64_t>(after, 0) >= 0,
+             "pad: a crop must not take more than there is, got ", before, " and ", after, " for dimension ", d,
+             " of size ", n);
+    from = from.slice("pad", d, std::max<int64_t>(0, -before), n + std::min<int64_t>(after, 0), 1);
     start[d] = std::max<int64_t>(0, before);
   }
   const Array y = full("pad", shape, x.dtype(), x.device(), value);
@@ -183,7 +183,7 @@ Array pad(const Array& x, const std::vector<int64_t>& widths, const Value& value
   return y;
 }
 
-// --- triangles ---------------------------------------------------------------------------------------------------------
+// --- triangles ------------------------------------------------------------------------------------------------------
 // Zeros above (upper false) or below (true) diagonal k of each matrix.
 Array triangle(const Array& x, int64_t k, bool upper) {
   const char* op = upper ? "triu" : "tril";

@@ -125,8 +125,8 @@ def pad_samples(g):
         yield Sample(g.array(*shape), amounts, value=2)
 
 
-def shapes(fn, cases, name=None):
-    """A row of a view op: `fn` runs on tensors, the reference on arrays."""
+def shaped(cases):
+    """Samples of one array and keywords."""
     return lambda g: (Sample(g.array(*shape), **kw) for shape, kw in cases)
 
 
@@ -150,12 +150,12 @@ VIEWS = [
         a, b in (((1,), (3,)), ((3, 1), (3, 129)), ((33,), (2, 33)), ((1, 0), (5, 0)))), SOME, EXACT,
         ops=("broadcast_to", "expand_as"),
         bad=(Bad("size", lambda g: ones(2, 3).expand(4, 3), ValueError, r"expand.*\(2, 3\).*\(4, 3\)"),)),
-    Row("squeeze", lambda x, **k: x.squeeze(**k), lambda x, dim=None: np.squeeze(x, dim), shapes(None, (
+    Row("squeeze", lambda x, **k: x.squeeze(**k), lambda x, dim=None: np.squeeze(x, dim), shaped((
         ((1, 3, 1), {}), ((1, 3, 1), {"dim": 2}))), SOME, EXACT),
     Row("unsqueeze", lambda x, dim: x.unsqueeze(dim), np.expand_dims, lambda g: (Sample(g.array(2, 3), d) for d in
         (0, 1, 2, -1)), SOME, EXACT),
     Row("flatten", "flatten", lambda x, start_dim=0, end_dim=-1: x.reshape(
-        *x.shape[:start_dim], -1, *x.shape[x.ndim + end_dim + 1:]), shapes(None, (
+        *x.shape[:start_dim], -1, *x.shape[x.ndim + end_dim + 1:]), shaped((
             ((2, 3, 5), {}), ((2, 3, 5), {"start_dim": 1}), ((2, 3, 5), {"start_dim": 0, "end_dim": -2}))), SOME,
         EXACT),
     Row("flip", "flip", lambda x, dims: np.flip(x, dims), flipped, SOME, EXACT),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -108,7 +108,6 @@ class Row:
     dtypes: tuple[str, ...] = FLOATS
     tol: Tolerance = ROUNDED
     grad: bool = True  # checked along random directions against central differences of `ref`
-    grad_ref: Callable | None = None  # exact gradients of sum(ref * dy) where differences will not do
     grad_samples: Callable[[Generator], Iterator[Sample]] | None = None  # where the samples touch kinks
     no_grad: tuple = ()  # arguments, by position or name, that have no gradient
     slots: tuple[str, ...] = ()  # kernel slots that this row exercises
@@ -120,7 +119,6 @@ class Row:
     out_dtype: str | None = None  # of float results; default: the op's dtype, float32 for integers
     layouts: bool = True
     flops: Callable[[Sample], int] | None = None  # operations, for benchmarks; default: one per output element
-    extra: dict = field(default_factory=dict)
 
     def resolve(self) -> Callable:
         if callable(self.fn):
@@ -257,14 +255,7 @@ def check_gradient(row: Row, sample: Sample) -> None:
     The reference runs in long double with step 1e-5, so the difference is good to about 1e-10 of the terms' size.
     """
     grads, dys, _ = run_backward(row, sample, "float64")
-    sample64 = Sample(*sample.args, **sample.kwargs)
-    args, kwargs = sample64.with_arrays(lambda _, a: a.astype(np.longdouble) if a.dtype.kind == "f" else a)
-    if row.grad_ref is not None:
-        with np.errstate(all="ignore"):
-            expected = row.grad_ref(*args, **kwargs, dy=dys[0].astype(np.longdouble))
-        for spot, want in zip(grads, listed(expected), strict=True):
-            np.testing.assert_allclose(to_np(grads[spot]), want.astype(np.float64), rtol=1e-9, atol=1e-12)
-        return
+    args, kwargs = sample.with_arrays(lambda _, a: a.astype(np.longdouble) if a.dtype.kind == "f" else a)
 
     def total(spot, moved) -> np.longdouble:
         new_args = tuple(moved if i == spot else a for i, a in enumerate(args))
@@ -294,7 +285,7 @@ def check_gradient_dtype(row: Row, sample: Sample, dtype: str) -> None:
     Halves save their results rounded, so an error of some of their own ulps enters the gradient.
     """
     narrow = run_backward(row, sample, dtype)[0]
-    wide = run_backward(row, sample, "float64", dy_make=lambda dy, _: to_tw(dys_like(dy, dtype), "float64"))[0]
+    wide = run_backward(row, sample, "float64", dy_make=lambda dy, _: to_tw(quantize(dy, dtype).astype(np.float64)))[0]
     for spot, grad in narrow.items():
         got, want = to_np(grad), to_np(wide[spot])
         assert name_of(grad.dtype) == dtype, f"gradient of {spot} is {grad.dtype}"
@@ -305,7 +296,3 @@ def check_gradient_dtype(row: Row, sample: Sample, dtype: str) -> None:
         unit = spacing(np.abs(want).max(), dtype)
         worst = np.abs(got.astype(np.float64) - want).max()
         assert worst <= ulps * unit, f"{dtype} gradient of {spot} off by {worst / unit:.1f} ulp of its largest element"
-
-
-def dys_like(dy: np.ndarray, dtype: str) -> np.ndarray:
-    return quantize(dy, dtype).astype(np.float64)

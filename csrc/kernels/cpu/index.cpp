@@ -3,8 +3,9 @@
 //
 // Copies move items of 1, 2, 4 or 8 bytes whatever their dtype; adding forms take float32, float64 and integers, and
 // add in the order of the indices, in the array's own type, so equal indices sum to the same bits for any number of
-// threads. Error of n additions to one place: at most n - 1 roundings (test_indexing.py). Negative indices count from
-// the end in index, index_put and, where asked, take. All indices are checked before anything is written; *bad is the position of the first bad one, else -1.
+// threads. Error of n additions to one place: n * eps / 2 of the sum of magnitudes (test_indexing.py). Negative indices
+// count from the end in index, index_put and, where asked, take. All indices are checked before anything is written;
+// *bad is the position of the first bad one, else -1.
 // Method: reads are cut by output rows. Sums of rows are sorted by counting, then each thread owns output rows and
 // columns and walks its row's list; scatter cuts only the dimensions beside the indexed one.
 // Bytes: take and gather read and write each output item once, plus 8 an index.
@@ -55,7 +56,7 @@ template <class Args, class Op> void by_number(const Args& a, Op op) {
 
 template <class T, bool kAdd> TW_INLINE void put(T* to, T v) { *to = kAdd ? T(*to + v) : v; }
 
-// --- rows ------------------------------------------------------------------------------------------------------------
+// --- rows -----------------------------------------------------------------------------------------------------------
 struct Take {
   template <class W> void run(const TakeArgs& a) const {
     const W* x = static_cast<const W*>(a.x);
@@ -125,7 +126,7 @@ struct TakeBackward {
   }
 };
 
-// --- along one dimension ---------------------------------------------------------------------------------------------
+// --- along one dimension --------------------------------------------------------------------------------------------
 struct Gather {
   template <class W> void run(const GatherArgs& a) const {
     const W* x = static_cast<const W*>(a.x);
@@ -162,7 +163,7 @@ template <bool kAdd> struct Scatter {
   }
 };
 
-// --- several index arrays --------------------------------------------------------------------------------------------
+// --- several index arrays -------------------------------------------------------------------------------------------
 // The slices' dimensions: sizes of one dropped, neighbours merged where both sides allow.
 struct Slices {
   int n = 0;
@@ -253,7 +254,9 @@ template <bool kAdd> struct IndexPut {
 }  // namespace
 
 void take(const TakeArgs& a) { if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_size(a, Take()); }
-void take_backward(const TakeArgs& a) { if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_number(a, TakeBackward()); }
+void take_backward(const TakeArgs& a) {
+  if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_number(a, TakeBackward());
+}
 
 void gather(const GatherArgs& a) {
   if (all_inside(a.index, a.outer * a.count * a.inner, 0, a.n, a.bad)) by_size(a, Gather());

@@ -4,7 +4,8 @@
 // items, NaN if any is; indices = position in the H*W plane, the first maximum (the last NaN) of the window in row
 // order. avg: y = sum(window) / divisor. adaptive: output i covers input rows floor(i*H/oh) .. ceil((i+1)*H/oh) - 1.
 // Sums run in the compute type, row by row of the window; a whole plane's by kLanes running sums, begun anew every
-// kRun items, then a fixed tree. Error: at most (window items + 1) ulp, measured by test_pool.py; max is exact.
+// kRun items, then a fixed tree. Error: at most (window items + 1) ulp of the mean magnitude, which the op table's rows
+// measure; max is exact.
 // Backward writes dx whole; planes are independent and each is filled in the order of the outputs, so repeated
 // positions add in a fixed order. Method: one pass over an output row for each window item, so that the loop that runs
 // along the row vectorises for any stride; 2x2 stride 2 has its own loop. Bytes: x and y once, plus indices.
@@ -14,7 +15,7 @@
 namespace tw::TW_ISA {
 namespace {
 
-constexpr int64_t kPiece = 1 << 15;  // items of x a piece reads: small enough to share, large enough to be worth a thread
+constexpr int64_t kPiece = 1 << 15;  // items of x a piece reads: enough to be worth waking a thread
 
 TW_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -27,8 +28,7 @@ TW_INLINE Reach reach(int64_t item, int64_t size, int64_t out, int64_t stride, i
   return {begin, most(begin, end), at + begin * stride};
 }
 
-// body(x plane, y plane, indices plane) in T for each plane; halves go through float copies of both. kFrom says
-// whether x is the smaller (output-sized) side, as in backward passes.
+// body(x plane, y plane, indices plane) in T for each plane; halves go through float copies of both.
 template <class T, class S, class F> void for_planes(const Pool2dArgs& a, int64_t x_size, int64_t y_size, F&& body) {
   const int64_t grain = most(1, kPiece / most(x_size, y_size));
   const S* x = static_cast<const S*>(a.x);
@@ -61,7 +61,7 @@ template <class Op> void by_dtype(const Pool2dArgs& a, Op op) {
   }
 }
 
-// --- maximum ---------------------------------------------------------------------------------------------------------
+// --- maximum --------------------------------------------------------------------------------------------------------
 template <class T> using Position = typename IntOf<T>::type;  // as wide as T, so that a row's loop is one vector width
 
 template <class T> TW_INLINE bool beats(T v, T best) { return v > best || v != v; }
@@ -156,7 +156,7 @@ struct MaxBackward {
   }
 };
 
-// --- average ---------------------------------------------------------------------------------------------------------
+// --- average --------------------------------------------------------------------------------------------------------
 // The divisor of each output is that of its row part times that of its column part, except for the override.
 TW_INLINE int64_t covered(const Pool2dArgs& a, int64_t o, int64_t size, int64_t k, int64_t stride, int64_t pad) {
   const int64_t begin = o * stride - pad, end = least(begin + k, size + pad);
@@ -226,7 +226,7 @@ struct AvgBackward {
   }
 };
 
-// --- adaptive average ------------------------------------------------------------------------------------------------
+// --- adaptive average -----------------------------------------------------------------------------------------------
 constexpr int64_t kLanes = 16, kRun = 1024;
 
 // The sum of n contiguous items; the lanes are the same at every level, so is the result.

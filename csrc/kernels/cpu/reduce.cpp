@@ -74,8 +74,26 @@ struct TruthTraits {  // lanes of 0 or -1
 template <> struct TruthTraits::Acc<int64_t> { using type = int64_t; };
 template <> struct TruthTraits::Acc<double> { using type = int64_t; };
 
+// The inner loops, one of each a fold and storage type. What drives them is compiled once an accumulator type, and
+// calls them through pointers: inlined into it, they made the library several times larger.
+template <class A> using FoldRow = A (*)(const void* x, int64_t n);
+template <class A> using FoldStrip = void (*)(const void* x, int64_t rows, int64_t stride, int64_t width, A* y);
+
+template <class Fold, class Traits, class S, class A> A row_of(const void* x, int64_t n) {
+  return fold_row<Fold>(n, [&](int64_t i, auto... c) {
+    return Traits::template load<S, A>(static_cast<const S*>(x) + i, c...);
+  }).v[0];
+}
+template <class Fold, class Traits, class S, class A>
+void strip_of(const void* x, int64_t rows, int64_t stride, int64_t width, A* y) {
+  A* out[1] = {y};
+  fold_columns<Fold, A, 1>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {
+    return Traits::template load<S, A>(static_cast<const S*>(x) + r * stride + c, n...);
+  }, out);
+}
+
 // y[at + i] = scale * v[i], in y's dtype.
-template <class A> void write_results(const ReduceArgs& a, int64_t at, A* v, int64_t n) {
+template <class A> __attribute__((noinline)) void write_results(const ReduceArgs& a, int64_t at, A* v, int64_t n) {
   if constexpr (kIsFloat<A>) {
     if (a.scale != 1)
       for (int64_t i = 0; i < n; ++i) v[i] = A(double(v[i]) * a.scale);
@@ -84,52 +102,36 @@ template <class A> void write_results(const ReduceArgs& a, int64_t at, A* v, int
   else store_converted(a.y, a.y_dtype, at, const_cast<const A*>(v), n);
 }
 
+TW_INLINE const void* element(const ReduceArgs& a, int64_t i) {
+  return static_cast<const char*>(a.x) + i * int64_t(itemsize(a.x_dtype));
+}
+
 constexpr int64_t kResults = 64;  // results gathered before they are written
 
-template <class Fold, class Traits, class S> void reduce_rows(const ReduceArgs& a) {
-  using A = typename Traits::template Acc<S>::type;
-  const S* x = static_cast<const S*>(a.x);
+template <class A> void reduce_rows(const ReduceArgs& a, FoldRow<A> row, FoldRow<A> row_of_parts) {
   const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
-  auto row = [&](int64_t at, int64_t count) {
-    return fold_row<Fold>(count, [&](int64_t i, auto... c) {
-      return Traits::template load<S, A>(x + at + i, c...);
-    }).v[0];
-  };
   A* partial = nullptr;
   if (parts > 1) {
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts) * sizeof(A)));
     parallel_for(a.outer * parts, [&](int64_t i) {
       const int64_t start = i % parts * kPieceElements;
-      partial[i] = row(i / parts * n + start, least(kPieceElements, n - start));
+      partial[i] = row(element(a, i / parts * n + start), least(kPieceElements, n - start));
     });
   }
   parallel_ranges(a.outer, greatest(1, kPieceElements / least(n, kPieceElements)), [&](int64_t begin, int64_t end) {
     A result[kResults];
     for (int64_t o = begin; o < end; o += kResults) {
       const int64_t count = least(kResults, end - o);
-      for (int64_t i = 0; i < count; ++i) {
-        auto parts_of_row = [&](int64_t j, auto... c) { return Vec<A>::load(partial + (o + i) * parts + j, c...); };
-        result[i] = partial ? fold_row<Fold>(parts, parts_of_row).v[0] : row((o + i) * n, n);
-      }
+      for (int64_t i = 0; i < count; ++i)
+        result[i] = partial ? row_of_parts(partial + (o + i) * parts, parts) : row(element(a, (o + i) * n), n);
       write_results(a, o, result, count);
     }
   });
 }
 
-// Folds `k` parts of `width` values, one after another in v, into the first.
-template <class Fold, class A> TW_INLINE void fold_parts(A* v, int64_t k, int64_t width) {
-  while (k > 1) {
-    const int64_t half = (k + 1) / 2, n = (k - half) * width;
-    const A* from = v + half * width;
-    for (int64_t i = 0; i < n; ++i) v[i] = Fold()(v[i], from[i]);
-    k = half;
-  }
-}
-
-template <class Fold, class Traits, class S> void reduce_columns(const ReduceArgs& a) {
-  using A = typename Traits::template Acc<S>::type;
+template <class Fold, class A>
+void reduce_columns(const ReduceArgs& a, FoldStrip<A> strip, FoldStrip<A> strip_of_parts) {
   constexpr int64_t kWide = 64;
-  const S* x = static_cast<const S*>(a.x);
   const int64_t inner = a.inner;
   const int64_t widen = inner >= kWide ? 1 : least(a.n, kWide / inner);
   const int64_t width = widen * inner, rows = a.n / widen, rest = (a.n - rows * widen) * inner;  // of one outer
@@ -139,43 +141,29 @@ template <class Fold, class Traits, class S> void reduce_columns(const ReduceArg
   if (parts > 1) {  // (outer, parts, width)
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts * width) * sizeof(A)));
     parallel_for(a.outer * parts * strips, [&](int64_t i) {
-      const int64_t c0 = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
-      const S* from = x + (o * a.n + p * part * widen) * inner + c0;
-      A* out[1] = {partial + (o * parts + p) * width + c0};
-      auto term = [&](int64_t r, int64_t c, auto... n) {
-        return Traits::template load<S, A>(from + r * width + c, n...);
-      };
-      fold_columns<Fold, A, 1>(least(part, rows - p * part), least(kStrip, width - c0), 1, term, out);
+      const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
+      strip(element(a, (o * a.n + p * part * widen) * inner + c), least(part, rows - p * part), width,
+            least(kStrip, width - c), partial + (o * parts + p) * width + c);
     });
   }
   const int64_t work = least(kPieceElements, partial ? parts * width : a.n * inner);
   const int64_t grain = greatest(1, kPieceElements / greatest(1, work / strips));
   parallel_ranges(a.outer * strips, grain, [&](int64_t begin, int64_t end) {
-    A* result = static_cast<A*>(scratch(2, size_t(kStrip) * sizeof(A)));
+    A* result = static_cast<A*>(scratch(2, size_t(2 * kStrip) * sizeof(A)));
+    A* tail = result + kStrip;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t o = i / strips, c0 = i % strips * kStrip, count = least(kStrip, width - c0);
-      A* out[1] = {result};
-      const S* from = x + o * a.n * inner + c0;
-      if (partial) {
-        const A* p = partial + o * parts * width + c0;
-        auto term = [&](int64_t r, int64_t c, auto... n) { return Vec<A>::load(p + r * width + c, n...); };
-        fold_columns<Fold, A, 1>(parts, count, 1, term, out);
-      } else {
-        auto term = [&](int64_t r, int64_t c, auto... n) {
-          return Traits::template load<S, A>(from + r * width + c, n...);
-        };
-        fold_columns<Fold, A, 1>(rows, count, 1, term, out);
+      const int64_t o = i / strips, c = i % strips * kStrip, count = least(kStrip, width - c);
+      if (partial) strip_of_parts(partial + o * parts * width + c, parts, width, count, result);
+      else strip(element(a, o * a.n * inner + c), rows, width, count, result);
+      if (rest > 0) {  // a single strip, widened: the rows left over count as the first of its parts
+        strip(element(a, (o * a.n + rows * widen) * inner), 1, width, rest, tail);
+        for (int64_t k = 0; k < rest; ++k) result[k] = Fold()(result[k], tail[k]);
       }
-      if (widen > 1) {  // a single strip
-        const S* tail = from + rows * width;
-        constexpr int kLanes = Vec<A>::kLanes;
-        for (int64_t c = 0; c < rest; c += kLanes) {
-          const int n = int(least(kLanes, rest - c));
-          Fold()(Vec<A>::load(result + c, n), Traits::template load<S, A>(tail + c, n)).store(result + c, n);
-        }
-        fold_parts<Fold>(result, widen, inner);
+      for (int64_t k = widen; k > 1; k = (k + 1) / 2) {  // the second half of the parts into the first
+        const int64_t half = (k + 1) / 2 * inner;
+        for (int64_t j = half; j < k * inner; ++j) result[j - half] = Fold()(result[j - half], result[j]);
       }
-      write_results(a, o * inner + c0, result, least(count, inner));
+      write_results(a, o * inner + c, result, least(count, inner));
     }
   });
 }
@@ -183,8 +171,9 @@ template <class Fold, class Traits, class S> void reduce_columns(const ReduceArg
 template <class Fold, class Traits> void reduce(const ReduceArgs& a) {
   visit_any(a.x_dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
-    if (a.inner == 1) reduce_rows<Fold, Traits, S>(a);
-    else reduce_columns<Fold, Traits, S>(a);
+    using A = typename Traits::template Acc<S>::type;
+    if (a.inner == 1) reduce_rows<A>(a, row_of<Fold, Traits, S, A>, row_of<Fold, SumTraits, A, A>);
+    else reduce_columns<Fold, A>(a, strip_of<Fold, Traits, S, A>, strip_of<Fold, SumTraits, A, A>);
   });
 }
 
@@ -195,7 +184,12 @@ template <class A> struct Pick {
 };
 
 // Finds the best block first, and then the place in it.
-template <class Fold, class S, class A> Pick<A> pick_in_row(const S* x, int64_t n) {
+template <class A> using PickRow = Pick<A> (*)(const void* x, int64_t n);
+template <class A>
+using PickColumns = void (*)(const void* x, int64_t n, int64_t inner, int lanes, Vec<A>* value, Mask<A>* at);
+
+template <class Fold, class S, class A> Pick<A> pick_in_row(const void* source, int64_t n) {
+  const S* x = static_cast<const S*>(source);
   constexpr int64_t kBlock = 2048, kLanes = Vec<A>::kLanes;
   Pick<A> best{A(0), -1};
   for (int64_t start = 0; start < n; start += kBlock) {
@@ -216,19 +210,17 @@ template <class Fold, class S, class A> Pick<A> pick_in_row(const S* x, int64_t 
   }
 }
 
-template <class Fold, class S> void pick_rows(const ReduceArgs& a) {
-  using A = typename ExtremumTraits::Acc<S>::type;
-  const S* x = static_cast<const S*>(a.x);
+template <class Fold, class A> void pick_rows(const ReduceArgs& a, PickRow<A> row) {
   int64_t* y = static_cast<int64_t*>(a.y);
   const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
   if (parts == 1)
     return parallel_ranges(a.outer, greatest(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; ++o) y[o] = pick_in_row<Fold, S, A>(x + o * n, n).at;
+      for (int64_t o = begin; o < end; ++o) y[o] = row(element(a, o * n), n).at;
     });
   Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, size_t(a.outer * parts) * sizeof(Pick<A>)));
   parallel_for(a.outer * parts, [&](int64_t i) {
     const int64_t start = i % parts * kPieceElements;
-    partial[i] = pick_in_row<Fold, S, A>(x + i / parts * n + start, least(kPieceElements, n - start));
+    partial[i] = row(element(a, i / parts * n + start), least(kPieceElements, n - start));
     partial[i].at += start;
   });
   for (int64_t o = 0; o < a.outer; ++o) {
@@ -240,25 +232,28 @@ template <class Fold, class S> void pick_rows(const ReduceArgs& a) {
 }
 
 // Values and positions of one register of columns over rows [0, n); n stays below 2^31, so that positions fit lanes.
-template <class Fold, class S, class A, class... N>
-TW_INLINE void pick_columns_of(const S* x, int64_t n, int64_t inner, Vec<A>* value, Mask<A>* at, N... lanes) {
+template <class Fold, class S, class A>
+void pick_in_columns(const void* source, int64_t n, int64_t inner, int lanes, Vec<A>* value, Mask<A>* at) {
   using I = typename IntOf<A>::type;
-  Vec<A> best = load_as<A>(x, lanes...);
-  Mask<A> place = Mask<A>(I(0));
-  for (int64_t r = 1; r < n; ++r) {
-    const Vec<A> v = load_as<A>(x + r * inner, lanes...);
-    const Mask<A> better = Fold::beats(v, best);
-    best = select(better, v, best);
-    place = select(better, Mask<A>(I(r)), place);
-  }
-  *value = best;
-  *at = place;
+  const S* x = static_cast<const S*>(source);
+  auto walk = [&](auto... count) __attribute__((always_inline)) {
+    Vec<A> best = load_as<A>(x, count...);
+    Mask<A> place = Mask<A>(I(0));
+    for (int64_t r = 1; r < n; ++r) {
+      const Vec<A> v = load_as<A>(x + r * inner, count...);
+      const Mask<A> better = Fold::beats(v, best);
+      best = select(better, v, best);
+      place = select(better, Mask<A>(I(r)), place);
+    }
+    *value = best;
+    *at = place;
+  };
+  if (lanes == Vec<A>::kLanes) walk();
+  else walk(lanes);
 }
 
-template <class Fold, class S> void pick_columns(const ReduceArgs& a) {
-  using A = typename ExtremumTraits::Acc<S>::type;
+template <class Fold, class A> void pick_columns(const ReduceArgs& a, PickColumns<A> columns) {
   constexpr int kLanes = Vec<A>::kLanes;
-  const S* x = static_cast<const S*>(a.x);
   int64_t* y = static_cast<int64_t*>(a.y);
   const int64_t inner = a.inner, vectors = ceil_div(inner, kLanes);
   const int64_t part = greatest(128, kPieceElements / least(inner, kStrip)), parts = ceil_div(a.n, part);
@@ -274,11 +269,9 @@ template <class Fold, class S> void pick_columns(const ReduceArgs& a) {
       for (int64_t j = s * strip; j < least(vectors, (s + 1) * strip); ++j) {
         const int64_t c = j * kLanes;
         const int lanes = int(least(kLanes, inner - c));
-        const S* from = x + (o * a.n + row) * inner + c;
         Vec<A> value;
         Mask<A> at;
-        if (lanes == kLanes) pick_columns_of<Fold, S, A>(from, count, inner, &value, &at);
-        else pick_columns_of<Fold, S, A>(from, count, inner, &value, &at, lanes);
+        columns(element(a, (o * a.n + row) * inner + c), count, inner, lanes, &value, &at);
         for (int l = 0; l < lanes; ++l) {
           if (parts > 1) partial[(o * parts + p) * inner + c + l] = {value[l], row + at[l]};
           else y[o * inner + c + l] = at[l];
@@ -300,8 +293,9 @@ template <class Fold, class S> void pick_columns(const ReduceArgs& a) {
 template <class Fold> void pick(const ReduceArgs& a) {
   visit_any(a.x_dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
-    if (a.inner == 1) pick_rows<Fold, S>(a);
-    else pick_columns<Fold, S>(a);
+    using A = typename ExtremumTraits::Acc<S>::type;
+    if (a.inner == 1) pick_rows<Fold, A>(a, pick_in_row<Fold, S, A>);
+    else pick_columns<Fold, A>(a, pick_in_columns<Fold, S, A>);
   });
 }
 

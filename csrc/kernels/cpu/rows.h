@@ -172,10 +172,11 @@ TW_INLINE void fold_columns(int64_t rows, int64_t width, int slot, const Term& t
 
 // Values of dtype t as A, and back, starting at element `at`. converted() gives the values themselves where they are A
 // already, and null for null.
-template <class A> TW_INLINE void load_converted(A* dst, const void* src, DType t, int64_t n) {
+template <class A> __attribute__((noinline)) void load_converted(A* dst, const void* src, DType t, int64_t n) {
   if (src) visit_float(t, [&](auto tag) { convert(dst, static_cast<const typename decltype(tag)::type*>(src), n); });
 }
-template <class A> TW_INLINE void store_converted(void* dst, DType t, int64_t at, const A* src, int64_t n) {
+template <class A>
+__attribute__((noinline)) void store_converted(void* dst, DType t, int64_t at, const A* src, int64_t n) {
   visit_any(t, [&](auto tag) { convert(static_cast<typename decltype(tag)::type*>(dst) + at, src, n); });
 }
 template <class A> TW_INLINE const A* converted(const void* src, DType t, int64_t n, A* buffer) {
@@ -197,7 +198,7 @@ struct Moments {
 };
 
 // Two passes over a row that stays in cache. The sum of deviations, 0 but for the rounding of the mean, corrects both.
-template <class A, class S> TW_INLINE Moments row_moments(const S* x, int64_t n) {
+template <class A, class S> __attribute__((noinline)) Moments row_moments(const S* x, int64_t n) {
   const A mean = sum_row(n, [&](int64_t i, auto... c) { return load_as<A>(x + i, c...); }).v[0] / A(n);
   const auto d = sum_row(n, [&](int64_t i, auto... c) {
     const Vec<A> e = load_as<A>(x + i, c...) - Vec<A>(mean);
@@ -212,7 +213,7 @@ TW_INLINE int64_t column_moments_rows(int64_t width) { return greatest(128, kPie
 
 // The same for each of `width` <= kStrip columns of `rows` rows, `stride` elements apart. Uses scratch slots 1 and 2.
 template <class A, class S>
-TW_INLINE void column_moments(const S* x, int64_t rows, int64_t stride, int64_t width, Moments* out) {
+__attribute__((noinline)) void column_moments(const S* x, int64_t rows, int64_t stride, int64_t width, Moments* out) {
   A* mean = static_cast<A*>(scratch(2, size_t(3 * kStrip) * sizeof(A)));
   A* sums[1] = {mean};
   fold_columns<SumFold, A, 1>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {

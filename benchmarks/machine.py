@@ -44,8 +44,8 @@ def cache_bytes() -> dict[str, int]:
 
 def compiler() -> str | None:
     """The compiler that the engine's file names in its .comment section, if it was kept."""
-    found = re.search(rb"(GCC: \([^)]*\) [\d.]+|clang version [\d.]+)", Path(_engine.__file__).read_bytes())
-    return found.group(1).decode() if found else None
+    found = re.search(rb"(GCC): \([^)]*\) ([\d.]+)|(clang) version ([\d.]+)", Path(_engine.__file__).read_bytes())
+    return " ".join(part.decode() for part in found.groups() if part) if found else None
 
 
 def describe(threads: int, peers: dict[str, str]) -> dict:

@@ -172,7 +172,7 @@ def show_machine(results: dict[str, Any]) -> list[str]:
         f"{int(size) >> 10} KiB {rates['read'] / 1e9:.0f} / {rates['write'] / 1e9:.0f}"
         for size, rates in sorted(limits["stream"].items(), key=lambda item: int(item[0])))
     lines = [
-        f"- CPU: {about['cpu']}, level {about['level']}, {about['threads']} threads of {about['cores_available']} cores"
+        f"- CPU: {about['cpu']}, level {about['level']}, {about['threads']} of {about['cores_available']} cores used"
         f", {caches}, {about['memory_gib']} GiB memory",
         f"- {about['os']}, Python {about['python']}, built with {about['compiler'] or 'a compiler it does not name'}; "
         f"tilewright {about['tilewright']}, {versions}",

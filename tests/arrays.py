@@ -106,11 +106,13 @@ def block_bytes(nbytes: int) -> int:
     return (1 << top) + ((nbytes - 1 - (1 << top)) // step + 1) * step
 
 
-def poison_cache(sizes, pattern: int, blocks: int = 24) -> None:
-    """Leave cached blocks full of a byte pattern, so that the next allocations of those sizes get them."""
+def poison_cache(sizes, pattern: int, blocks: int = 24) -> set[int]:
+    """Leave cached blocks full of a byte pattern, so that the next allocations of those sizes get them. Returns their
+    addresses."""
     taken = [tw.empty(block_bytes(n), dtype=tw.uint8) for n in sizes for _ in range(blocks)]
     for t in taken:
         t.fill_(pattern)
+    return {t.data_ptr() for t in taken}
 
 
 def slack(t) -> bytes:

@@ -123,7 +123,9 @@ def prod(x, dim=None, keepdim=False):
 
 
 def mean(x, dim=None, keepdim=False):
-    return np.mean(x, axis=axes(dim), keepdims=keepdim)
+    x, axis = np.asarray(x), axes(dim)
+    n = x.size if axis is None else math.prod(x.shape[a] for a in np.atleast_1d(axis))
+    return np.sum(x, axis=axis, keepdims=keepdim) / np.asarray(n, x.dtype)
 
 
 def var(x, dim=None, correction=1, keepdim=False):

@@ -66,7 +66,7 @@ def test_deep_graphs_do_not_recurse():
 
 def test_backward_needs_a_scalar_or_gradients():
     x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match=r"scalar"):
+    with pytest.raises(RuntimeError, match=r"scalar|one element"):
         (x * 2).backward()
     with pytest.raises((ValueError, RuntimeError), match=r"\(3,\)"):
         (x * 2).backward(tw.ones(3, dtype=tw.float64))

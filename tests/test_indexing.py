@@ -62,7 +62,7 @@ def is_array(item) -> bool:
 
 
 def ints_first(x, key):
-    """NumPy's x and key after PyTorch's order: beside arrays, ints pick their slice first."""
+    """NumPy's x and key by PyTorch's rules: beside arrays, ints pick their slice first."""
     if not any(is_array(i) and np.ndim(i) for i in key):
         return x, key
     key = tuple(int(i) if is_array(i) and np.ndim(i) == 0 else i for i in key)
@@ -72,7 +72,10 @@ def ints_first(x, key):
             first += [slice(None)] * np.ndim(i)
         elif i is not None:
             first.append(i if i is Ellipsis or isinstance(i, int) else slice(None))
-    return x[tuple(first)], tuple(i for i in key if not isinstance(i, int))
+    x, key = x[tuple(first)], tuple(i for i in key if not isinstance(i, int))
+    used = sum(0 if i is None or i is Ellipsis else np.ndim(i) if np.asarray(i).dtype == bool else 1 for i in key)
+    # An ellipsis for no dimension keeps two arrays apart in NumPy, and not in PyTorch.
+    return x, tuple(i for i in key if i is not Ellipsis or used < x.ndim)
 
 
 def as_key(key, rng=None):

@@ -40,8 +40,8 @@ Conv2dArgs arguments(const char* op, const Dims& x_shape, const Dims& w, const G
   const Dims x = batched(op, "input", x_shape);
   TW_CHECK(w.n == 4, op, ": weight must be (O, C / groups, kh, kw), got ", str_of(w));
   TW_CHECK_TYPE(is_float(dtype), op, ": needs floating point, got ", name(dtype));
-  TW_CHECK(x[1] % g.groups == 0 && w[0] % g.groups == 0, op, ": groups must divide the channels, got ", g.groups,
-           " groups, ", x[1], " channels in and ", w[0], " out");
+  TW_CHECK(x[1] % g.groups == 0 && w[0] % g.groups == 0, op, ": groups must divide the channels, got ", x[1],
+           " channels in and ", w[0], " out for ", g.groups, " groups");
   TW_CHECK(w[1] * g.groups == x[1], op, ": weight ", str_of(w), " with ", g.groups, " groups must take input of ",
            w[1] * g.groups, " channels, got ", x[1], " in ", str_of(x_shape));
   TW_CHECK(w[2] >= 1 && w[3] >= 1, op, ": the kernel must not be empty, got weight ", str_of(w));

@@ -247,7 +247,7 @@ void scatter_(const std::string& name, Array& target, int64_t dim, const Array& 
   const int d = wrap_dim(op, dim, target.ndim());
   check_writable(op, target);
   const Array index = row(index_array(op, positions));
-  if (index.numel() == 0) return;
+  if (index.numel() == 0) return target.bump_version();
   Array part = covered(op, "input", row(target), index.shape(), d);
   const DType t = add ? sum_dtype(op, target.dtype()) : target.dtype();
   const Array src = contiguous(cast(source.ndim() == 0
@@ -439,7 +439,7 @@ void index_put_(const std::string& name, Array& x, py::sequence given, const Arr
            " for ", str_of(s.shape));
   const bool scalar = values.numel() == 1;
   values = values.expand(op, s.shape);
-  if (values.numel() == 0) return;
+  if (values.numel() == 0) return x.bump_version();
   Dims strides = contiguous_strides(s.shape);
   if (scalar) for (int i = 0; i < strides.n; ++i) strides[i] = 0;
   if (!scalar) values = contiguous(values);

@@ -73,7 +73,7 @@ Dims product_shape(const char* op, const Array& a, const Array& b) {
 // transpose_a and transpose_b swap the last two dimensions of an operand that has them.
 Array matmul(const Array& a, const Array& b, bool transpose_a, bool transpose_b) {
   const char* op = "matmul";
-  TW_CHECK(a.ndim() > 0 && b.ndim() > 0, op, ": operands must have at least one dimension, got ", str_of(a.shape()), " @ ",
+  TW_CHECK(a.ndim() > 0 && b.ndim() > 0, op, ": operands must not be 0-d, got ", str_of(a.shape()), " @ ",
            str_of(b.shape()));
   check_dtypes(op, a, b);
   const bool row = a.ndim() == 1, column = b.ndim() == 1;

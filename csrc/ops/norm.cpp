@@ -143,7 +143,7 @@ std::tuple<Array, Array, Array> batch_norm(const Array& x, const OptionalArray& 
   BatchNorm n = prepare_batch_norm(x, w, b, running_mean, running_var, training);
   BatchNormArgs& a = n.args;
   TW_CHECK(training || (running_mean && running_var),
-           "batch_norm: running_mean and running_var must be given in evaluation");
+           "batch_norm: running_mean and running_var must be given in evaluation, got None");
   TW_CHECK(!training || a.C == 0 || a.N * a.S > 1,
            "batch_norm: must have more than 1 value per channel in training, got input ", str_of(x.shape()));
   Array y = Array::empty("batch_norm", x.shape(), x.dtype(), x.device());

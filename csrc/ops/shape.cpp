@@ -208,7 +208,11 @@ void bind_shape(py::module_& m) {
   m.def("reshape", &reshape);
   m.def("squeeze", &squeeze);
   m.def("unsqueeze", [](const Array& x, int64_t dim) { return x.unsqueeze("unsqueeze", dim); });
-  m.def("expand", [](const Array& x, const Dims& shape) { return x.expand("expand", shape); });
+  m.def("expand", [](const Array& x, const Dims& shape) {
+    const Array y = x.expand("expand", shape);
+    checked_numel("expand", y.shape());
+    return y;
+  });
   m.def("permute", [](const Array& x, const Dims& dims) { return x.permute("permute", dims); });
   m.def("transpose", [](const Array& x, int64_t a, int64_t b) { return x.transpose("transpose", a, b); });
   m.def("select", [](const Array& x, int64_t dim, int64_t i) { return x.select("select", dim, i); });

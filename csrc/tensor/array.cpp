@@ -91,6 +91,7 @@ Array Array::expand(const char* op, const Dims& shape) const {
              str_of(shape));
     strides[i] = i < lead || (have == 1 && to[i] != 1) ? 0 : strides_[i - lead];
   }
+  checked_numel(op, to);
   return with_geometry(to, strides, offset_);
 }
 

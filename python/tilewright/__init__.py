@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 
 from tilewright.tensor import Tensor  # isort: skip - first: the function `tensor` below takes the submodule's name
-from tilewright import _engine, autograd, kernels
+from tilewright import _engine, autograd, cuda, kernels
 from tilewright._engine import (
     bfloat16,
     bool,
@@ -70,7 +70,7 @@ short, int, long = int16, int32, int64
 _SUBMODULES = ("nn", "optim", "utils")
 
 __all__ = [
-    "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "device", "double",
+    "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "cuda", "device", "double",
     "dtype", "empty", "empty_cache", "empty_like", "enable_grad", "eye", "float", "float16", "float32", "float64",
     "from_dlpack", "from_numpy", "full", "full_like", "get_default_dtype", "get_num_threads", "half", "int", "int8",
     "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "load", "long", "memory_stats", "no_grad",

@@ -272,6 +272,8 @@ def _root_gradients(op: str, roots, gradients):
     if len(gradients) != len(roots):
         raise ValueError(f"{op}: needs one gradient a root, got {len(gradients)} for {len(roots)}")
     for k, (t, g) in enumerate(zip(roots, gradients, strict=True)):
+        if t._base is not None and t._view_version != t.array.version:
+            refresh_view(t)
         if not t.requires_grad:
             raise RuntimeError(f"{op}: the tensor does not require grad and has no history, got {t.dtype.name} "
                                f"{t.shape}")

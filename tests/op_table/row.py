@@ -81,6 +81,7 @@ class Tolerance:
     scale: str = "element"
     reason: str = ""
     grad_ulps: float = 32.0
+    half_ulps: float = 0.5  # of the largest term, where an op is composed of others that each round to the half
 
 
 EXACT = Tolerance(0.0, reason="moves or selects values, or IEEE rounds it correctly")
@@ -190,7 +191,8 @@ def check_close(got: np.ndarray, exact: np.ndarray, plain: np.ndarray, dtype: st
             unit = np.maximum(unit, spacing(terms, compute))
         bound = tol.ulps * unit + 2 * slip
         if dtype in ("float16", "bfloat16"):
-            bound = bound + 0.5 * spacing(exact, dtype)
+            size = exact if tol.half_ulps <= 0.5 else np.maximum(np.abs(exact), 0 if terms is None else terms)
+            bound = bound + tol.half_ulps * spacing(size, dtype)
         wide = got.astype(np.longdouble)
         good = (got == rounded) | (np.isnan(got) & np.isnan(exact)) | (np.abs(wide - exact) <= bound)
     if good.all():
@@ -277,6 +279,44 @@ def check_gradient(row: Row, sample: Sample) -> None:
             assert abs(along - want) <= 1e-6 * size + 1e-9, (
                 f"gradient of argument {spot}: {along} along the direction, central difference {want}"
             )
+
+
+def check_second_gradient(row: Row, sample: Sample) -> None:
+    """The gradient of the gradient along a direction, against central differences of the first gradients. An op whose
+    rule cannot be differentiated again must say so by name."""
+    args, kwargs = row.tensors(sample, "float64", grad=True)
+    outputs = [r for r in listed(row.resolve()(*args, **kwargs)) if isinstance(r, tw.Tensor) and name_is_float(r)]
+    spots = [spot for spot, a in sample.spots if row.is_differentiable(spot, a)]
+    leaves = [args[s] if isinstance(s, int) else kwargs[s] for s in spots]
+    rng = np.random.default_rng(23)
+    dys = [to_tw(rng.uniform(-1, 1, tuple(r.shape))) for r in outputs]
+    directions = [rng.uniform(-1, 1, tuple(x.shape)) for x in leaves]
+    try:
+        first = tw.autograd.grad(outputs, leaves, dys, create_graph=True)
+        total = sum((g * to_tw(v)).sum() for g, v in zip(first, directions, strict=True))
+        second = tw.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(leaves)
+    except NotImplementedError as refusal:
+        assert "second derivative" in str(refusal), str(refusal)
+        return
+
+    def slope(step: float) -> list[np.ndarray]:
+        moves = dict(zip(spots, directions, strict=True))
+        shifted = sample.with_arrays(lambda s, a: np.asarray(a + step * moves[s]) if s in moves else a)
+        args, kwargs = row.tensors(Sample(*shifted[0], **shifted[1]), "float64", grad=True)
+        results = listed(row.resolve()(*args, **kwargs))
+        results = [r for r in results if isinstance(r, tw.Tensor) and name_is_float(r)]
+        leaves = [args[s] if isinstance(s, int) else kwargs[s] for s in spots]
+        return [to_np(g) for g in tw.autograd.grad(results, leaves, dys)]
+
+    h = 1e-5
+    for spot, got, up, down in zip(spots, second, slope(h), slope(-h), strict=True):
+        # The Hessian is symmetric, so its product with the direction is the change of the gradient along it.
+        want = (up - down) / (2 * h)
+        values = np.zeros(want.shape) if got is None else to_np(got)
+        size = np.abs(want).max(initial=1.0)
+        assert np.abs(values - want).max(initial=0.0) <= 1e-6 * size, (
+            f"second gradient of argument {spot} off by {np.abs(values - want).max():.3g}, of {size:.3g}"
+        )
 
 
 def check_gradient_dtype(row: Row, sample: Sample, dtype: str) -> None:

@@ -5,10 +5,10 @@
 //   y  (O, p)        = w (O, (c, r, s))          @ x at ((c, r, s), p)
 //   dw (O, (c, r, s)) = dy (O, p)                @ x at (p, (c, r, s)),   K = N * oh * ow split by size
 //   dx (C, p)        = w^T (C, (o, r, s))        @ dy at ((o, r, s), p)
-// Method: implicit GEMM on the core of gemm.h. The image is never unfolded: panels are packed straight from it, zeros where
-// a tap falls into the padding. For dx with a stride, pixels are taken by phase (y mod stride, x mod stride): within one
-// phase each tap meets either every pixel or none, so that no multiplication is by an inserted zero.
-// One channel a group (depthwise): depthwise.cpp. Error bound: gemm.h's. Measured by tests/test_conv.py.
+// Method: implicit GEMM on the core of gemm.h. The image is never unfolded: panels are packed straight from it, zeros
+// where a tap falls into the padding. For dx with a stride, pixels are taken by phase (y mod stride, x mod stride):
+// within one phase each tap meets either every pixel or none, so that no multiplication is by an inserted zero.
+// One channel a group (depthwise): depthwise.cpp. Error bound: gemm.h's. Measured by tests/op_table/products.py.
 #include "kernels/cpu/gemm.h"
 
 namespace tw::TW_ISA {
@@ -19,22 +19,16 @@ template <class T, class S> void depthwise_backward_w(const Conv2dArgs& a);
 
 namespace {
 
-// Lanes 0, 2, 4, ... of the 2 L - 1 elements from p.
-template <class T> TW_INLINE Vec<T> load_even(const T* p) {
-  constexpr int L = Vec<T>::kLanes;
-  using Index = typename Mask<T>::Native;
-  Index index;
-  for (int i = 0; i < L; ++i) index[i] = 2 * i < L ? 2 * i : 2 * i + 1;  // the second load begins one element early
-  return __builtin_shuffle(Vec<T>::load(p).v, Vec<T>::load(p + L - 1).v, index);
-}
-
-// dst[i] = src[i * step] for i < n
-template <class T, class S> TW_INLINE void copy_line(T* dst, const S* src, int64_t step, int64_t n) {
+// dst[i] = src[i * step] for i < n. May write zeros behind them, up to dst[room].
+template <class T, class S> TW_INLINE void copy_line(T* dst, const S* src, int64_t step, int64_t n, int64_t room) {
   constexpr int L = Vec<T>::kLanes;
   int64_t i = 0;
   if (step == 1) {
     for (; i + L <= n; i += L) load_as<T>(src + i).store(dst + i);
-    if (i < n) load_as<T>(src + i, int(n - i)).store(dst + i, int(n - i));
+    if (i == n) return;
+    const Vec<T> rest = load_as<T>(src + i, int(n - i));
+    if (i + L <= room) rest.store(dst + i);
+    else rest.store(dst + i, int(n - i));
     return;
   }
   if constexpr (kSame<T, S>)
@@ -45,16 +39,16 @@ template <class T, class S> TW_INLINE void copy_line(T* dst, const S* src, int64
     else convert(dst + i, src + i * step, 1);
   }
 }
-template <class T> TW_INLINE void zero_line(T* dst, int64_t n) {
+template <class T> TW_INLINE void zero_line(T* dst, int64_t n, int64_t room) {
   constexpr int L = Vec<T>::kLanes;
   const Vec<T> zero(T(0));
   int64_t i = 0;
-  for (; i + L <= n; i += L) zero.store(dst + i);
+  for (; i < n && i + L <= room; i += L) zero.store(dst + i);
   if (i < n) zero.store(dst + i, int(n - i));
 }
 
-// The values that the taps (c, r, s) see from the positions (n, oy, ox): channel c at row oy * step_y + tap_y[r], column
-// ox * step_x + tap_x[s], or 0 outside the image.
+// The values that the taps (c, r, s) see from the positions (n, oy, ox): channel c at row oy * step_y + tap_y[r],
+// column ox * step_x + tap_x[s], or 0 outside the image.
 template <class S> struct Image {
   const S* data;              // the group's first channel of image 0
   int64_t image, H, W;        // elements between images
@@ -70,81 +64,97 @@ template <class S> struct Image {
     const int64_t row = p / cols, n = row / rows, ox = p - row * cols;
     return {n * image, row - n * rows, ox, least(cols - ox, room)};
   }
-  // Which i of a run see the image through tap (r, s): lo <= i < hi. Returns the source of i = lo in channel 0.
-  TW_INLINE const S* see(const Run& run, int64_t r, int64_t s, int64_t* lo, int64_t* hi) const {
-    const int64_t y = run.oy * step_y + tap_y[r], x = run.ox * step_x + tap_x[s];
+  // Which i of a run whose first column is x (of tap s) lie in the image: lo <= i < hi.
+  TW_INLINE void clip(int64_t x, int64_t length, int64_t* lo, int64_t* hi) const {
     *lo = x >= 0 ? 0 : step_x == 1 ? -x : ceil_div(-x, step_x);
-    *hi = x >= W ? 0 : least(run.length, step_x == 1 ? W - x : ceil_div(W - x, step_x));
-    if (y < 0 || y >= H || *lo >= *hi) *lo = *hi = 0;
-    return data + run.data + y * W + x + *lo * step_x;
+    *hi = x >= W ? 0 : least(length, step_x == 1 ? W - x : ceil_div(W - x, step_x));
+  }
+  // One tap's view of a run, `row` being its row of the image (null: outside).
+  template <class T>
+  TW_INLINE void line(T* to, const S* row, int64_t x, int64_t length, int64_t room) const {
+    int64_t lo, hi;
+    clip(x, length, &lo, &hi);
+    if (!row || lo >= hi) return zero_line(to, length, room);
+    if (lo > 0 || hi < length) zero_line(to, length, room);
+    copy_line(to + lo, row + x + lo * step_x, step_x, hi - lo, room - lo);
   }
 
-  // Positions along the lanes: dst[kk * kNr + jj] = value of tap k + kk at position j + jj.
+  // Positions along the lanes: dst[kk * kNr + jj] = value of tap k + kk at position j + jj. Runs are taken from left to
+  // right, since one may write past its end into the next.
   template <class T> void pack_positions(T* dst, int64_t j, int n, int64_t k, int64_t count) const {
     constexpr int L = Vec<T>::kLanes;
     constexpr int64_t kNr = TW_ISA::kNr<T>;
-    const int64_t taps = kh * kw, plane = H * W;
+    int64_t leftmost = 0, rightmost = 0;
+    for (int64_t s = 0; s < kw; ++s) {
+      leftmost = s == 0 ? tap_x[s] : least(leftmost, tap_x[s]);
+      rightmost = s == 0 ? tap_x[s] : most(rightmost, tap_x[s]);
+    }
     for (int64_t done = 0; done < n;) {
-      const Run line = run(j + done, n - done);
-      T* line_dst = dst + done;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        // Channels c for which k <= c * taps + tap < k + count; within them the geometry is the same.
-        const int64_t c0 = k > tap ? ceil_div(k - tap, taps) : 0, c1 = ceil_div(k + count - tap, taps);
-        if (c0 >= c1) continue;
-        int64_t lo, hi;
-        const S* from = see(line, tap / kw, tap % kw, &lo, &hi) + c0 * plane;
-        T* to = line_dst + (c0 * taps + tap - k) * kNr;
-        const int64_t to_step = taps * kNr;
-        if (lo == 0 && hi == kNr && step_x == 1) {
-          for (int64_t c = c0; c < c1; ++c, from += plane, to += to_step)
+      const Run run = this->run(j + done, n - done);
+      const int64_t room = kNr - done, x = run.ox * step_x;
+      const bool inside = x + leftmost >= 0 && x + (run.length - 1) * step_x + rightmost < W;
+      for (int64_t r = 0; r < kh; ++r) {
+        const int64_t y = run.oy * step_y + tap_y[r];
+        const bool seen = y >= 0 && y < H;
+        // The rows of taps (c, r, 0 : kw) that meet k .. k + count.
+        const int64_t c0 = (k / kw - r + kh - 1) / kh, c1 = ceil_div(ceil_div(k + count, kw) - r, kh);
+        for (int64_t c = c0; c < c1; ++c) {
+          const int64_t first = (c * kh + r) * kw - k, s0 = first < 0 ? -first : 0, s1 = least(kw, count - first);
+          const S* row = data + run.data + (c * H + y) * W;
+          T* to = dst + first * kNr + done;
+          if (seen && inside && step_x == 1 && run.length == kNr) {
+            for (int64_t s = s0; s < s1; ++s)
 #pragma GCC unroll 4
-            for (int i = 0; i < kNr; i += L) load_as<T>(from + i).store(to + i);
-        } else if (lo == 0 && hi == line.length) {
-          for (int64_t c = c0; c < c1; ++c, from += plane, to += to_step) copy_line(to, from, step_x, hi);
-        } else {
-          for (int64_t c = c0; c < c1; ++c, from += plane, to += to_step) {
-            zero_line(to, line.length);
-            if (lo < hi) copy_line(to + lo, from, step_x, hi - lo);
+              for (int i = 0; i < kNr; i += L) load_as<T>(row + x + tap_x[s] + i).store(to + s * kNr + i);
+          } else if (seen && inside) {
+            for (int64_t s = s0; s < s1; ++s) copy_line(to + s * kNr, row + x + tap_x[s], step_x, run.length, room);
+          } else if (!seen) {
+            for (int64_t s = s0; s < s1; ++s) zero_line(to + s * kNr, run.length, room);
+          } else {
+            for (int64_t s = s0; s < s1; ++s) line(to + s * kNr, row, x + tap_x[s], run.length, room);
           }
         }
       }
-      done += line.length;
+      done += run.length;
     }
     if (n % L)
-      for (int64_t kk = 0; kk < count; ++kk) zero_line(dst + kk * kNr + n, round_up(n, L) - n);
+      for (int64_t kk = 0; kk < count; ++kk) zero_line(dst + kk * kNr + n, round_up(n, L) - n, kNr - n);
   }
 
-  // Taps along the lanes: dst[kk * kNr + jj] = value of tap j + jj at position k + kk.
+  // Taps along the lanes: dst[kk * kNr + jj] = value of tap j + jj at position k + kk. A part of k at a time for all
+  // lanes, so that what is written stays in L1 until its lines are full.
   template <class T> void pack_taps(T* dst, int64_t j, int n, int64_t k, int64_t count) const {
-    constexpr int L = Vec<T>::kLanes;
-    constexpr int64_t kNr = TW_ISA::kNr<T>, kMax = blocks<T>().kc + 4;
-    Run runs[kMax];
-    int64_t lines = 0;
-    for (int64_t done = 0; done < count; done += runs[lines++].length) runs[lines] = run(k + done, count - done);
+    constexpr int L = Vec<T>::kLanes, kPart = 64;
+    constexpr int64_t kNr = TW_ISA::kNr<T>;
     const int64_t taps = kh * kw;
-    T columns[4][kMax];
-    for (int64_t i = 0; i < round_up(n, L); i += 4) {
-      for (int q = 0; q < 4; ++q) {
-        if (i + q >= n) {
-          zero_line(columns[q], count);
-          continue;
+    Run runs[kPart];
+    T columns[4][kPart];
+    for (int64_t k0 = 0; k0 < count; k0 += kPart, dst += kPart * kNr) {
+      const int64_t length = least(kPart, count - k0);
+      int lines = 0;
+      for (int64_t done = 0; done < length; done += runs[lines++].length)
+        runs[lines] = run(k + k0 + done, length - done);
+      for (int64_t i = 0; i < round_up(n, L); i += 4) {
+        for (int q = 0; q < 4; ++q) {
+          const int64_t lane = least(j + i + q, j + n - 1), c = lane / taps, r = lane % taps / kw, s = lane % kw;
+          T* to = columns[q];
+          int64_t room = kPart;
+          for (int at = 0; at < lines; ++at) {
+            const Run& u = runs[at];
+            const int64_t y = u.oy * step_y + tap_y[r];
+            const S* row = y >= 0 && y < H ? data + u.data + (c * H + y) * W : nullptr;
+            line(to, row, u.ox * step_x + tap_x[s], u.length, room);
+            to += u.length;
+            room -= u.length;
+          }
         }
-        const int64_t channel = (j + i + q) / taps, tap = (j + i + q) % taps, r = tap / kw, s = tap % kw;
-        T* to = columns[q];
-        for (int64_t line = 0; line < lines; ++line) {
-          int64_t lo, hi;
-          const S* from = see(runs[line], r, s, &lo, &hi) + channel * H * W;
-          if (hi - lo < runs[line].length) zero_line(to, runs[line].length);
-          if (lo < hi) copy_line(to + lo, from, step_x, hi - lo);
-          to += runs[line].length;
-        }
+        T* to = dst + i;
+        int64_t kk = 0;
+        for (; kk + 4 <= length; kk += 4)
+          transpose4(to + kk * kNr, kNr, columns[0] + kk, columns[1] + kk, columns[2] + kk, columns[3] + kk);
+        for (; kk < length; ++kk)
+          for (int q = 0; q < 4; ++q) to[kk * kNr + q] = columns[q][kk];
       }
-      T* to = dst + i;
-      int64_t kk = 0;
-      for (; kk + 4 <= count; kk += 4)
-        transpose4(to + kk * kNr, kNr, columns[0] + kk, columns[1] + kk, columns[2] + kk, columns[3] + kk);
-      for (; kk < count; ++kk)
-        for (int q = 0; q < 4; ++q) to[kk * kNr + q] = columns[q][kk];
     }
   }
 };
@@ -196,8 +206,10 @@ template <class T, class S> struct TapsProduct {
 
   TW_INLINE void pack_a(T* dst, int64_t i, int rows, int64_t k, int64_t count) const {
     for (int64_t done = 0; done < count;) {
-      const int64_t n = (k + done) / positions, p = k + done - n * positions, length = least(count - done, positions - p);
-      pack_strided(dst + done * kStepA<T>, kStepA<T>, dy + n * dy_image + i * positions + p, positions, 1, rows, length, 4);
+      const int64_t n = (k + done) / positions, p = k + done - n * positions;
+      const int64_t length = least(count - done, positions - p);
+      pack_strided(dst + done * kStepA<T>, kStepA<T>, dy + n * dy_image + i * positions + p, positions, 1, rows, length,
+                   4);
       done += length;
     }
   }

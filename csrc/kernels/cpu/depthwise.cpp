@@ -1,20 +1,22 @@
 // Depthwise conv2d (groups == C == O) and its gradients: one filter a plane.
 //
-// Shapes and dtypes as in conv2d.cpp, with w (C, 1, kh, kw). Each sum has only kh * kw terms (for dw: N * oh * ow), too few
-// for a matrix product, so planes are computed directly, vectors along a row. Method: the plane is first copied into scratch
-// with its padding, in the type of the arithmetic; then every tap of every row is an unmasked run. dx with a stride
-// spreads dy over the plane with zeros between, which makes it a plain correlation with the turned filter.
-// dw keeps one vector of sums a tap and plane, added up over the images in order.
+// Shapes and dtypes as in conv2d.cpp, with w (C, 1, kh, kw). Each sum has only kh * kw terms (for dw: N * oh * ow),
+// too few for a matrix product, so planes are computed directly, vectors along a row. Method: the plane is first
+// copied into scratch with its padding, in the type of the arithmetic; then every tap of every row is an unmasked
+// run. dx with a stride spreads dy over the plane with zeros between, which makes it a plain correlation with the
+// turned filter. dw keeps one vector of sums a tap and plane, added up over the images in order.
 // Accumulates in float32, or float64 for float64. Error: gamma(kh * kw), for dw gamma(oh * ow / lanes + N). Measured by
-// tests/test_conv.py.
+// tests/op_table/products.py.
 #include "kernels/cpu/gemm.h"
 
 namespace tw::TW_ISA {
 namespace {
 
-// Elements 0, step, 2 step, ... (n of them, at most a vector) of p.
+// Elements 0, step, 2 step, ... of p: n of them, and zeros or anything behind them. Planes have a vector of slack at
+// their end, which a load may touch.
 template <class T> TW_INLINE Vec<T> load_step(const T* p, int64_t step, int n) {
   if (step == 1) return Vec<T>::load(p, n);
+  if (step == 2) return load_even(p);
   typename Vec<T>::Native v = {};
   for (int i = 0; i < Vec<T>::kLanes; ++i)
     if (i < n) v[i] = p[i * step];
@@ -69,7 +71,7 @@ template <class T, class S> void depthwise(const Conv2dArgs& a) {
   const int64_t height = padded(a.H, a.pad_h, a.oh, a.stride_h, a.kh, a.dilation_h);
   const int64_t width = padded(a.W, a.pad_w, a.ow, a.stride_w, a.kw, a.dilation_w), taps = a.kh * a.kw;
   parallel_ranges(a.N * a.C, ceil_div(kPiece, a.oh * a.ow * taps), [&](int64_t begin, int64_t end) {
-    T* w = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width)));
+    T* w = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width + 2 * Vec<T>::kLanes)));
     Padded<T> plane{w + taps, width};
     for (int64_t i = begin; i < end; ++i) {
       const int64_t c = i % a.C;
@@ -104,27 +106,39 @@ template <class T, class S> void depthwise_backward_x(const Conv2dArgs& a) {
 }
 
 template <class T, class S> void depthwise_backward_w(const Conv2dArgs& a) {
-  constexpr int L = Vec<T>::kLanes;
+  constexpr int L = Vec<T>::kLanes, kTogether = 4;  // as many sums at once hide the latency of an addition
   const int64_t height = padded(a.H, a.pad_h, a.oh, a.stride_h, a.kh, a.dilation_h);
   const int64_t width = padded(a.W, a.pad_w, a.ow, a.stride_w, a.kw, a.dilation_w), taps = a.kh * a.kw, P = a.oh * a.ow;
   parallel_for(a.C, [&](int64_t c) {
-    T* sums = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width + P)));
-    T* dy = sums + taps + height * width;
+    T* sums = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width + 2 * L + P)));
+    T* dy = sums + taps + height * width + 2 * L;
     Padded<T> plane{sums + taps, width};
     for (int64_t t = 0; t < taps; ++t) sums[t] = T(0);
     for (int64_t n = 0; n < a.N; ++n) {
       plane.fill(static_cast<const S*>(a.x) + (n * a.C + c) * a.H * a.W, a.H, a.W, height, a.pad_h, a.pad_w, 1, 1);
       convert(dy, static_cast<const S*>(a.dy) + (n * a.C + c) * P, P);
-      for (int64_t t = 0; t < taps; ++t) {
-        const T* from = plane.data + t / a.kw * a.dilation_h * width + t % a.kw * a.dilation_w;
-        Vec<T> acc(T(0));
+      for (int64_t t = 0; t < taps; t += kTogether) {
+        const T* from[kTogether];
+        Vec<T> acc[kTogether];
+        for (int q = 0; q < kTogether; ++q) {
+          const int64_t tap = least(t + q, taps - 1);
+          from[q] = plane.data + tap / a.kw * a.dilation_h * width + tap % a.kw * a.dilation_w;
+          acc[q] = Vec<T>(T(0));
+        }
         for (int64_t oy = 0; oy < a.oh; ++oy)
           for (int64_t ox = 0; ox < a.ow; ox += L) {
             const int m = int(least(L, a.ow - ox));
-            const T* x = from + oy * a.stride_h * width + ox * a.stride_w;
-            acc = fma(Vec<T>::load(dy + oy * a.ow + ox, m), load_step(x, a.stride_w, m), acc);
+            const int64_t at = oy * a.stride_h * width + ox * a.stride_w;
+            const Vec<T> d = Vec<T>::load(dy + oy * a.ow + ox, m);
+            const auto whole = Mask<T>::iota() < Mask<T>(m);
+#pragma GCC unroll 4
+            for (int q = 0; q < kTogether; ++q) {
+              Vec<T> x = load_step(from[q] + at, a.stride_w, m);
+              if (m < L) x = select(whole, x, Vec<T>(T(0)));  // an infinity behind them times 0 is not 0
+              acc[q] = fma(d, x, acc[q]);
+            }
           }
-        sums[t] += sum(acc);
+        for (int q = 0; q < kTogether && t + q < taps; ++q) sums[t + q] += sum(acc[q]);
       }
     }
     convert(static_cast<S*>(a.y) + c * taps, static_cast<const T*>(sums), taps);

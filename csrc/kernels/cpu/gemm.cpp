@@ -1,10 +1,10 @@
 // gemm: c = act(alpha * a @ b + beta * c + bias) over a batch, operands of any strides.
 //
-// Shapes: a (..., M, K), b (..., K, N), c (..., M, N) with contiguous columns; bias (N) or (M). Accumulates in float32 for
-// float16, bfloat16 and float32, in float64 for float64, and wraps in int64 for integers and bool.
+// Shapes: a (..., M, K), b (..., K, N), c (..., M, N) with contiguous columns; bias (N) or (M). Accumulates in
+// float32 for float16, bfloat16 and float32, in float64 for float64, and wraps in int64 for integers and bool.
 // K == 0 gives act(beta * c + bias). beta == 0 does not read c.
 // Method: gemm.h; a matrix times a vector (M == 1 or N == 1) is bound by memory and has its own loops here.
-// Error bound: gemm.h's; for a vector, gamma(kChunk / lanes + K / kChunk). Measured by tests/test_matmul.py.
+// Error bound: gemm.h's; for a vector, gamma(kChunk / lanes + K / kChunk). Measured by tests/op_table/products.py.
 #include "kernels/cpu/gemm.h"
 
 namespace tw::TW_ISA {
@@ -49,15 +49,16 @@ template <class T, class S> struct StridedProblem {
       b += at * g.b_batch[d];
       c += at * g.c_batch[d];
     }
-    return {static_cast<const S*>(g.a) + a, static_cast<const S*>(g.b) + b, g.a_row, g.a_col, g.b_row, g.b_col, g.c_row, c,
+    return {static_cast<const S*>(g.a) + a, static_cast<const S*>(g.b) + b,
+            g.a_row, g.a_col, g.b_row, g.b_col, g.c_row, c,
             {g.c, g.bias, g.c_dtype, g.dtype, g.bias_rows, g.activation, g.alpha, g.beta}};
   }
 };
 
-// ---- matrix times vector ---------------------------------------------------------------------------------------------
-// y[i] = sum over k of a[i, k] x[k]: lane l of a vector sums k = l, l + L, l + 2L, ... of a chunk, and sum() adds the lanes
-// by its tree. A matrix whose columns are contiguous holds the same L sums of each row in L rows of accumulators, so that
-// both orientations give the same bits.
+// ---- matrix times vector --------------------------------------------------------------------------------------------
+// y[i] = sum over k of a[i, k] x[k]: lane l of a vector sums k = l, l + L, l + 2L, ... of a chunk, and sum() adds the
+// lanes by its tree. A matrix whose columns are contiguous holds the same L sums of each row in L rows of
+// accumulators, so that both orientations give the same bits.
 constexpr int64_t kChunk = 1024, kStrip = 256;
 
 // R rows, contiguous along k.
@@ -96,12 +97,14 @@ void dot_columns(const S* a, int64_t a_col, int64_t rows, const T* x, int64_t co
     if (i < rows) fma(load_as<T>(column + i, int(rows - i)), xk, Vec<T>::load(to + i)).store(to + i);
   }
   for (int h = L / 2; h > 0; h /= 2)
-    for (int64_t i = 0; i < h * width; i += L) (Vec<T>::load(acc + i) + Vec<T>::load(acc + h * width + i)).store(acc + i);
+    for (int64_t i = 0; i < h * width; i += L)
+      (Vec<T>::load(acc + i) + Vec<T>::load(acc + h * width + i)).store(acc + i);
   for (int64_t i = 0; i < rows; ++i) y[i] = acc[i];
 }
 
 template <class T, class S>
-void dot_chunk(const S* a, int64_t a_row, int64_t a_col, int64_t rows, const S* x, int64_t x_step, int64_t count, T* y) {
+void dot_chunk(const S* a, int64_t a_row, int64_t a_col, int64_t rows, const S* x, int64_t x_step, int64_t count,
+               T* y) {
   T xs[kChunk];
   const T* xp = xs;
   if (kSame<T, S> && x_step == 1) {

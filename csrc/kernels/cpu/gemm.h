@@ -4,11 +4,11 @@
 // Method: the five loops of BLIS (Goto & van de Geijn 2008; Van Zee & van de Geijn 2015) round one register tile.
 // A piece of C (rows x cols) is one task: for each block of K it packs its block of B (kept in L2) and, panel by panel,
 // its rows of A (kept in L1), and runs the tile over them. Each task packs for itself, which costs about
-// (1 / rows + 1 / cols) / 2 element copies a multiply-add, and needs no barrier between packing and computing.
-// Every element of C is one chain of fused multiply-adds over a block of K, blocks added in order, so its bits depend on
-// M, N, K and the batch size alone: not on threads, strides, or the tile it falls in. K is split over tasks only where
-// C is too small to share out; the parts are added by a fixed tree.
-// Error: |C - AB| <= gamma(min(K, kc) + K / kc) |A||B|, measured by tests/test_matmul.py.
+// 1 / rows + 1 / cols element copies a multiply-add, and needs no barrier between packing and computing.
+// Every element of C is one chain of fused multiply-adds over a block of K, blocks added in order, so its bits depend
+// on M, N, K and the batch size alone: not on threads, strides, or the tile it falls in. K is split over tasks only
+// where C is too small to share out; the parts are added by a fixed tree.
+// Error: |C - AB| <= gamma(min(K, kc) + K / kc) |A||B|, measured by the rows of tests/op_table/products.py.
 // A Problem gives, for product number p of the batch, a functor with
 //   pack_a(T* dst, i, rows, k, count)     dst[kk * kStepA + ii] = A[i + ii, k + kk]
 //   pack_b(T* dst, j, cols, k, count)     dst[kk * kNr + jj] = B[k + kk, j + jj], any finite values up to whole vectors
@@ -24,8 +24,8 @@ namespace tw::TW_ISA {
 TW_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 TW_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// THE table of block sizes. The register tile is mr rows of `vectors` vectors: mr * vectors accumulators, `vectors` of B
-// and one broadcast of A fill the registers (32 at avx512, 16 below; scalar has no FMA and needs one more for the
+// THE table of block sizes. The register tile is mr rows of `vectors` vectors: mr * vectors accumulators, `vectors`
+// of B and one broadcast of A fill the registers (32 at avx512, 16 below; scalar has no FMA and needs one more for the
 // product, so its tile is smaller). kc: a panel of A (mr x kc) takes at most 24 KB, half of the smallest L1, and a
 // block of B (kc x cols) at most 768 KB, inside 1 MB of L2.
 struct Blocks { int mr, vectors, kc, rows, cols; };
@@ -76,12 +76,14 @@ __attribute__((noinline)) void tile(int64_t count, const T* a, const T* b, int64
 }
 
 template <class T, int V, int R = kMr<T>>
-TW_INLINE void run_rows(int rows, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row, bool add) {
+TW_INLINE void run_rows(int rows, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row,
+                        bool add) {
   if (R == 1 || rows == R) return tile<T, R, V>(count, a, b, b_step, c, c_row, add);
   if constexpr (R > 1) run_rows<T, V, R - 1>(rows, count, a, b, b_step, c, c_row, add);
 }
 template <class T>
-void run_tile(int rows, int cols, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row, bool add) {
+void run_tile(int rows, int cols, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row,
+              bool add) {
   static_assert(kNr<T> == 2 * Vec<T>::kLanes);
   if (cols > Vec<T>::kLanes) run_rows<T, 2>(rows, count, a, b, b_step, c, c_row, add);
   else run_rows<T, 1>(rows, count, a, b, b_step, c, c_row, add);
@@ -213,7 +215,7 @@ void gemm_core(const Problem& problem, int64_t batch, int64_t M, int64_t N, int6
   });
 }
 
-// ---- packing from strided memory -------------------------------------------------------------------------------------
+// ---- packing from strided memory ------------------------------------------------------------------------------------
 
 // Four rows of four at p0..p3, contiguous along k, become dst[0 : 4 step : step][0 : 4].
 template <class T> TW_INLINE void transpose4(T* dst, int64_t step, const T* p0, const T* p1, const T* p2, const T* p3) {
@@ -242,27 +244,26 @@ void pack_strided(T* dst, int step, const S* src, int64_t lane, int64_t depth, i
     }
     return;
   }
+  // A run of k at a time for all lanes, so that what is written stays in L1 until its lines are full.
   constexpr int kRun = 64;
   T run[4][kRun];
-  for (int i = 0; i < n || i % whole; i += 4) {
-    const S* rows[4];
-    for (int q = 0; q < 4; ++q) rows[q] = src + least(i + q, n - 1) * lane;
-    for (int64_t k0 = 0; k0 < count; k0 += kRun) {
-      const int64_t length = least(kRun, count - k0);
+  for (int64_t k0 = 0; k0 < count; k0 += kRun) {
+    const int64_t length = least(kRun, count - k0);
+    for (int i = 0; i < n || i % whole; i += 4) {
       const T* p[4];
-      if (kSame<T, S> && depth == 1) {
-        for (int q = 0; q < 4; ++q) p[q] = reinterpret_cast<const T*>(rows[q] + k0);
-      } else {
-        for (int q = 0; q < 4; ++q) {
-          const S* row = rows[q] + k0 * depth;
-          S strided[kRun];
-          if (depth != 1) {
-            for (int64_t k = 0; k < length; ++k) strided[k] = row[k * depth];
-            row = strided;
-          }
-          convert(run[q], row, length);
-          p[q] = run[q];
+      for (int q = 0; q < 4; ++q) {
+        const S* row = src + least(i + q, n - 1) * lane + k0 * depth;
+        if (kSame<T, S> && depth == 1) {
+          p[q] = reinterpret_cast<const T*>(row);
+          continue;
         }
+        S strided[kRun];
+        if (depth != 1) {
+          for (int64_t k = 0; k < length; ++k) strided[k] = row[k * depth];
+          row = strided;
+        }
+        convert(run[q], row, length);
+        p[q] = run[q];
       }
       T* to = dst + k0 * step + i;
       int64_t k = 0;
@@ -273,7 +274,16 @@ void pack_strided(T* dst, int step, const S* src, int64_t lane, int64_t depth, i
   }
 }
 
-// ---- the end of a product: c = act(alpha * sums + beta * c + bias), converted to c's dtype -----------------------------
+// Lanes 0, 2, 4, ... of the 2 L - 1 elements from p.
+template <class T> TW_INLINE Vec<T> load_even(const T* p) {
+  constexpr int L = Vec<T>::kLanes;
+  using Index = typename Mask<T>::Native;
+  Index index;
+  for (int i = 0; i < L; ++i) index[i] = 2 * i < L ? 2 * i : 2 * i + 1;  // the second load begins one element early
+  return __builtin_shuffle(Vec<T>::load(p).v, Vec<T>::load(p + L - 1).v, index);
+}
+
+// ---- the end of a product: c = act(alpha * sums + beta * c + bias), converted to c's dtype ----------------------
 
 #define TW_INTEGERS(X) X(bool, kBool) X(uint8_t, kUInt8) X(int8_t, kInt8) X(int16_t, kInt16) X(int32_t, kInt32)
 
@@ -322,18 +332,35 @@ template <class T> struct Epilogue {
   Activation activation;
   double alpha, beta;
 
+  TW_INLINE bool plain() const {
+    return alpha == 1 && beta == 0 && activation == Activation::kNone && c_dtype == dtype_of<T>;
+  }
   // n sums for c[at : at + n]; bias_at is the number of the row's bias, or of its first column's.
   TW_INLINE void row(int64_t at, int64_t bias_at, int64_t n, const T* sums) const {
-    const bool plain = alpha == 1 && beta == 0 && !bias && activation == Activation::kNone && c_dtype == dtype_of<T>;
-    if (!plain) return finish(at, bias_at, n, sums);
-    constexpr int L = Vec<T>::kLanes;
+    if (!plain()) return finish(at, bias_at, n, sums);
     T* to = static_cast<T*>(c) + at;
-    int64_t j = 0;
-    for (; j + L <= n; j += L) Vec<T>::load(sums + j).store(to + j);
-    if (j < n) Vec<T>::load(sums + j, int(n - j)).store(to + j, int(n - j));
+    const T* b = static_cast<const T*>(bias);
+    if (!bias) {
+      each(n, [&](int64_t j, auto... part) { Vec<T>::load(sums + j, part...).store(to + j, part...); });
+    } else if (bias_rows) {
+      const Vec<T> all(b[bias_at]);
+      each(n, [&](int64_t j, auto... part) { (Vec<T>::load(sums + j, part...) + all).store(to + j, part...); });
+    } else {
+      b += bias_at;
+      each(n, [&](int64_t j, auto... part) {
+        (Vec<T>::load(sums + j, part...) + Vec<T>::load(b + j, part...)).store(to + j, part...);
+      });
+    }
   }
 
  private:
+  // f(j) for each whole vector, f(j, count) for the rest.
+  template <class F> static TW_INLINE void each(int64_t n, const F& f) {
+    constexpr int L = Vec<T>::kLanes;
+    int64_t j = 0;
+    for (; j + L <= n; j += L) f(j);
+    if (j < n) f(j, int(n - j));
+  }
   __attribute__((noinline)) void finish(int64_t at, int64_t bias_at, int64_t n, const T* sums) const {
     constexpr int L = Vec<T>::kLanes;
     const Vec<T> row_bias(bias && bias_rows ? load_any<T>(bias, bias_dtype, bias_at, 1)[0] : T(0));

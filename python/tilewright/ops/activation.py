@@ -8,7 +8,7 @@ import math
 from tilewright import _engine, autograd
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
-from tilewright.ops.elementwise import clamp, erf, exp, expm1, reciprocal, where
+from tilewright.ops.elementwise import clamp, erf, exp, expm1, in_float32, reciprocal, where
 
 
 def _activate(kernel, rule, x, in_place, attrs=(), keep_output=False):
@@ -185,6 +185,7 @@ def relu6(input, inplace: bool = False):
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
+@in_float32
 def logsigmoid(input):
     """log(sigmoid(input)), stable for large negative inputs."""
     return -softplus(-input, threshold=math.inf)
@@ -192,15 +193,22 @@ def logsigmoid(input):
 
 def mish(input, inplace: bool = False):
     """input * tanh(softplus(input)) (Misra, 2019)."""
-    y = input * tanh(softplus(input))
+    y = _mish(input)
     return input.copy_(y) if inplace else y
 
 
+@in_float32
+def _mish(x):
+    return x * tanh(softplus(x))
+
+
+@in_float32
 def hardsigmoid(input):
     """clamp(input / 6 + 1/2, 0, 1)."""
     return hardtanh(input / 6.0 + 0.5, 0.0, 1.0)
 
 
+@in_float32
 def hardswish(input):
     """input * hardsigmoid(input)."""
     return input * hardsigmoid(input)
@@ -208,21 +216,29 @@ def hardswish(input):
 
 def selu(input, inplace: bool = False):
     """scale * elu(input, alpha), the constants that keep mean 0 and variance 1 (Klambauer et al., 2017)."""
-    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-    y = elu(input, alpha) * scale
+    y = _selu(input)
     return input.copy_(y) if inplace else y
 
 
+@in_float32
+def _selu(x):
+    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    return elu(x, alpha) * scale
+
+
+@in_float32
 def celu(input, alpha: float = 1.0):
     """max(0, input) + min(0, alpha * (exp(input / alpha) - 1))."""
     return where(input > 0, input, expm1(clamp(input, max=0.0) / alpha) * alpha)
 
 
+@in_float32
 def softsign(input):
     """input / (1 + |input|)."""
     return input * reciprocal(input.abs() + 1.0)
 
 
+@in_float32
 def tanhshrink(input):
     """input - tanh(input)."""
     return input - tanh(input)

@@ -7,6 +7,7 @@ broadcast; the result's dtype follows PyTorch's promotion. Formulas are in `csrc
 
 from __future__ import annotations
 
+import functools
 import math
 
 from tilewright import _engine, autograd
@@ -21,6 +22,24 @@ class _Number:
 
 
 NUMBER = _Number()
+
+
+def in_float32(op):
+    """Decorator for ops made of other ops: of half-precision tensors they compute in float32 and round once, at the end."""
+
+    @functools.wraps(op)
+    def wrapped(*args, **kwargs):
+        values = [v for v in (*args, *kwargs.values()) if isinstance(v, autograd.Tensor) and v.array.is_float]
+        dtype = values[0].array.dtype if values else None
+        if dtype not in (_engine.float16, _engine.bfloat16) or any(v.array.dtype is not dtype for v in values):
+            return op(*args, **kwargs)
+
+        def up(v):
+            return cast(v, _engine.float32) if isinstance(v, autograd.Tensor) and v.array.is_float else v
+
+        return cast(op(*map(up, args), **{k: up(v) for k, v in kwargs.items()}), dtype)
+
+    return wrapped
 
 
 def _tensor(op: str, x):
@@ -730,10 +749,17 @@ def contiguous(input):
 
 
 # --- in place --------------------------------------------------------------------------------------------------------
+def _before(x):
+    """A copy of x as it is before an in-place op, with its history, for the gradient that needs the old value."""
+    old = wrap(_engine.clone(x.array))
+    old.requires_grad, old.node, old.slot = x.requires_grad, x.node, x.slot
+    return old
+
+
 def _binary_(kernel, rule, x, other):
     """x = kernel(x, other) in place; the operand that only the other's gradient needs is saved only then."""
     y, ya = _operand(kernel.__name__, other)
-    saved = (x if y.requires_grad else None, None if y is NUMBER else y)
+    saved = (_before(x) if y.requires_grad else None, None if y is NUMBER else y)
     return inplace(rule, x, lambda: kernel(x.array, ya, x.array), (x, y), saved, (None, ya if y is NUMBER else None))
 
 
@@ -766,7 +792,7 @@ def div_(input, other):
 def pow_(input, exponent):
     """input **= exponent."""
     y, ya = _operand("pow_", exponent)
-    saved, numbers = (input, None if y is NUMBER else y), (None, ya if y is NUMBER else None)
+    saved, numbers = (_before(input), None if y is NUMBER else y), (None, ya if y is NUMBER else None)
     return inplace(pow_grad, input, lambda: _engine.pow_out(input.array, ya, input.array), (input, y), saved, numbers)
 
 
@@ -802,7 +828,7 @@ def neg_(input):
 
 def abs_(input):
     """input = |input|."""
-    return _unary_(_engine.abs_out, abs_grad, input, (input,))
+    return _unary_(_engine.abs_out, abs_grad, input, (_before(input),))
 
 
 def exp_(input):
@@ -812,7 +838,7 @@ def exp_(input):
 
 def log_(input):
     """input = log(input)."""
-    return _unary_(_engine.log_out, log_grad, input, (input,))
+    return _unary_(_engine.log_out, log_grad, input, (_before(input),))
 
 
 def sqrt_(input):
@@ -827,7 +853,7 @@ def clamp_(input, min=None, max=None):
     if min is None and max is None:
         raise ValueError("clamp_: at least one of min and max must be given")
     lo, hi = (-math.inf if min is None else min), (math.inf if max is None else max)
-    return _unary_(_engine.clamp_out, clamp_grad, input, (input,), (lo, hi), lo, hi)
+    return _unary_(_engine.clamp_out, clamp_grad, input, (_before(input),), (lo, hi), lo, hi)
 
 
 def copy_(input, src, non_blocking: bool = False):

@@ -146,6 +146,7 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
+@_e.in_float32
 def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
     """(x - y)^2.
 
@@ -161,6 +162,7 @@ def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "me
     return _reduced(_e.square(input - target), reduction)
 
 
+@_e.in_float32
 def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
     """|x - y|.
 
@@ -172,6 +174,7 @@ def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mea
     return _reduced(_e.abs(input - target), reduction)
 
 
+@_e.in_float32
 def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", beta: float = 1.0):
     """d^2 / (2 beta) where d = |x - y| < beta, else d - beta / 2; beta 0 is `l1_loss`.
 
@@ -188,6 +191,7 @@ def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str
     return _reduced(_e.where(d < beta, _e.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction)
 
 
+@_e.in_float32
 def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0):
     """d^2 / 2 where d = |x - y| < delta, else delta (d - delta / 2).
 
@@ -203,6 +207,7 @@ def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0):
 
 
 # --- two classes -----------------------------------------------------------------------------------------------------
+@_e.in_float32
 def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=None, reduction: str = "mean"):
     """-(y log p + (1 - y) log(1 - p)) of probabilities p, each logarithm at least -100; times `weight`.
 
@@ -239,6 +244,7 @@ def binary_cross_entropy_grad(node, dy):
     return dp, dy * (log_q - log_p)
 
 
+@_e.in_float32
 def binary_cross_entropy_with_logits(input, target, weight=None, size_average=None, reduce=None,
                                      reduction: str = "mean", pos_weight=None):
     """-(pos_weight y log s + (1 - y) log(1 - s)), s = sigmoid(x), times `weight`; computed as

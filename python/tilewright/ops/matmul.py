@@ -63,7 +63,11 @@ def matmul_grad(node, dy):
         db = _weight_gradient(a, dy)
     else:
         db = _times(a, dy, transpose_a=True)
-    return da.squeeze(-2) if rows == 1 and da is not None else da, db.squeeze(-1) if columns == 1 and db is not None else db
+    if rows == 1 and da is not None:
+        da = da.squeeze(-2)
+    if columns == 1 and db is not None:
+        db = db.squeeze(-1)
+    return da, db
 
 
 def _times(a, b, transpose_a=False, transpose_b=False):

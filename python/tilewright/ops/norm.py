@@ -80,8 +80,10 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     >>> [round(v, 3) for (v,) in y.tolist()], mean.item(), var.item()
     ([-1.0, 1.0], 1.0, 1.5)
     """
-    y, mean, rstd = _engine.batch_norm(input.array, _array(weight), _array(bias), _array(running_mean),
-                                       _array(running_var), training, momentum, eps)
+    running = [_array(t) for t in (running_mean, running_var)]
+    if not training:  # then they are only read
+        running = [a if a is None else _engine.contiguous(a) for a in running]
+    y, mean, rstd = _engine.batch_norm(input.array, _array(weight), _array(bias), *running, training, momentum, eps)
     dtype = next((p.dtype for p in (weight, bias) if p is not None), None)
     return record(batch_norm_grad, y, (input, _input(weight), _input(bias)), (input, weight, mean, rstd),
                   (training, eps, dtype))

@@ -160,6 +160,8 @@ def normal(mean, std=1.0, size=None, *, generator=None, dtype=None, device=None)
 
 def bernoulli(input, *, generator=None):
     """1 with the probability that the input gives for each element, else 0; of the input's dtype."""
+    if bool(((input < 0) | (input > 1) | input.isnan()).any()):
+        raise ValueError(f"bernoulli: probabilities must be in [0, 1], got {input}")
     with autograd.no_grad():
         return (rand(input.shape, generator=generator) < input).to(input.dtype)
 

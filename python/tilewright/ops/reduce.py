@@ -297,6 +297,7 @@ def var_grad(node, dy):
     return (_spread(scale, shape, dim, keepdim) * (x - mean(x, dim, True) if shape else x - x),)
 
 
+@_e.in_float32
 def std(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
     """The square root of `var`; its gradient where it is 0 is taken as 0."""
     dim, correction = _correction(axis if dim is None else dim, unbiased, correction)

@@ -13,12 +13,12 @@ from tilewright.autograd import inplace, record, wrap
 
 def _sizes(op: str, sizes) -> tuple:
     """The ints of `f(2, 3)` or `f((2, 3))`."""
-    if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
+    if len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
         sizes = sizes[0]
     try:
         return tuple(n.__index__() for n in sizes)
-    except AttributeError:
-        raise TypeError(f"{op}: expects integers, got {tuple(sizes)!r}") from None
+    except (AttributeError, TypeError):
+        raise TypeError(f"{op}: expects integers, got {sizes!r}") from None
 
 
 def _dim(op: str, dim: int, ndim: int) -> int:
@@ -45,14 +45,14 @@ def view(input, *shape):
     return record(reshape_grad, _engine.view(a, _sizes("view", shape)), (input,), (), (a.shape,), input)
 
 
-def reshape(input, *shape):
+def reshape(input, *args, shape=None):
     """The elements in row-major order as another shape; one size may be -1. A view where strides allow, else a copy.
 
     Raises:
         ValueError: another number of elements.
     """
     a = input.array
-    y, is_view = _engine.reshape(a, _sizes("reshape", shape))
+    y, is_view = _engine.reshape(a, _sizes("reshape", args if shape is None else (shape,)))
     return record(reshape_grad, y, (input,), (), (a.shape,), input if is_view else None)
 
 
@@ -148,14 +148,14 @@ def broadcast_tensors(*tensors):
     return tuple(t if t.array.shape == shape else expand(t, shape) for t in tensors)
 
 
-def permute(input, *dims):
+def permute(input, *args, dims=None):
     """The dimensions in another order, without a copy.
 
     >>> import tilewright as tw
     >>> tw.zeros(2, 3, 5).permute(2, 0, 1).shape
     (5, 2, 3)
     """
-    dims = _sizes("permute", dims)
+    dims = _sizes("permute", args if dims is None else (dims,))
     return record(permute_grad, _engine.permute(input.array, dims), (input,), (), (dims,), input)
 
 
@@ -476,9 +476,9 @@ def _pad_positions(mode, n, before, after):
     return numpy.where(i >= n, 2 * (n - 1) - i, i)
 
 
-def flip(input, *dims):
+def flip(input, *args, dims=None):
     """The elements in reverse order along dims: a copy."""
-    dims = _sizes("flip", dims)
+    dims = _sizes("flip", args if dims is None else (dims,))
     return record(flip_grad, _engine.flip(input.array, dims), (input,), (), (dims,))
 
 
@@ -532,9 +532,9 @@ def repeat(input, *sizes):
     return y
 
 
-def tile(input, *dims):
+def tile(input, *args, dims=None):
     """repeat, with sizes of 1 put in front when there are fewer than dimensions."""
-    dims = _sizes("tile", dims)
+    dims = _sizes("tile", args if dims is None else (dims,))
     return repeat(input, (1,) * (input.array.ndim - len(dims)) + dims)
 
 

@@ -1,0 +1,186 @@
+"""Rows of the ops that are made of other ops: no kernel of their own, so their dtypes are float32 and float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import references as R
+import tilewright as tw
+from op_table.nn import COMPOSED
+from op_table.products import PRODUCT, sized
+from op_table.row import ELEMENTARY, EXACT, SUMS, Bad, Row, Sample, Tolerance
+
+WIDE = ("float32", "float64")
+MOVED = (*WIDE, "int64", "bool")
+TERMS = Tolerance(8.0, "array", "a few ops, each rounding once")
+
+
+def arrays(*shapes, **kwargs):
+    """One sample of arrays of these shapes."""
+    return lambda g: iter((Sample(*(g.array(*shape) for shape in shapes), **kwargs),))
+
+
+def many(*cases, **limits):
+    """Samples (shape, *other arguments)."""
+    return lambda g: (Sample(g.array(*shape, **limits), *rest) for shape, *rest in cases)
+
+
+def moved(name, ref, samples, fn=None, **fields):
+    return Row(name, fn or name, ref, samples, fields.pop("dtypes", MOVED), EXACT, **fields)
+
+
+def addmm(c, a, b, beta=1, alpha=1):
+    return beta * c + alpha * np.matmul(a, b)
+
+
+def curve(name, ref, low=-6.0, high=6.0, **fields):
+    """A row of an activation."""
+    shapes = ((), (0,), (129,), (3, 43))
+    samples = many(*((shape,) for shape in shapes), low=low, high=high)
+    return Row(name, name, ref, samples, WIDE, fields.pop("tol", ELEMENTARY), **fields)
+
+
+def log_sigmoid(x):
+    return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+
+
+def hard_sigmoid(x):
+    return np.clip(x / 6 + np.asarray(0.5, x.dtype), 0, 1)
+
+
+def celu(x):
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def huber(x, t, reduction="mean", delta=1.0):
+    away = np.abs(x - t)
+    return R.reduced(np.where(away <= delta, away * away / 2, delta * (away - delta / 2)), reduction)
+
+
+def norm(x, dim=None, keepdim=False):
+    return np.sqrt(np.sum(x * x, axis=R.axes(dim), keepdims=keepdim))
+
+
+def normalize(x, dim=1):
+    return x / np.maximum(norm(x, dim, True), np.asarray(1e-12, x.dtype))
+
+
+def index_copy(x, dim, index, src):
+    y = np.moveaxis(x.copy(), dim, 0)
+    y[index] = np.moveaxis(src, dim, 0)
+    return np.moveaxis(y, 0, dim)
+
+
+def index_fill(x, dim, index, value):
+    y = np.moveaxis(x.copy(), dim, 0)
+    y[index] = value
+    return np.moveaxis(y, 0, dim)
+
+
+def scatter(x, dim, index, src):
+    y = x.copy()
+    np.put_along_axis(y, index, src, dim)
+    return y
+
+
+def scattered(g):
+    index = np.stack([g.rng.permutation(7)[:4] for _ in range(3)])
+    yield Sample(g.array(3, 7), 1, index, g.array(3, 4))
+
+
+def copied(g):
+    yield Sample(g.array(5, 4), 0, g.rng.permutation(5)[:3], g.array(3, 4))
+    yield Sample(g.array(5, 4), 1, np.array([3, 0]), g.array(5, 2))
+
+
+def pool1d(fn):
+    """A pooling over (N, C, L) as one over (N, C, 1, L)."""
+    return lambda x, size, *a, **kw: fn(x[:, :, None], (1, size), *a, **kw)[:, :, 0]
+
+
+def adaptive_max(x, size):
+    (oh, ow), (h, w) = R.pair(size), x.shape[-2:]
+    y = np.zeros((*x.shape[:-2], oh, ow), x.dtype)
+    for i, j in np.ndindex(oh, ow):
+        window = x[..., i * h // oh : -(-(i + 1) * h // oh), j * w // ow : -(-(j + 1) * w // ow)]
+        y[..., i, j] = window.max((-1, -2))
+    return y
+
+
+def functional(name):
+    return lambda *args, **kw: getattr(tw.nn.functional, name)(*args, **kw)
+
+
+ROWS = [
+    Row("addmm", "addmm", addmm, lambda g: (Sample(g.array(*c), g.array(3, 129), g.array(129, 5), beta=b, alpha=a)
+        for c in ((3, 5), (5,)) for a, b in ((1, 1), (2, 0.5))), WIDE, PRODUCT, magnitude=sized(addmm)),
+    Row("baddbmm", "baddbmm", addmm, arrays((2, 3, 5), (2, 3, 33), (2, 33, 5)), WIDE, PRODUCT, magnitude=sized(addmm)),
+    Row("dot", "dot", np.dot, arrays((129,), (129,)), WIDE, PRODUCT, magnitude=sized(np.dot),
+        bad=(Bad("shapes", lambda g: tw.dot(tw.ones(2), tw.ones(3)), ValueError, r"\(2,\).*\(3,\)"),)),
+    Row("mv", "mv", np.matmul, arrays((5, 129), (129,)), WIDE, PRODUCT, magnitude=sized(np.matmul)),
+    Row("outer", "outer", np.outer, arrays((3,), (129,)), WIDE, TERMS),
+    moved("diag", np.diag, many(((4,),), ((3, 5),), ((3, 5), 1), ((4,), -1))),
+    moved("diagonal", np.diagonal, many(((3, 5),), ((5, 3), -1))),
+    moved("fliplr", np.fliplr, many(((3, 129),))),
+    moved("flipud", np.flipud, many(((3, 129),))),
+    moved("hstack", lambda *a: np.hstack(a), arrays((2, 3), (2, 5)), lambda *a: tw.hstack(a)),
+    moved("vstack", lambda *a: np.vstack(a), arrays((3,), (2, 3)), lambda *a: tw.vstack(a)),
+    moved("index_copy", index_copy, copied),
+    moved("index_fill", index_fill, lambda g: (Sample(g.array(5, 4), d, np.array([2, 0]), 1) for d in (0, 1))),
+    moved("masked_select", lambda x, m: x[m], lambda g: iter((Sample(g.array(3, 43), g.mask(3, 43)),)), layouts=False),
+    moved("meshgrid", lambda *a: np.meshgrid(*a, indexing="ij"), arrays((3,), (4,)),
+          lambda *a: tuple(tw.meshgrid(*a, indexing="ij"))),
+    moved("broadcast_tensors", lambda *a: np.broadcast_arrays(*a), arrays((3, 1), (4,)),
+          lambda *a: tuple(tw.broadcast_tensors(*a))),
+    moved("movedim", np.moveaxis, many(((2, 3, 5), 0, 2), ((2, 3, 5), -1, 0))),
+    moved("narrow", lambda x, d, s, n: np.take(x, range(s, s + n), d), many(((5, 4), 0, 1, 3), ((5, 129), 1, 2, 64)),
+          bad=(Bad("range", lambda g: tw.narrow(tw.ones(3), 0, 2, 2), (ValueError, IndexError), "narrow"),)),
+    Row("nonzero", "nonzero", np.argwhere, lambda g: (Sample(g.array(*s)) for s in ((0,), (129,), (3, 43))),
+        ("bool", "int64"), EXACT, grad=False, layouts=False),
+    Row("norm", "norm", norm, lambda g: (Sample(g.array(3, 43), **k) for k in ({}, {"dim": 1},
+        {"dim": 0, "keepdim": True})), WIDE, SUMS),
+    moved("repeat_interleave", np.repeat, many(((3, 5), 2, 0), ((3, 5), 3, 1))),
+    moved("roll", np.roll, many(((129,), 5), ((3, 5), -2, 1), ((3, 5), (1, 2), (0, 1)))),
+    moved("scatter", scatter, scattered),
+    moved("select", lambda x, d, i: np.take(x, i, d), many(((3, 5), 0, 1), ((3, 5), 1, -1))),
+    Row("std_mean", "std_mean", lambda x, dim: (R.std(x, dim), R.mean(x, dim)), many(((3, 43), 1), ((3, 43), 0)), WIDE,
+        TERMS, magnitude=lambda x, dim: np.max(np.abs(x))),
+    Row("var_mean", "var_mean", lambda x, dim: (R.var(x, dim), R.mean(x, dim)), many(((3, 43), 1), ((3, 43), 0)), WIDE,
+        TERMS, magnitude=lambda x, dim: np.max(x * x)),
+    moved("take_along_dim", np.take_along_axis, lambda g: iter((Sample(g.array(3, 7), g.indices(3, 4, n=7), 1),))),
+    moved("tile", np.tile, many(((3,), (2,)), ((2, 3), (2, 1, 2)))),
+    moved("tril", np.tril, many(((5, 7),), ((5, 7), 2), ((5, 7), -1), ((2, 4, 4),))),
+    moved("triu", np.triu, many(((5, 7),), ((5, 7), 2), ((5, 7), -1), ((2, 4, 4),))),
+    moved("unbind", lambda x, d: tuple(np.moveaxis(x, d, 0)), many(((3, 5), 0), ((3, 5), 1)),
+          lambda x, d: tuple(tw.unbind(x, d))),
+    moved("unflatten", lambda x, d, s: x.reshape(*x.shape[:d], *s, *x.shape[d + 1 :]), many(((3, 12), 1, (3, 4)))),
+    moved("as_strided", lambda x, size, stride, offset: np.lib.stride_tricks.as_strided(
+        x.reshape(-1)[offset:], size, tuple(s * x.itemsize for s in stride)), many(((20,), (3, 4), (2, 3), 1)),
+        layouts=False, grad=False),
+    curve("F.celu", celu),
+    curve("F.hardsigmoid", hard_sigmoid),
+    curve("F.hardswish", lambda x: x * hard_sigmoid(x), tol=TERMS),
+    curve("F.hardtanh", lambda x: np.clip(x, -1, 1), tol=EXACT),
+    curve("F.relu6", lambda x: np.clip(x, 0, 6), high=9.0, tol=EXACT),
+    curve("F.logsigmoid", log_sigmoid),
+    curve("F.mish", lambda x: x * np.tanh(R.softplus(x)), tol=Tolerance(12.0, reason="softplus, tanh, product")),
+    curve("F.softsign", lambda x: x / (1 + np.abs(x))),
+    curve("F.tanhshrink", lambda x: x - np.tanh(x), tol=TERMS),
+    Row("huber_loss", "F.huber_loss", huber, lambda g: (Sample(g.array(3, 43), g.array(3, 43), reduction=r, delta=d)
+        for r in ("mean", "sum", "none") for d in (1.0, 0.5)), WIDE, COMPOSED),
+    Row("normalize", "F.normalize", normalize, lambda g: (Sample(g.array(3, 43), dim=d) for d in (0, 1)), WIDE, TERMS),
+    Row("one_hot", "F.one_hot", lambda i, n: (i[..., None] == np.arange(n)).astype(np.int64), lambda g: (
+        Sample(g.indices(*s, n=7), 7) for s in ((), (5,), (3, 4))), ("int64",), EXACT, grad=False,
+        bad=(Bad("range", lambda g: functional("one_hot")(tw.tensor([7]), 7), (ValueError, IndexError),
+                 "one_hot.*7"),)),
+    Row("max_pool1d", "F.max_pool1d", pool1d(R.max_pool2d), lambda g: (Sample(g.distinct(2, 3, 17), k) for k in (2, 3)),
+        WIDE, EXACT),
+    Row("avg_pool1d", "F.avg_pool1d", pool1d(R.avg_pool2d), lambda g: (Sample(g.array(2, 3, 17), k) for k in (2, 3)),
+        WIDE, SUMS),
+    Row("adaptive_avg_pool1d", "F.adaptive_avg_pool1d", lambda x, n: R.adaptive_avg_pool2d(
+        x[:, :, None], (1, n))[:, :, 0], lambda g: (Sample(g.array(2, 3, 17), n) for n in (1, 5)), WIDE, SUMS),
+    Row("adaptive_max_pool2d", "F.adaptive_max_pool2d", adaptive_max, lambda g: (Sample(g.distinct(1, 2, 6, 8), n)
+        for n in (1, (3, 4))), WIDE, EXACT, bad=(
+            Bad("multiples", lambda g: functional("adaptive_max_pool2d")(tw.ones(1, 1, 7, 9), (3, 4)),
+                NotImplementedError, r"adaptive_max_pool2d.*\(7, 9\)"),)),
+]  # fmt: skip

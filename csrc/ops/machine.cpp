@@ -37,10 +37,10 @@ double fma_peak(DType t, double seconds) {
   TW_CHECK_TYPE(t == DType::kFloat32 || t == DType::kFloat64, "fma_peak: must be float32 or float64, got ", name(t));
   const int64_t pieces = 4 * num_threads();  // a thread that is interrupted leaves pieces to the others
   Array y = Array::empty("fma_peak", {pieces * 64}, DType::kUInt8);
-  double operations = 0;
+  Array operations = Array::empty("fma_peak", {1}, DType::kFloat64);
   return best_rate(seconds, [&](int64_t repeats) {
-    launch(y.device(), slots::fma_peak, FmaPeakArgs{y.raw(), &operations, pieces, repeats * 1000, t});
-    return operations;
+    launch(y.device(), slots::fma_peak, FmaPeakArgs{y.raw(), operations.data<double>(), pieces, repeats * 1000, t});
+    return *operations.data<double>();
   });
 }
 

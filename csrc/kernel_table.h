@@ -33,7 +33,7 @@ struct ElementwiseArgs {
 // --- reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner) ---------------------------
 struct ReduceArgs {
   const void* x;
-  void* y;                  // argmax, argmin: int64; any, all: bool; var: x's dtype; others: y_dtype
+  void* y;                  // argmax, argmin: int64; others: y_dtype (any, all: bool)
   int64_t outer, n, inner;
   DType x_dtype, y_dtype;
   double scale;             // sum: y = scale * sum; var: y = scale * sum of squared deviations

@@ -97,7 +97,7 @@ Gradients layer_norm_backward(const Array& dy, const Array& x, const Dims& shape
 }
 
 struct BatchNorm {
-  Array x, w, b;
+  Array x, w, b, mean, var;  // all contiguous
   BatchNormArgs args;
 };
 
@@ -117,19 +117,14 @@ BatchNorm prepare_batch_norm(const Array& x, const OptionalArray& w, const Optio
   n.x = contiguous(x);
   n.w = parameter("batch_norm", "weight", w, channels, x, &dtype);
   n.b = parameter("batch_norm", "bias", b, channels, x, &dtype);
-  parameter("batch_norm", "running_mean", running_mean, channels, x, &dtype);
-  parameter("batch_norm", "running_var", running_var, channels, x, &dtype);
-  for (const OptionalArray* r : {&running_mean, &running_var}) {
-    if (!*r) continue;
-    TW_CHECK((*r)->is_contiguous(), "batch_norm: running statistics must be contiguous, got strides ",
-             str_of((*r)->strides()));
-    if (training) check_writable("batch_norm", **r);
-  }
+  n.mean = parameter("batch_norm", "running_mean", running_mean, channels, x, &dtype);
+  n.var = parameter("batch_norm", "running_var", running_var, channels, x, &dtype);
+  for (const OptionalArray* r : {&running_mean, &running_var}) if (training && *r) check_writable("batch_norm", **r);
   a.x = n.x.raw();
   a.w = raw(n.w);
   a.b = raw(n.b);
-  if (running_mean) a.running_mean = running_mean->raw();
-  if (running_var) a.running_var = running_var->raw();
+  a.running_mean = raw(n.mean);
+  a.running_var = raw(n.var);
   a.training = training;
   a.dtype = x.dtype();
   a.param_dtype = dtype.value_or(x.dtype());
@@ -156,8 +151,13 @@ std::tuple<Array, Array, Array> batch_norm(const Array& x, const OptionalArray& 
     a.eps = eps;
     a.momentum = momentum;
     launch(x.device(), slots::batch_norm, a);
-    if (training && running_mean) running_mean->bump_version();
-    if (training && running_var) running_var->bump_version();
+    auto update = [&](OptionalArray& running, const Array& updated) {
+      if (!training || !running) return;
+      if (running->is_contiguous()) running->bump_version();
+      else copy_into("batch_norm", *running, updated);
+    };
+    update(running_mean, n.mean);
+    update(running_var, n.var);
   }
   return {y, mean, rstd};
 }

@@ -154,11 +154,13 @@ Array mean(const Array& input, const std::optional<Dims>& dims, bool keepdim, st
   return y;
 }
 
-Array var(const Array& input, const std::optional<Dims>& dims, double correction, bool keepdim) {
+// In x's dtype, or in the one it is accumulated in when `wide`.
+Array var(const Array& input, const std::optional<Dims>& dims, double correction, bool keepdim, bool wide) {
   TW_CHECK_TYPE(is_float(input.dtype()), "var: must have a floating-point dtype, got ", name(input.dtype()));
   const Folding r = plan("var", input, dims, keepdim);
-  if (r.count == 0) return full("var", r.shape, input.dtype(), input.device(), number(__builtin_nan("")));
-  Array y = Array::empty("var", r.shape, input.dtype(), input.device());
+  const DType y_dtype = wide ? accumulator(input.dtype()) : input.dtype();
+  if (r.count == 0) return full("var", r.shape, y_dtype, input.device(), number(__builtin_nan("")));
+  Array y = Array::empty("var", r.shape, y_dtype, input.device());
   if (y.numel() == 0) return y;
   // One run, or the reduced dimensions moved together at the end: squared deviations of parts do not add up.
   Groups g;
@@ -221,7 +223,7 @@ void bind_reduce(py::module_& m) {
   m.def("argmin", [](const Array& x, std::optional<int64_t> dim, bool keepdim) {
     return arg_extremum("argmin", slots::argmin, x, dim, keepdim);
   });
-  m.def("var", &var);
+  m.def("var", &var, py::arg(), py::arg(), py::arg(), py::arg(), py::arg() = false);
   m.def("sum_to", &sum_to);
 }
 

@@ -1,4 +1,4 @@
-// Shapes: views (no copy), and the joins, pads and triangles that do copy.
+// Shapes: views (no copy), and the joins and pads that do copy.
 #include <algorithm>
 
 #include "bindings/bind.h"
@@ -20,6 +20,20 @@ std::pair<Array, bool> reshape(const Array& x, const Dims& shape) {
   if (x.try_view("reshape", shape, &y)) return {y, true};
   clone(x).try_view("reshape", shape, &y);
   return {y, false};
+}
+
+std::pair<Array, bool> flatten(const Array& x, int64_t start, int64_t end) {
+  const int first = wrap_dim("flatten", start, x.ndim()), last = wrap_dim("flatten", end, x.ndim());
+  TW_CHECK(first <= last, "flatten: start_dim must not come after end_dim, got ", start, " and ", end);
+  Dims shape;
+  int64_t joined = 1;
+  for (int i = 0; i < std::max(x.ndim(), 1); ++i) {
+    const int64_t n = x.ndim() ? x.size(i) : 1;
+    if (i >= first && i <= last) joined *= n;
+    if (i == last) shape.push(joined);
+    if (i < first || i > last) shape.push(n);
+  }
+  return reshape(x, shape);
 }
 
 // Without dims: drops every size of 1; else those of the named dims that are 1.
@@ -183,29 +197,12 @@ Array pad(const Array& x, const std::vector<int64_t>& widths, const Value& value
   return y;
 }
 
-// --- triangles ------------------------------------------------------------------------------------------------------
-// Zeros above (upper false) or below (true) diagonal k of each matrix.
-Array triangle(const Array& x, int64_t k, bool upper) {
-  const char* op = upper ? "triu" : "tril";
-  TW_CHECK(x.ndim() >= 2, op, ": input must have at least 2 dimensions, got ", str_of(x.shape()));
-  const Array y = clone(x);
-  const int64_t rows = x.size(x.ndim() - 2), cols = x.size(x.ndim() - 1);
-  const auto size = static_cast<int64_t>(itemsize(x.dtype()));
-  char* p = y.data<char>();
-  for (int64_t r = 0; r < y.numel() / std::max<int64_t>(cols, 1); ++r, p += cols * size) {
-    const int64_t i = r % rows, k_in = std::clamp(k, -rows - 1, cols + 1);
-    const int64_t edge = std::clamp<int64_t>(i + k_in + (upper ? 0 : 1), 0, cols);  // first kept, or first cleared
-    if (upper) std::fill_n(p, edge * size, char{0});
-    else std::fill_n(p + edge * size, (cols - edge) * size, char{0});
-  }
-  return y;
-}
-
 }  // namespace
 
 void bind_shape(py::module_& m) {
   m.def("view", &view);
   m.def("reshape", &reshape);
+  m.def("flatten", &flatten);
   m.def("squeeze", &squeeze);
   m.def("unsqueeze", [](const Array& x, int64_t dim) { return x.unsqueeze("unsqueeze", dim); });
   m.def("expand", [](const Array& x, const Dims& shape) {
@@ -224,7 +221,6 @@ void bind_shape(py::module_& m) {
   m.def("cat", &cat);
   m.def("stack", &stack);
   m.def("pad", &pad);
-  m.def("triangle", &triangle);
 }
 
 }  // namespace tw

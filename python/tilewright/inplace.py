@@ -65,7 +65,8 @@ def refresh_view(v):
 
 def _region(t, place):
     from tilewright.ops.shape import as_strided
-    return as_strided(t, *place)
+    shape, strides, offset = place
+    return as_strided(t, shape, strides, t.array.offset + offset)  # the gradient may itself be a view
 
 
 def view_grad(node, dy):

@@ -1,7 +1,7 @@
 // Cross-entropy of logits and class labels, and its gradient. p = softmax(x) of a row, t its label, u = smoothing:
 //
 //   loss = -(1 - u) w[t] log p[t] - (u / classes) sum_c w[c] log p[c]
-//   dx_c = g (p_c ((1 - u) w[t] + u W / classes) - (1 - u) w[t] [c = t] - u w[c] / classes),  W = sum_c w[c]
+//   dx_c = g ((1 - u) w[t] (p_c - [c = t]) + (u / classes) (W p_c - w[c])),  W = sum_c w[c]
 //
 // g is the incoming gradient of the row's loss; for the mean, divided by the sum of w[t] over the rows. Rows labelled
 // ignore_index have loss, weight and gradient 0; the mean over no row is 0 / 0 = NaN. A label that is neither a class
@@ -98,13 +98,15 @@ void cross_entropy_backward(const CrossEntropyArgs& a) {
         const S* from = x + i * n;
         A g = dloss[a.reduction == Reduction::kNone ? i : 0];
         if (a.reduction == Reduction::kMean) g /= stats[2 * a.rows];
-        const A own = g * A(1 - a.smoothing) * (w ? w[t] : A(1));
-        const Vec<A> m = stats[2 * i], log_total = stats[2 * i + 1], scale = own + g * even * weight_sum;
+        const Vec<A> own = g * A(1 - a.smoothing) * (w ? w[t] : A(1)), spread = g * even;
+        const Vec<A> m = stats[2 * i], log_total = stats[2 * i + 1];
         for_row<A>(n, [&](int64_t c, auto... k) {
-          Vec<A> v = exp((load_as<A>(from + c, k...) - m) - log_total) * scale;
-          if (even != 0) v -= w ? Vec<A>(g * even) * Vec<A>::load(w + c, k...) : Vec<A>(g * even);
+          const Vec<A> p = exp((load_as<A>(from + c, k...) - m) - log_total);
+          Vec<A> v = p;
           if (t >= c && t < c + Vec<A>::kLanes)
-            v -= select(Mask<A>::iota() == Mask<A>(typename IntOf<A>::type(t - c)), Vec<A>(own), Vec<A>(0));
+            v -= select(Mask<A>::iota() == Mask<A>(typename IntOf<A>::type(t - c)), Vec<A>(1), Vec<A>(0));
+          v *= own;
+          if (even != 0) v += spread * (p * Vec<A>(weight_sum) - (w ? Vec<A>::load(w + c, k...) : Vec<A>(1)));
           store_as(to + c, v, k...);
         });
       }

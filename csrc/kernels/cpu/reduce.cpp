@@ -302,10 +302,9 @@ template <class Fold> void pick(const ReduceArgs& a) {
 template <class S> void var_of(const ReduceArgs& a) {
   using A = typename FloatOf<S>::type;
   const S* x = static_cast<const S*>(a.x);
-  S* y = static_cast<S*>(a.y);
   auto write = [&](int64_t at, double m2) {
     const A v = A(m2 * a.scale);
-    convert(y + at, &v, 1);
+    store_converted(a.y, a.y_dtype, at, &v, 1);
   };
   if (a.inner == 1) {
     const int64_t n = a.n, parts = ceil_div(n, kPieceElements);

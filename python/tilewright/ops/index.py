@@ -28,11 +28,21 @@ def getitem(input, key):
     ([1, 4], [5, 0], [4, 5])
     """
     a = input.array
+    if _is_index(key):
+        return _index(input, [key])
     view = _engine.index_basic(a, key)
     if view is not None:
         return record(getitem_grad, view, (input,), (), (key, a.shape), input)
     view, indices = _split_key(input, key)
     return view if indices is None else _index(view, indices)
+
+
+def _is_index(key) -> bool:
+    """Whether the key is one Tensor of positions or a mask: the usual kind, which needs no taking apart."""
+    return isinstance(key, autograd.Tensor) and key.array.ndim > 0 and key.array.dtype in _INDEX_DTYPES
+
+
+_INDEX_DTYPES = (_engine.int64, _engine.bool, _engine.int32)
 
 
 def getitem_grad(node, dy):
@@ -181,6 +191,9 @@ def setitem(input, key, value) -> None:
     >>> x.tolist()
     [[7.0, 1.0, 5.0], [5.0, 1.0, 8.0]]
     """
+    if _is_index(key):
+        _assign(input, [key], value)
+        return
     region = _engine.index_basic(input.array, key)
     if region is not None:
         if isinstance(value, bool | int | float):
@@ -192,18 +205,19 @@ def setitem(input, key, value) -> None:
     view, indices = _split_key(input, key)
     if indices is None:
         setitem(view, Ellipsis, value)
-    elif indices[0] is not None and all(i is None for i in indices[1:]) and indices[0].array.dtype is _engine.bool \
-            and isinstance(value, bool | int | float) and _fits(indices[0], view):
-        mask = indices[0]
-        trailing = (1,) * (view.array.ndim - mask.array.ndim)
-        masked_fill_(view, shape.reshape(mask, mask.array.shape + trailing) if trailing else mask, value)
     else:
-        index_put_(view, indices, value)
+        _assign(view, indices, value)
 
 
-def _fits(mask, x) -> bool:
-    """Whether the mask has the shape of x's first dimensions, exactly: masks of keys do not broadcast."""
-    return mask.array.shape == x.array.shape[:mask.array.ndim]
+def _assign(x, indices, value) -> None:
+    mask, a = indices[0], x.array
+    # One mask over the first dimensions and a number: no positions are needed. Masks of keys do not broadcast.
+    if mask is not None and mask.array.dtype is _engine.bool and isinstance(value, bool | int | float) \
+            and mask.array.shape == a.shape[:mask.array.ndim] and not any(i is not None for i in indices[1:]):
+        trailing = (1,) * (a.ndim - mask.array.ndim)
+        masked_fill_(x, shape.reshape(mask, mask.array.shape + trailing) if trailing else mask, value)
+    else:
+        index_put_(x, indices, value)
 
 
 def _fewer_dims(value, ndim):
@@ -500,12 +514,15 @@ def _check_mask(op, mask) -> None:
         raise TypeError(f"{op}: the mask must be bool, got {mask.array.dtype.name} {mask.array.shape}")
 
 
-def _fill_value(op, value, like):
-    """The value as a 0-d Tensor of like's dtype."""
+def _fill_operand(op, value, like):
+    """What to fill with, as the engine takes it, and the op's inputs for the tape; always of like's dtype."""
+    if like.array.is_float and isinstance(value, bool | int | float):
+        return value, (like,)
     value = _value(op, value, like)
     if value.array.ndim:
         raise ValueError(f"{op}: the value must be a number or a 0-d tensor, got shape {value.array.shape}")
-    return value if value.array.dtype is like.array.dtype else elementwise.cast(value, like.array.dtype)
+    value = value if value.array.dtype is like.array.dtype else elementwise.cast(value, like.array.dtype)
+    return value.array, (like, value)
 
 
 def masked_fill(input, mask, value):
@@ -516,22 +533,24 @@ def masked_fill(input, mask, value):
     [-1.0, 1.0, -1.0]
     """
     _check_mask("masked_fill", mask)
-    value = _fill_value("masked_fill", value, input)
-    return record(masked_fill_grad, _engine.where(mask.array, value.array, input.array), (input, value), (mask,))
+    operand, inputs = _fill_operand("masked_fill", value, input)
+    return record(masked_fill_grad, _engine.where(mask.array, operand, input.array), inputs, (mask,))
 
 
 def masked_fill_grad(node, dy):
     (mask,) = node.saved
-    return (masked_fill(dy, mask, 0) if node.needs[0] else None,
-            elementwise.where(mask, dy, 0.0).sum() if node.needs[1] else None)
+    dx = masked_fill(dy, mask, 0.0) if node.needs[0] else None
+    if len(node.needs) == 1:
+        return (dx,)
+    return dx, elementwise.where(mask, dy, 0.0).sum() if node.needs[1] else None
 
 
 def masked_fill_(input, mask, value):
     """Sets x to `value` where the bool mask, which broadcasts to x, holds; in place."""
     _check_mask("masked_fill_", mask)
-    value = _fill_value("masked_fill_", value, input)
-    return inplace(masked_fill_grad, input, lambda: _engine.where(mask.array, value.array, input.array, input.array),
-                   (input, value), (mask,))
+    operand, inputs = _fill_operand("masked_fill_", value, input)
+    a = input.array
+    return inplace(masked_fill_grad, input, lambda: _engine.where(mask.array, operand, a, a), inputs, (mask,))
 
 
 def masked_select(input, mask):

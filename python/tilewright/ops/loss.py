@@ -21,8 +21,18 @@ def _reduction(op, size_average, reduce, reduction):
     return reduction
 
 
-def _reduced(loss, reduction):
-    return loss if reduction == "none" else _r.mean(loss) if reduction == "mean" else _r.sum(loss)
+def _reduced(loss, reduction, dtype):
+    """The loss of a function made of several ops, which runs in float32 for halves, in its inputs' dtype."""
+    loss = loss if reduction == "none" else _r.mean(loss) if reduction == "mean" else _r.sum(loss)
+    return loss.to(dtype)
+
+
+def _wide(*tensors):
+    """Tensors to compute with, halves as float32; and the dtype of the result."""
+    dtype = tensors[0].dtype
+    for t in tensors[1:]:
+        dtype = _engine.promote_types(dtype, t.dtype)
+    return (*(t.float() if t.array.is_float and t.dtype.itemsize == 2 else t for t in tensors), dtype)
 
 
 def _same_shape(op, input, target, may_broadcast):
@@ -99,6 +109,7 @@ def _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {smoothing}")
     dim = 1 if input.ndim > 1 else 0
     classes = input.shape[dim]
+    input, target, dtype = _wide(input, target)
     if smoothing:
         target = target * (1.0 - smoothing) + smoothing / classes
     terms = log_softmax(input, dim) * target
@@ -109,7 +120,7 @@ def _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
         terms = terms * weight.reshape((-1,) + (1,) * (input.ndim - dim - 1))
     loss = -_r.sum(terms, dim)
     # The mean is over rows, not over elements of the target.
-    return _reduced(loss, reduction)
+    return _reduced(loss, reduction, dtype)
 
 
 def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = -100, reduce=None,
@@ -138,11 +149,12 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
     column = (-1,) + (1,) * (input.ndim - dim - 1)
     label = wrap(_engine.arange(0, classes, 1, _engine.int64)).reshape(column) == target.unsqueeze(dim)
     label = _e.logical_and(label, _e.logical_not(ignored.unsqueeze(dim)))
-    w = None if weight is None else weight.reshape(column)
+    input, dtype = _wide(input)
+    w = None if weight is None else weight.to(input.dtype).reshape(column)
     loss = -_r.sum(_e.where(label, input if w is None else input * w, 0.0), dim)
     if reduction != "mean":
-        return _reduced(loss, reduction)
-    return _r.sum(loss) / _r.sum(label if w is None else _e.where(label, w, 0.0))
+        return _reduced(loss, reduction, dtype)
+    return (_r.sum(loss) / _r.sum(label if w is None else _e.where(label, w, 0.0))).to(dtype)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -159,7 +171,8 @@ def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "me
     """
     reduction = _reduction("mse_loss", size_average, reduce, reduction)
     _same_shape("mse_loss", input, target, True)
-    return _reduced(_e.square(input - target), reduction)
+    x, y, dtype = _wide(input, target)
+    return _reduced(_e.square(x - y), reduction, dtype)
 
 
 @_e.in_float32
@@ -171,7 +184,8 @@ def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mea
     """
     reduction = _reduction("l1_loss", size_average, reduce, reduction)
     _same_shape("l1_loss", input, target, True)
-    return _reduced(_e.abs(input - target), reduction)
+    x, y, dtype = _wide(input, target)
+    return _reduced(_e.abs(x - y), reduction, dtype)
 
 
 @_e.in_float32
@@ -187,8 +201,9 @@ def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str
     if not beta >= 0:
         raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
     _same_shape("smooth_l1_loss", input, target, True)
-    d = _e.abs(input - target)
-    return _reduced(_e.where(d < beta, _e.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction)
+    x, y, dtype = _wide(input, target)
+    d = _e.abs(x - y)
+    return _reduced(_e.where(d < beta, _e.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction, dtype)
 
 
 @_e.in_float32
@@ -202,8 +217,9 @@ def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0):
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive, got {delta}")
     _same_shape("huber_loss", input, target, True)
-    d = _e.abs(input - target)
-    return _reduced(_e.where(d < delta, _e.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
+    x, y, dtype = _wide(input, target)
+    d = _e.abs(x - y)
+    return _reduced(_e.where(d < delta, _e.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction, dtype)
 
 
 # --- two classes -----------------------------------------------------------------------------------------------------
@@ -224,11 +240,12 @@ def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=N
         low, high = (_engine.item(f(input.array, None, False)) for f in (_engine.amin, _engine.amax))
         if not (low >= 0 and high <= 1):
             raise ValueError(f"binary_cross_entropy: probabilities must be in [0, 1], got values in [{low}, {high}]")
+    input, target, dtype = _wide(input, target)
     with no_grad():
         log_p, log_q = _clamped_logs(input)
         loss = -(target * log_p + (1.0 - target) * log_q)
     loss = record(binary_cross_entropy_grad, loss.array, (input, target), (input, target))
-    return _reduced(loss if weight is None else loss * weight, reduction)
+    return _reduced(loss if weight is None else loss * weight, reduction, dtype)
 
 
 def _clamped_logs(p):
@@ -260,12 +277,13 @@ def binary_cross_entropy_with_logits(input, target, weight=None, size_average=No
     """
     reduction = _reduction("binary_cross_entropy_with_logits", size_average, reduce, reduction)
     _same_shape("binary_cross_entropy_with_logits", input, target, False)
+    input, target, dtype = _wide(input, target)
     with no_grad():
         tail = _log1p_exp_minus(input)
         loss = (1.0 - target) * input + (tail if pos_weight is None else ((pos_weight - 1.0) * target + 1.0) * tail)
     loss = record(binary_cross_entropy_with_logits_grad, loss.array,
                   (input, target, _e.NUMBER if pos_weight is None else pos_weight), (input, target, pos_weight))
-    return _reduced(loss if weight is None else loss * weight, reduction)
+    return _reduced(loss if weight is None else loss * weight, reduction, dtype)
 
 
 def _log1p_exp_minus(x):

@@ -15,6 +15,12 @@ def _sizes(op: str, sizes) -> tuple:
     """The ints of `f(2, 3)` or `f((2, 3))`."""
     if len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
         sizes = sizes[0]
+    if type(sizes) is tuple:  # the usual case, without the generator below
+        for n in sizes:
+            if type(n) is not int:
+                break
+        else:
+            return sizes
     try:
         return tuple(n.__index__() for n in sizes)
     except (AttributeError, TypeError):
@@ -72,14 +78,9 @@ def reshape_as(input, other):
 
 def flatten(input, start_dim: int = 0, end_dim: int = -1):
     """Dimensions start_dim to end_dim, both included, joined into one."""
-    s = input.array.shape
-    first, last = _dim("flatten", start_dim, len(s)), _dim("flatten", end_dim, len(s))
-    if first > last:
-        raise ValueError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
-    joined = 1
-    for n in s[first:last + 1]:
-        joined *= n
-    return reshape(input, (*s[:first], joined, *s[last + 1:]))
+    a = input.array
+    y, is_view = _engine.flatten(a, start_dim, end_dim)
+    return record(reshape_grad, y, (input,), (), (a.shape,), input if is_view else None)
 
 
 ravel = flatten
@@ -554,9 +555,19 @@ def repeat_interleave(input, repeats, dim: int | None = None):
     return index_select(input, d, wrap(_engine.from_buffer(positions)))
 
 
+def _triangle(op, x, k, upper):
+    """x where its column minus its row is >= k (upper) or <= k (lower); zeros elsewhere."""
+    if x.array.ndim < 2:
+        raise ValueError(f"{op}: input must have at least 2 dimensions, got {x.array.shape}")
+    rows, cols = x.array.shape[-2:]
+    column, row = _engine.arange(0, cols, 1, None), _engine.reshape(_engine.arange(0, rows, 1, None), (rows, 1))[0]
+    kept = (_engine.ge if upper else _engine.le)(_engine.sub(column, row), k)
+    return _engine.where(kept, x.array, False if x.array.dtype is _engine.bool else 0)
+
+
 def tril(input, diagonal: int = 0):
     """The lower triangle of each matrix, up to the given diagonal; zeros above."""
-    return record(tril_grad, _engine.triangle(input.array, diagonal, False), (input,), (), (diagonal,))
+    return record(tril_grad, _triangle("tril", input, diagonal, False), (input,), (), (diagonal,))
 
 
 def tril_grad(node, dy):
@@ -565,7 +576,7 @@ def tril_grad(node, dy):
 
 def triu(input, diagonal: int = 0):
     """The upper triangle of each matrix, from the given diagonal on; zeros below."""
-    return record(triu_grad, _engine.triangle(input.array, diagonal, True), (input,), (), (diagonal,))
+    return record(triu_grad, _triangle("triu", input, diagonal, True), (input,), (), (diagonal,))
 
 
 def triu_grad(node, dy):
@@ -574,7 +585,7 @@ def triu_grad(node, dy):
 
 def _triangle_(rule, input, upper, diagonal):
     def write():
-        _engine.copy_into(input.array, _engine.triangle(input.array, diagonal, upper))
+        _engine.copy_into(input.array, _triangle("triu_" if upper else "tril_", input, diagonal, upper))
     return inplace(rule, input, write, (input,), (), (diagonal,))
 
 

@@ -1,8 +1,9 @@
 // Errors: every message reads "op: rule, got values". The kinds map to Python's own exception classes.
 #pragma once
-#include <sstream>
+#include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 namespace tw {
 
@@ -11,12 +12,24 @@ namespace tw {
 struct TypeError : std::runtime_error { using std::runtime_error::runtime_error; };
 struct NotImplemented : std::runtime_error { using std::runtime_error::runtime_error; };
 
-template <class... Parts> std::string str(const Parts&... parts) {
-  std::ostringstream out;
-  out.precision(15);
-  (out << ... << parts);
-  return out.str();
+// Not through iostreams: their locale belongs to whichever C++ runtime the process loaded first.
+template <class T> std::string text_of(const T& value) {
+  if constexpr (std::is_floating_point_v<T>) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%.15g", static_cast<double>(value));
+    return digits;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "false";
+  } else if constexpr (std::is_same_v<T, char>) {
+    return std::string(1, value);
+  } else if constexpr (std::is_integral_v<T>) {
+    return std::to_string(value);
+  } else {
+    return std::string(value);
+  }
 }
+
+template <class... Parts> std::string str(const Parts&... parts) { return (std::string() + ... + text_of(parts)); }
 
 template <class E, class... Parts> [[noreturn]] __attribute__((noinline, cold)) void fail(const Parts&... parts) {
   throw E(str(parts...));

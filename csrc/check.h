@@ -9,8 +9,12 @@ namespace tw {
 
 // std::invalid_argument -> ValueError, std::out_of_range -> IndexError, std::runtime_error -> RuntimeError,
 // std::overflow_error -> OverflowError, std::bad_alloc -> MemoryError; these two have no standard counterpart.
-struct TypeError : std::runtime_error { using std::runtime_error::runtime_error; };
-struct NotImplemented : std::runtime_error { using std::runtime_error::runtime_error; };
+struct TypeError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+struct NotImplemented : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 // Not through iostreams: their locale belongs to whichever C++ runtime the process loaded first.
 template <class T> std::string text_of(const T& value) {
@@ -38,8 +42,10 @@ template <class E, class... Parts> [[noreturn]] __attribute__((noinline, cold)) 
 }  // namespace tw
 
 // The message's parts are evaluated only on failure.
-#define TW_CHECK_AS(E, cond, ...) \
-  do { if (__builtin_expect(!(cond), 0)) ::tw::fail<E>(__VA_ARGS__); } while (0)
+#define TW_CHECK_AS(E, cond, ...)                                 \
+  do {                                                            \
+    if (__builtin_expect(!(cond), 0)) ::tw::fail<E>(__VA_ARGS__); \
+  } while (0)
 #define TW_CHECK(cond, ...) TW_CHECK_AS(std::invalid_argument, cond, __VA_ARGS__)
 #define TW_CHECK_TYPE(cond, ...) TW_CHECK_AS(::tw::TypeError, cond, __VA_ARGS__)
 #define TW_CHECK_INDEX(cond, ...) TW_CHECK_AS(std::out_of_range, cond, __VA_ARGS__)

@@ -9,7 +9,10 @@
 
 namespace tw {
 
-#define TW_X(level) namespace level { extern const KernelTable kernel_table; }
+#define TW_X(level)                      \
+  namespace level {                      \
+  extern const KernelTable kernel_table; \
+  }
 TW_CPU_LEVELS(TW_X)
 #undef TW_X
 
@@ -25,7 +28,10 @@ bool supported(const char* level) {
   return !std::strcmp(level, "scalar");
 }
 
-struct Level { const char* name; const KernelTable* table; };
+struct Level {
+  const char* name;
+  const KernelTable* table;
+};
 constexpr Level kLevels[] = {  // from the plainest to the best
 #define TW_X(level) {#level, &level::kernel_table},
     TW_CPU_LEVELS(TW_X)
@@ -47,7 +53,8 @@ const Level& choose() {
                              "), got '", forced, "'");
   }
   const Level* best = &kLevels[0];
-  for (const Level& l : kLevels) if (supported(l.name)) best = &l;
+  for (const Level& l : kLevels)
+    if (supported(l.name)) best = &l;
   return *best;
 }
 
@@ -60,7 +67,8 @@ const Level& level() {
 
 std::vector<const char*> cpu_levels() {
   std::vector<const char*> v;
-  for (const Level& l : kLevels) if (supported(l.name)) v.insert(v.begin(), l.name);
+  for (const Level& l : kLevels)
+    if (supported(l.name)) v.insert(v.begin(), l.name);
   return v;
 }
 
@@ -98,7 +106,8 @@ thread_local Plan* recording_plan = nullptr;
 void keep_while_recording(const StorageRef& s) { recording_plan->keep(s); }
 
 void Plan::keep(const StorageRef& s) {
-  for (const StorageRef& k : kept_) if (k.get() == s.get()) return;
+  for (const StorageRef& k : kept_)
+    if (k.get() == s.get()) return;
   kept_.push_back(s);
 }
 

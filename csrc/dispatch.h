@@ -22,8 +22,8 @@ TW_ALL_KERNELS
 
 // The table of a device. CPU: the best level this machine has, or TILEWRIGHT_CPU's, chosen at the first call.
 const KernelTable& table(Device device);
-const char* cpu_capability();                       // "avx512"
-std::vector<const char*> cpu_levels();              // levels built and supported here, best first
+const char* cpu_capability();           // "avx512"
+std::vector<const char*> cpu_levels();  // levels built and supported here, best first
 std::vector<const char*> kernel_names();
 std::string which(const std::string& kernel, Device device);  // "cpu_avx512"
 
@@ -42,10 +42,10 @@ class Plan {
     static_assert(std::is_trivially_copyable_v<Args>);
     auto bytes = std::make_unique<char[]>(sizeof(Args));
     __builtin_memcpy(bytes.get(), &args, sizeof(Args));
-    steps_.push_back({name, [](void (*k)(), const void* a) {
-                        reinterpret_cast<void (*)(const Args&)>(k)(*static_cast<const Args*>(a));
-                      },
-                      reinterpret_cast<void (*)()>(kernel), std::move(bytes)});
+    steps_.push_back(
+        {name,
+         [](void (*k)(), const void* a) { reinterpret_cast<void (*)(const Args&)>(k)(*static_cast<const Args*>(a)); },
+         reinterpret_cast<void (*)()>(kernel), std::move(bytes)});
   }
 
  private:
@@ -59,7 +59,7 @@ class Plan {
   std::vector<StorageRef> kept_;
 };
 
-// The plan being recorded by this thread, if any. A recorded launch runs as well, so that code which reads values works.
+// The plan being recorded by this thread, if any. A recorded launch runs as well, so code that reads values works.
 extern thread_local Plan* recording_plan;
 inline bool recording() { return recording_plan != nullptr; }
 void keep_while_recording(const StorageRef& s);

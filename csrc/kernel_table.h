@@ -11,7 +11,7 @@
 
 namespace tw {
 
-// --- elementwise: y[i] = f(x0[i], x1[i], x2[i]) over one broadcast shape -------------------------------------------
+// --- elementwise: y[i] = f(x0[i], x1[i], x2[i]) over one broadcast shape --
 struct Operand {
   void* data;                 // null: the value is args.scalar
   int64_t strides[kMaxDims];  // in bytes; 0 where broadcast
@@ -24,72 +24,72 @@ struct ElementwiseArgs {
   int64_t shape[kMaxDims];  // coalesced, last dimension innermost
   int ndim;
   int inputs;
-  DType compute;            // of the arithmetic: bool (bytes), int32, int64, float32 or float64
-  double scalar_float;      // the one scalar operand, as both, read in the compute dtype
+  DType compute;        // of the arithmetic: bool (bytes), int32, int64, float32 or float64
+  double scalar_float;  // the one scalar operand, as both, read in the compute dtype
   int64_t scalar_int;
-  double p0, p1;            // the op's parameters (slope, bounds, ...)
+  double p0, p1;  // the op's parameters (slope, bounds, ...)
 };
 
-// --- reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner) ---------------------------
+// --- reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner) --
 struct ReduceArgs {
   const void* x;
-  void* y;                  // argmax, argmin: int64; others: y_dtype (any, all: bool)
+  void* y;  // argmax, argmin: int64; others: y_dtype (any, all: bool)
   int64_t outer, n, inner;
   DType x_dtype, y_dtype;
-  double scale;             // sum: y = scale * sum; var: y = scale * sum of squared deviations
+  double scale;  // sum: y = scale * sum; var: y = scale * sum of squared deviations
 };
 
-// --- matrix product: c = act(alpha * a @ b + beta * c + bias), batched, any strides -----------------------------------
+// --- matrix product: c = act(alpha * a @ b + beta * c + bias), batched, any strides --
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSigmoid, kTanh, kSilu };
 
 struct GemmArgs {
   const void* a;
   const void* b;
   void* c;
-  const void* bias;           // null, or one value a column (bias_rows false) or a row (true) of c
+  const void* bias;  // null, or one value a column (bias_rows false) or a row (true) of c
   int64_t M, N, K;
-  int64_t a_row, a_col;       // strides in elements
+  int64_t a_row, a_col;  // strides in elements
   int64_t b_row, b_col;
-  int64_t c_row;              // c's columns are contiguous
+  int64_t c_row;  // c's columns are contiguous
   int batch_ndim;
-  int64_t batch[kMaxDims];    // batch sizes; strides 0 where broadcast
+  int64_t batch[kMaxDims];  // batch sizes; strides 0 where broadcast
   int64_t a_batch[kMaxDims], b_batch[kMaxDims], c_batch[kMaxDims];
-  DType dtype;                // of a and b and bias
+  DType dtype;  // of a and b and bias
   DType c_dtype;
   double alpha, beta;
   bool bias_rows;
   Activation activation;
 };
 
-// --- convolution and pooling, NCHW -------------------------------------------------------------------------------------
+// --- convolution and pooling, NCHW --
 struct Conv2dArgs {
-  const void* x;              // (N, C, H, W)
-  const void* w;              // (O, C / groups, kh, kw)
-  const void* b;              // (O) or null
-  const void* dy;             // (N, O, oh, ow), backward only
-  void* y;                    // forward: (N, O, oh, ow); backward: dx, dw or db
+  const void* x;   // (N, C, H, W)
+  const void* w;   // (O, C / groups, kh, kw)
+  const void* b;   // (O) or null
+  const void* dy;  // (N, O, oh, ow), backward only
+  void* y;         // forward: (N, O, oh, ow); backward: dx, dw or db
   int64_t N, C, H, W, O, kh, kw, oh, ow;
   int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
   DType dtype;
 };
 
 struct Pool2dArgs {
-  const void* x;              // forward: (planes, H, W); backward: dy (planes, oh, ow)
-  void* y;                    // forward: (planes, oh, ow); backward: dx (planes, H, W), written whole
-  void* indices;              // max: int64 (planes, oh, ow), position in the H*W plane; null if not wanted
+  const void* x;  // forward: (planes, H, W); backward: dy (planes, oh, ow)
+  void* y;        // forward: (planes, oh, ow); backward: dx (planes, H, W), written whole
+  void* indices;  // max: int64 (planes, oh, ow), position in the H*W plane; null if not wanted
   int64_t planes, H, W, oh, ow;
   int64_t kh, kw, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  double divisor;             // avg: > 0 overrides the window's size
+  double divisor;  // avg: > 0 overrides the window's size
   bool count_include_pad;
   DType dtype;
 };
 
-// --- softmax and its kin ----------------------------------------------------------------------------------------------
+// --- softmax and its kin --
 // Over the middle dimension of contiguous (outer, n, inner).
 struct SoftmaxArgs {
-  const void* x;              // forward: x; backward: y (the forward's result)
-  const void* dy;             // backward only
-  void* y;                    // forward: y; backward: dx
+  const void* x;   // forward: x; backward: y (the forward's result)
+  const void* dy;  // backward only
+  void* y;         // forward: y; backward: dx
   int64_t outer, n, inner;
   DType dtype;
   bool log;
@@ -99,71 +99,71 @@ enum class Reduction : uint8_t { kNone, kMean, kSum };
 
 // loss[i] = -(log softmax x)[i, target[i]], smoothed and weighted. "acc" is float32, or float64 for float64 x.
 struct CrossEntropyArgs {
-  const void* x;              // (rows, classes) logits
-  const int64_t* target;      // (rows)
-  const void* weight;         // (classes) of acc, or null
-  void* loss;                 // forward: (rows) of acc
-  void* value;                // forward: one acc, the reduced loss; null when nothing is reduced
-  void* stats;                // acc (2 rows + 1): a row's max x and log sum exp(x - max), and last the sum of the rows'
-                              // weights; written forward, read backward
-  const void* dloss;          // backward, acc: (rows) when nothing was reduced, else one value
-  void* dx;                   // backward: (rows, classes)
-  int64_t* bad;               // forward: the first row whose label is no class and not ignored, else -1; then nothing
-                              // else is written
+  const void* x;          // (rows, classes) logits
+  const int64_t* target;  // (rows)
+  const void* weight;     // (classes) of acc, or null
+  void* loss;             // forward: (rows) of acc
+  void* value;            // forward: one acc, the reduced loss; null when nothing is reduced
+  void* stats;            // acc (2 rows + 1): a row's max x and log sum exp(x - max), and last the sum of the rows'
+                          // weights; written forward, read backward
+  const void* dloss;      // backward, acc: (rows) when nothing was reduced, else one value
+  void* dx;               // backward: (rows, classes)
+  int64_t* bad;           // forward: the first row whose label is no class and not ignored, else -1; then nothing
+                          // else is written
   int64_t rows, classes, ignore_index;
   double smoothing;
   Reduction reduction;
   DType dtype;
 };
 
-// --- normalization ---------------------------------------------------------------------------------------------------
+// --- normalization --
 // Layer norm of rows of contiguous values, affine along the row.
 struct LayerNormArgs {
-  const void* x;              // (rows, cols)
-  const void* w;              // (cols) or null
-  const void* b;              // (cols) or null
-  const void* dy;             // backward
-  void* y;                    // forward: y; backward: dx (or null)
-  void* mean;                 // (rows) float32 (float64 for float64 x): written forward, read backward
-  void* rstd;                 // (rows)
-  void* dw;                   // backward, (cols) or null
-  void* db;                   // backward, (cols) or null
+  const void* x;   // (rows, cols)
+  const void* w;   // (cols) or null
+  const void* b;   // (cols) or null
+  const void* dy;  // backward
+  void* y;         // forward: y; backward: dx (or null)
+  void* mean;      // (rows) float32 (float64 for float64 x): written forward, read backward
+  void* rstd;      // (rows)
+  void* dw;        // backward, (cols) or null
+  void* db;        // backward, (cols) or null
   int64_t rows, cols;
   double eps;
-  DType dtype;                // of x, y
-  DType param_dtype;          // of w, b, dw, db
+  DType dtype;        // of x, y
+  DType param_dtype;  // of w, b, dw, db
 };
 
 // Batch norm over (N, C, S): statistics per channel over N and S.
 struct BatchNormArgs {
   const void* x;
-  const void* w;              // (C) or null
-  const void* b;              // (C) or null
-  const void* dy;             // backward
-  void* y;                    // forward: y; backward: dx (or null)
-  void* mean;                 // (C) float32 (float64 for float64 x): written forward (the batch's in training, else the
-  void* rstd;                 // (C) running ones'), read backward
-  void* running_mean;         // read in evaluation; updated in training when not null
+  const void* w;       // (C) or null
+  const void* b;       // (C) or null
+  const void* dy;      // backward
+  void* y;             // forward: y; backward: dx (or null)
+  void* mean;          // (C) float32 (float64 for float64 x): written forward (the batch's in training, else the
+  void* rstd;          // (C) running ones'), read backward
+  void* running_mean;  // read in evaluation; updated in training when not null
   void* running_var;
-  void* dw;                   // backward, (C) or null
+  void* dw;  // backward, (C) or null
   void* db;
   int64_t N, C, S;
   double eps, momentum;
   bool training;
-  DType dtype;                // of x, y
-  DType param_dtype;          // of w, b, dw, db and the running statistics
+  DType dtype;        // of x, y
+  DType param_dtype;  // of w, b, dw, db and the running statistics
 };
 
-// --- indexing --------------------------------------------------------------------------------------------------------
-// Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked by
-// the kernel before anything is written: the first bad one's position goes to *bad (else -1). The kernels that add
+// --- indexing --
+// Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked
+// by the kernel before anything is written: the first bad one's position goes to *bad (else -1). The kernels that add
 // take float32, float64 and integers; the ops widen halves to float32 and convert the sums back.
 struct TakeArgs {
-  const void* x;              // take: source; take_backward (sums): dy (outer, count, inner)
-  const int64_t* index;       // (count), each in [low, n)
-  void* y;                    // take: (outer, count, inner); take_backward: (outer, n, inner), added to
+  const void* x;         // take: source; take_backward (sums): dy (outer, count, inner)
+  const int64_t* index;  // (count), each in [low, n)
+  void* y;               // take: (outer, count, inner); take_backward: (outer, n, inner), added to
   int64_t outer, n, inner, count;
-  int64_t low;                // 0, or -n where negative indices count from the end
+  int64_t low;  // 0, or -n where negative indices count from the end
   int64_t* bad;
   DType dtype;
 };
@@ -171,54 +171,54 @@ struct TakeArgs {
 // Element-wise along one dimension: gather y[o,i,k] = x[o,index[o,i,k],k]; scatter y[o,index[o,i,k],k] (+)= x[o,i,k].
 struct GatherArgs {
   const void* x;
-  const int64_t* index;       // contiguous (outer, count, inner), each in [0, n)
+  const int64_t* index;  // contiguous (outer, count, inner), each in [0, n)
   void* y;
   int64_t outer, n, inner, count;  // n: size of the indexed dimension (x's for gather, y's for scatter)
   int64_t* bad;
-  bool add;                   // scatter: add (in order of i, deterministic) or overwrite (last wins)
+  bool add;  // scatter: add (in order of i, deterministic) or overwrite (last wins)
   DType dtype;
 };
 
 // Any strides, advanced indexing: the index arrays, broadcast to one shape of `count` items, select slices of an array.
 struct IndexArgs {
-  const void* x;              // index: the array; index_put: the values
-  void* y;                    // index: the result; index_put: the array
+  const void* x;                   // index: the array; index_put: the values
+  void* y;                         // index: the result; index_put: the array
   const int64_t* index[kMaxDims];  // each contiguous (count)
-  int64_t sizes[kMaxDims];    // of the indexed dimensions
-  int64_t strides[kMaxDims];  // of the indexed dimensions in the array; all strides are in elements
+  int64_t sizes[kMaxDims];         // of the indexed dimensions
+  int64_t strides[kMaxDims];       // of the indexed dimensions in the array; all strides are in elements
   int indexed;
   int64_t count;
-  int slice_ndim;             // the remaining dimensions
-  int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];        // in the array
-  int64_t dense_stride, dense_slice_strides[kMaxDims];           // of the count and of the slices in result or values
-  int64_t* bad;               // position in the count of the first bad index, else -1
+  int slice_ndim;                                          // the remaining dimensions
+  int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];  // in the array
+  int64_t dense_stride, dense_slice_strides[kMaxDims];     // of the count and of the slices in result or values
+  int64_t* bad;                                            // position in the count of the first bad index, else -1
   bool add;
-  bool unique;                // index_put: no two indices meet, so that threads may share the count
+  bool unique;  // index_put: no two indices meet, so that threads may share the count
   DType dtype;
 };
 
-// --- random numbers (philox.h): contiguous y -------------------------------------------------------------------------
+// --- random numbers (philox.h): contiguous y --
 struct RandomArgs {
   void* y;
   DType dtype;
   int64_t n;
   uint64_t seed, offset;
-  double a, b;                // uniform in [a, b); normal of mean a, deviation b; bernoulli of probability a
-  int64_t low, high;          // randint in [low, high)
+  double a, b;        // uniform in [a, b); normal of mean a, deviation b; bernoulli of probability a
+  int64_t low, high;  // randint in [low, high)
 };
 
 struct DropoutArgs {
   const void* x;
-  void* y;                    // x * mask / (1 - p)
-  void* mask;                 // uint8, written: uniform(i) >= p
+  void* y;     // x * mask / (1 - p)
+  void* mask;  // uint8, written: uniform(i) >= p
   DType dtype;
   int64_t n;
   uint64_t seed, offset;
   double p;
 };
 
-// --- optimizer steps over a whole list of tensors ---------------------------------------------------------------------
-struct OptimTensor {          // contiguous; state null where the rule has none
+// --- optimizer steps over a whole list of tensors --
+struct OptimTensor {  // contiguous; state null where the rule has none
   void* param;
   const void* grad;
   void* state0;
@@ -242,9 +242,26 @@ struct AdamArgs {
   bool decoupled, amsgrad, maximize;
 };
 
-// --- the table -------------------------------------------------------------------------------------------------------
+// --- the machine's own limits, which the benchmarks hold kernels against --
+struct FmaPeakArgs {
+  void* y;             // (pieces, 64 bytes): what the chains end in, so that none is dropped
+  double* operations;  // written: how many multiplications and additions all pieces do
+  int64_t pieces, repeats;
+  DType dtype;  // float32 or float64
+};
+
+struct StreamArgs {
+  const float* x;  // each array (pieces, n)
+  const float* z;  // stream_triad only
+  float* y;        // stream_read: (pieces, 16); stream_copy, stream_triad: (pieces, n)
+  int64_t pieces, n, repeats;
+  bool non_temporal;  // stores go past the caches
+};
+
+// --- the table --
 #define TW_ELEMENTWISE_KERNEL(name, functor, kinds) X(name, ElementwiseArgs)
 
+// clang-format off
 #define TW_OWN_KERNELS(X)                                                                                    \
   X(copy, ElementwiseArgs) X(where, ElementwiseArgs)                                                         \
   X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)          \
@@ -262,12 +279,16 @@ struct AdamArgs {
   X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \
-  X(sgd_step, SgdArgs) X(adam_step, AdamArgs)
+  X(sgd_step, SgdArgs) X(adam_step, AdamArgs)                                                               \
+  X(fma_peak, FmaPeakArgs) X(stream_read, StreamArgs) X(stream_copy, StreamArgs) X(stream_triad, StreamArgs)
+// clang-format on
 
 // Every slot, elementwise ones included; X(name, Args) must be defined where this is used.
+// clang-format off
 #define TW_ALL_KERNELS                                                                                       \
   TW_UNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_BINARY_LIST(TW_ELEMENTWISE_KERNEL)                                 \
   TW_TERNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_OWN_KERNELS(X)
+// clang-format on
 
 struct KernelTable {
   const char* name;

@@ -19,7 +19,7 @@ constexpr int kScratchSlots = 4;
 void* scratch(int slot, size_t bytes);
 
 int num_threads();
-void set_num_threads(int n);   // n >= 1; the caller counts as one of them
-int available_cores();         // by affinity and cgroup quota
+void set_num_threads(int n);  // n >= 1; the caller counts as one of them
+int available_cores();        // by affinity and cgroup quota
 
 }  // namespace tw

@@ -41,7 +41,9 @@ template <class Lanes> TW_PHILOX void philox(uint64_t seed, Lanes (&w)[4]) {
   }
 }
 
-struct PhiloxWords { uint32_t w[4]; };
+struct PhiloxWords {
+  uint32_t w[4];
+};
 
 TW_PHILOX PhiloxWords philox_words(uint64_t seed, uint64_t counter, uint64_t stream = 0) {
   uint64_t w[4] = {counter, counter >> 32, stream, stream >> 32};

@@ -24,7 +24,7 @@ from tilewright import nn
 from tilewright.utils.data import DataLoader, TensorDataset
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 
 class LeNet(nn.Module):

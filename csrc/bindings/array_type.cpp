@@ -7,10 +7,9 @@ PyTypeObject* array_type = nullptr;
 
 namespace {
 
-// --- dtype -----------------------------------------------------------------------------------------------------------
+// --- dtype --
 struct PyDType {
-  PyObject_HEAD
-  DType value;
+  PyObject_HEAD DType value;
 };
 PyTypeObject* dtype_type = nullptr;
 PyObject* dtype_singletons[kNumDTypes];
@@ -43,7 +42,7 @@ PyType_Slot dtype_slots[] = {{Py_tp_repr, reinterpret_cast<void*>(dtype_repr)},
 PyType_Spec dtype_spec = {"tilewright._engine.dtype", sizeof(PyDType), 0,
                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, dtype_slots};
 
-// --- Array -----------------------------------------------------------------------------------------------------------
+// --- Array --
 void array_dealloc(PyObject* o) {
   PyTypeObject* t = Py_TYPE(o);
   unwrap(o).~Array();
@@ -53,7 +52,8 @@ void array_dealloc(PyObject* o) {
 
 PyObject* tuple_of(const Dims& d) {
   PyObject* t = PyTuple_New(d.n);
-  if (t) for (int i = 0; i < d.n; ++i) PyTuple_SET_ITEM(t, i, PyLong_FromLongLong(d[i]));
+  if (t)
+    for (int i = 0; i < d.n; ++i) PyTuple_SET_ITEM(t, i, PyLong_FromLongLong(d[i]));
   return t;
 }
 PyObject* array_shape(PyObject* o, void*) { return tuple_of(unwrap(o).shape()); }
@@ -86,7 +86,8 @@ PyGetSetDef array_getset[] = {
     {"data_ptr", array_data_ptr, nullptr, "address of the first element", nullptr},
     {"is_float", array_is_float, nullptr, nullptr, nullptr},
     {"storage_id", array_storage, nullptr, "equal for arrays that share memory through views", nullptr},
-    {"storage_shared", array_shared, nullptr, "whether other arrays, or more than this one's elements, hold the storage", nullptr},
+    {"storage_shared", array_shared, nullptr,
+     "whether other arrays, or more than this one's elements, hold the storage", nullptr},
     {"readonly", array_readonly, nullptr, nullptr, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 

@@ -14,26 +14,27 @@ namespace py = pybind11;
 namespace tw {
 
 // One row a file of csrc/ops: void bind_<name>(py::module_&).
-#define TW_BINDINGS(X) \
-  X(array) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv) X(pool) X(softmax) X(loss) X(norm) X(index) X(shape) \
-  X(random) X(optim)
+// clang-format off
+#define TW_BINDINGS(X)                                                                                      \
+  X(array) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv) X(pool) X(softmax)  \
+  X(loss) X(norm) X(index) X(shape) X(random) X(optim) X(machine)
+// clang-format on
 #define TW_X(name) void bind_##name(py::module_& m);
 TW_BINDINGS(TW_X)
 #undef TW_X
 
-// _engine.Array is a plain CPython type that holds an Array inside the object (array_type.cpp): a result costs one small
-// allocation, where a registered pybind11 class costs an instance, a holder and a hash-map entry.
+// _engine.Array is a plain CPython type that holds an Array inside the object (array_type.cpp): a result costs one
+// small allocation, where a registered pybind11 class costs an instance, a holder and a hash-map entry.
 struct PyArray {
-  PyObject_HEAD
-  Array array;
+  PyObject_HEAD Array array;
 };
 extern PyTypeObject* array_type;
 inline bool is_array(PyObject* o) { return Py_TYPE(o) == array_type; }
 inline Array& unwrap(PyObject* o) { return reinterpret_cast<PyArray*>(o)->array; }
 PyObject* wrap(const Array& a);
 
-PyObject* dtype_object(DType t);          // new reference to the singleton tw.float32 ...
-bool dtype_from(PyObject* o, DType* t);   // false when o is not a dtype
+PyObject* dtype_object(DType t);         // new reference to the singleton tw.float32 ...
+bool dtype_from(PyObject* o, DType* t);  // false when o is not a dtype
 
 // An argument that is an Array or a Python number (NumPy scalars included).
 struct Value {
@@ -116,7 +117,10 @@ template <> struct type_caster<tw::Value> {
     } else if (Py_TYPE(o)->tp_as_number && Py_TYPE(o)->tp_as_number->nb_float) {
       value.kind = tw::Value::kFloat;
       value.f = PyFloat_AsDouble(o);
-      if (value.f == -1.0 && PyErr_Occurred()) { PyErr_Clear(); return false; }
+      if (value.f == -1.0 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return false;
+      }
     } else {
       return false;
     }

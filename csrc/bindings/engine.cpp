@@ -13,7 +13,9 @@ struct Recorder {
     TW_CHECK_AS(std::runtime_error, !recording_plan, "Plan: a plan is being recorded already");
     recording_plan = &plan;
   }
-  void end() { if (recording_plan == &plan) recording_plan = nullptr; }
+  void end() {
+    if (recording_plan == &plan) recording_plan = nullptr;
+  }
   ~Recorder() { end(); }
 };
 
@@ -22,9 +24,7 @@ void bind_runtime(py::module_& m) {
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
-    } catch (const TypeError& e) {
-      PyErr_SetString(PyExc_TypeError, e.what());
-    } catch (const NotImplemented& e) {
+    } catch (const TypeError& e) { PyErr_SetString(PyExc_TypeError, e.what()); } catch (const NotImplemented& e) {
       PyErr_SetString(PyExc_NotImplementedError, e.what());
     }
   });
@@ -38,27 +38,31 @@ void bind_runtime(py::module_& m) {
                  size_t used = 0;
                  index = std::stoi(s.substr(colon + 1), &used);
                  if (used != s.size() - colon - 1) index = -1;
-               } catch (const std::exception&) {
-                 index = -1;
-               }
+               } catch (const std::exception&) { index = -1; }
              }
              TW_CHECK((type == "cpu" || type == "cuda") && index.value_or(0) >= 0 && index.value_or(0) < 128,
                       "device: must be 'cpu', 'cuda' or 'cuda:N', got '", s, "'");
-             return Device{type == "cpu" ? DeviceType::kCpu : DeviceType::kCuda, static_cast<int8_t>(index.value_or(0))};
-           }), py::arg("type"), py::arg("index") = py::none())
+             return Device{type == "cpu" ? DeviceType::kCpu : DeviceType::kCuda,
+                           static_cast<int8_t>(index.value_or(0))};
+           }),
+           py::arg("type"), py::arg("index") = py::none())
       .def(py::init([](const Device& d) { return d; }), py::arg("device"))
       .def_property_readonly("type", [](const Device& d) { return name(d.type); })
-      .def_property_readonly("index", [](const Device& d) -> std::optional<int> {
-        if (d.type == DeviceType::kCpu) return std::nullopt;
-        return d.index;
-      })
-      .def("__eq__", [](const Device& a, const py::object& b) { return py::isinstance<Device>(b) && a == b.cast<Device>(); })
+      .def_property_readonly("index",
+                             [](const Device& d) -> std::optional<int> {
+                               if (d.type == DeviceType::kCpu) return std::nullopt;
+                               return d.index;
+                             })
+      .def("__eq__",
+           [](const Device& a, const py::object& b) { return py::isinstance<Device>(b) && a == b.cast<Device>(); })
       .def("__hash__", [](const Device& d) { return static_cast<int>(d.type) * 128 + d.index; })
-      .def("__str__", [](const Device& d) {
-        return d.type == DeviceType::kCpu ? std::string("cpu") : str("cuda:", int{d.index}); })
-      .def("__repr__", [](const Device& d) {
-        return d.type == DeviceType::kCpu ? std::string("device(type='cpu')")
-                                          : str("device(type='cuda', index=", int{d.index}, ")"); })
+      .def("__str__",
+           [](const Device& d) { return d.type == DeviceType::kCpu ? std::string("cpu") : str("cuda:", int{d.index}); })
+      .def("__repr__",
+           [](const Device& d) {
+             return d.type == DeviceType::kCpu ? std::string("device(type='cpu')")
+                                               : str("device(type='cuda', index=", int{d.index}, ")");
+           })
       .def(py::pickle([](const Device& d) { return py::make_tuple(static_cast<int>(d.type), int{d.index}); },
                       [](const py::tuple& t) {
                         return Device{static_cast<DeviceType>(t[0].cast<int>()), static_cast<int8_t>(t[1].cast<int>())};
@@ -88,10 +92,13 @@ void bind_runtime(py::module_& m) {
       .def("end", &Recorder::end)
       .def("__len__", [](const Recorder& r) { return r.plan.size(); })
       .def("names", [](const Recorder& r) { return r.plan.names(); })
-      .def("replay", [](const Recorder& r, int64_t times) {
-        TW_CHECK_AS(std::runtime_error, recording_plan != &r.plan, "Plan: still recording; call end() first");
-        r.plan.replay(times);
-      }, py::arg("times") = 1);
+      .def(
+          "replay",
+          [](const Recorder& r, int64_t times) {
+            TW_CHECK_AS(std::runtime_error, recording_plan != &r.plan, "Plan: still recording; call end() first");
+            r.plan.replay(times);
+          },
+          py::arg("times") = 1);
 }
 
 }  // namespace tw

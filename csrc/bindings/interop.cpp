@@ -6,9 +6,16 @@
 namespace tw {
 namespace {
 
-// --- DLPack's ABI ----------------------------------------------------------------------------------------------------
-struct DLDevice { int32_t device_type; int32_t device_id; };
-struct DLDataType { uint8_t code; uint8_t bits; uint16_t lanes; };
+// --- DLPack's ABI --
+struct DLDevice {
+  int32_t device_type;
+  int32_t device_id;
+};
+struct DLDataType {
+  uint8_t code;
+  uint8_t bits;
+  uint16_t lanes;
+};
 struct DLTensor {
   void* data;
   DLDevice device;
@@ -24,7 +31,9 @@ struct DLManagedTensor {
   void (*deleter)(DLManagedTensor*);
 };
 struct DLManagedTensorVersioned {
-  struct { uint32_t major, minor; } version;
+  struct {
+    uint32_t major, minor;
+  } version;
   void* manager_ctx;
   void (*deleter)(DLManagedTensorVersioned*);
   uint64_t flags;  // bit 0: read-only
@@ -34,8 +43,8 @@ constexpr int32_t kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3;
 constexpr uint8_t kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLBool = 6;
 constexpr uint64_t kReadOnly = 1;
 
-constexpr DLDataType kDLTypes[kNumDTypes] = {{kDLBool, 8, 1},  {kDLUInt, 8, 1},   {kDLInt, 8, 1},    {kDLInt, 16, 1},
-                                             {kDLInt, 32, 1},  {kDLInt, 64, 1},   {kDLFloat, 16, 1}, {kDLBfloat, 16, 1},
+constexpr DLDataType kDLTypes[kNumDTypes] = {{kDLBool, 8, 1},   {kDLUInt, 8, 1},  {kDLInt, 8, 1},    {kDLInt, 16, 1},
+                                             {kDLInt, 32, 1},   {kDLInt, 64, 1},  {kDLFloat, 16, 1}, {kDLBfloat, 16, 1},
                                              {kDLFloat, 32, 1}, {kDLFloat, 64, 1}};
 
 template <class Managed> struct Export {
@@ -51,7 +60,8 @@ template <class Managed> Managed* export_array(const Array& a) {
     e->shape[i] = a.size(i);
     e->strides[i] = a.strides()[i];
   }
-  e->managed.dl_tensor = {a.raw(), {kDLCPU, 0}, a.ndim(), kDLTypes[static_cast<int>(a.dtype())], e->shape, e->strides, 0};
+  e->managed.dl_tensor = {a.raw(),  {kDLCPU, 0}, a.ndim(), kDLTypes[static_cast<int>(a.dtype())],
+                          e->shape, e->strides,  0};
   e->managed.manager_ctx = e;
   e->managed.deleter = [](Managed* m) { delete static_cast<Export<Managed>*>(m->manager_ctx); };
   return &e->managed;
@@ -100,22 +110,25 @@ Array import_tensor(const DLTensor& t, void* owner, void (*release)(void*), bool
     TW_CHECK(strides[i] >= 0 || shape[i] <= 1, "from_dlpack: strides must not be negative, got ", str_of(strides));
   const auto dtype = static_cast<DType>(found);
   char* data = static_cast<char*>(t.data) + t.byte_offset;
-  return Array(StorageRef::adopt(Storage::borrow(data, static_cast<size_t>(n) * itemsize(dtype), {}, owner, release,
-                                                 readonly)),
-               dtype, shape, strides, 0);
+  return Array(
+      StorageRef::adopt(Storage::borrow(data, static_cast<size_t>(n) * itemsize(dtype), {}, owner, release, readonly)),
+      dtype, shape, strides, 0);
 }
 
 template <class Managed> Array consume(PyObject* capsule, const char* n, const char* used, bool readonly) {
   auto* m = static_cast<Managed*>(PyCapsule_GetPointer(capsule, n));
   // Ownership passes only once the array stands: after a refusal the capsule still frees itself.
-  Array a = import_tensor(m->dl_tensor, m, [](void* p) {
-    auto* t = static_cast<Managed*>(p);
-    if (!t->deleter) return;
-    // NumPy's deleter, for one, needs the interpreter lock; the last view may go on any thread.
-    PyGILState_STATE gil = PyGILState_Ensure();
-    t->deleter(t);
-    PyGILState_Release(gil);
-  }, readonly);
+  Array a = import_tensor(
+      m->dl_tensor, m,
+      [](void* p) {
+        auto* t = static_cast<Managed*>(p);
+        if (!t->deleter) return;
+        // NumPy's deleter, for one, needs the interpreter lock; the last view may go on any thread.
+        PyGILState_STATE gil = PyGILState_Ensure();
+        t->deleter(t);
+        PyGILState_Release(gil);
+      },
+      readonly);
   PyCapsule_SetName(capsule, used);
   return a;
 }
@@ -131,7 +144,7 @@ Array from_dlpack(const py::object& capsule) {
   return consume<DLManagedTensor>(c, kName, "used_dltensor", false);
 }
 
-// --- the buffer protocol ---------------------------------------------------------------------------------------------
+// --- the buffer protocol --
 bool dtype_of_format(const char* f, Py_ssize_t size, DType* t) {
   if (*f == '@' || *f == '=' || *f == '<') ++f;
   if (!*f || f[1]) return false;
@@ -141,7 +154,11 @@ bool dtype_of_format(const char* f, Py_ssize_t size, DType* t) {
     case 'f': *t = DType::kFloat32; return true;
     case 'd': *t = DType::kFloat64; return size == 8;
     case 'B': *t = DType::kUInt8; return true;
-    case 'b': case 'h': case 'i': case 'l': case 'q':
+    case 'b':
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'q':
       *t = size == 1 ? DType::kInt8 : size == 2 ? DType::kInt16 : size == 4 ? DType::kInt32 : DType::kInt64;
       return true;
     default: return false;
@@ -166,7 +183,9 @@ Array from_buffer(const py::object& o) {
   }
   struct Guard {
     Py_buffer* v;
-    ~Guard() { if (v) release_buffer(v); }
+    ~Guard() {
+      if (v) release_buffer(v);
+    }
   } guard{view};
   DType dtype;
   TW_CHECK_TYPE(view->format && dtype_of_format(view->format, view->itemsize, &dtype),
@@ -185,9 +204,9 @@ Array from_buffer(const py::object& o) {
   checked_numel("from_numpy", shape);
   const bool readonly = view->readonly;
   guard.v = nullptr;
-  return Array(StorageRef::adopt(Storage::borrow(view->buf, static_cast<size_t>(view->len), {}, view, release_buffer,
-                                                 readonly)),
-               dtype, shape, strides, 0);
+  return Array(
+      StorageRef::adopt(Storage::borrow(view->buf, static_cast<size_t>(view->len), {}, view, release_buffer, readonly)),
+      dtype, shape, strides, 0);
 }
 
 }  // namespace

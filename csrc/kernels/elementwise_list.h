@@ -7,6 +7,7 @@
 // p0 and p1 in a remark are the op's parameters. On bool, bitwise_not is logical_not: the op layer maps it.
 #pragma once
 
+// clang-format off
 #define TW_UNARY_LIST(X)                                                                                          \
   X(neg, Neg, N) X(abs, Abs, N) X(sign, Sign, N) X(square, Square, N) X(reciprocal, Reciprocal, F)                \
   X(sqrt, Sqrt, F) X(rsqrt, Rsqrt, F) X(exp, Exp, F) X(exp2, Exp2, F) X(expm1, Expm1, F) X(log, Log, F)           \
@@ -21,7 +22,9 @@
   X(clamp, Clamp, N) /* p0 lowest, p1 highest */                                                                  \
   X(bitwise_not, BitwiseNot, I) X(logical_not, LogicalNot, NB)                                                    \
   X(isnan, IsNan, FB) X(isinf, IsInf, FB) X(isfinite, IsFinite, FB)
+// clang-format on
 
+// clang-format off
 #define TW_BINARY_LIST(X)                                                                                         \
   X(add, Add, N) X(sub, Sub, N) X(mul, Mul, N) X(div, Div, F) X(floor_divide, FloorDivide, N)                     \
   X(remainder, Remainder, N) X(fmod, Fmod, N) X(pow, Pow, N) X(maximum, Maximum, N) X(minimum, Minimum, N)        \
@@ -39,8 +42,11 @@
   X(elu_backward, EluBackward, F)              /* y; p0 alpha */                                                  \
   X(silu_backward, SiluBackward, F)            /* x */                                                            \
   X(softplus_backward, SoftplusBackward, F)    /* x; p0 beta, p1 threshold */
+// clang-format on
 
+// clang-format off
 #define TW_TERNARY_LIST(X)                                                                                        \
   X(lerp, Lerp, F)       /* a + c (b - a) */                                                                      \
   X(addcmul, Addcmul, N) /* a + p0 b c */                                                                         \
   X(addcdiv, Addcdiv, F) /* a + p0 b / c */
+// clang-format on

@@ -15,32 +15,34 @@
 
 namespace tw::TW_ISA {
 
-template <class V> struct ScalarOf { using type = V; };
-template <class V> requires requires { typename V::Element; }
-struct ScalarOf<V> { using type = typename V::Element; };
+template <class V> struct ScalarOf {
+  using type = V;
+};
+template <class V>
+  requires requires { typename V::Element; }
+struct ScalarOf<V> {
+  using type = typename V::Element;
+};
 template <class V> constexpr bool kIsInteger = typename ScalarOf<V>::type(1) / typename ScalarOf<V>::type(2) == 0;
 template <class V> constexpr int kBits = 8 * int(sizeof(typename ScalarOf<V>::type));
 
-#define TW_UNARY(Functor, ...)                                                        \
-  struct Functor {                                                                    \
-    template <class V>                                                                \
-    TW_INLINE auto operator()(V x, [[maybe_unused]] V p0, [[maybe_unused]] V p1) const { \
-      __VA_ARGS__                                                                     \
-    }                                                                                 \
+#define TW_UNARY(Functor, ...)                                                                              \
+  struct Functor {                                                                                          \
+    template <class V> TW_INLINE auto operator()(V x, [[maybe_unused]] V p0, [[maybe_unused]] V p1) const { \
+      __VA_ARGS__                                                                                           \
+    }                                                                                                       \
   };
-#define TW_BINARY(Functor, ...)                                                            \
-  struct Functor {                                                                         \
-    template <class V>                                                                     \
-    TW_INLINE auto operator()(V a, V b, [[maybe_unused]] V p0, [[maybe_unused]] V p1) const { \
-      __VA_ARGS__                                                                          \
-    }                                                                                      \
+#define TW_BINARY(Functor, ...)                                                                                  \
+  struct Functor {                                                                                               \
+    template <class V> TW_INLINE auto operator()(V a, V b, [[maybe_unused]] V p0, [[maybe_unused]] V p1) const { \
+      __VA_ARGS__                                                                                                \
+    }                                                                                                            \
   };
-#define TW_TERNARY(Functor, ...)                                                                \
-  struct Functor {                                                                              \
-    template <class V>                                                                          \
-    TW_INLINE auto operator()(V a, V b, V c, [[maybe_unused]] V p0, [[maybe_unused]] V p1) const { \
-      __VA_ARGS__                                                                               \
-    }                                                                                           \
+#define TW_TERNARY(Functor, ...)                                                                                      \
+  struct Functor {                                                                                                    \
+    template <class V> TW_INLINE auto operator()(V a, V b, V c, [[maybe_unused]] V p0, [[maybe_unused]] V p1) const { \
+      __VA_ARGS__                                                                                                     \
+    }                                                                                                                 \
   };
 
 // ---- unary ----
@@ -76,11 +78,10 @@ TW_UNARY(Trunc, if constexpr (kIsInteger<V>) return x; else return trunc(x);)
 TW_UNARY(Round, if constexpr (kIsInteger<V>) return x; else return round(x);)  // half to even
 
 TW_UNARY(Relu, return select(x <= V(0), V(0), x);)  // of NaN: NaN
-TW_UNARY(LeakyRelu, return select(x > V(0), x, x * p0);)
-TW_UNARY(Elu, return select(x > V(0), x, p0 * expm1(x));)
+TW_UNARY(LeakyRelu, return select(x > V(0), x, x* p0);)
+TW_UNARY(Elu, return select(x > V(0), x, p0* expm1(x));)
 // max(z, 0) + log(1 + e^-|z|), z = beta x, which cannot overflow whatever the threshold.
-TW_UNARY(Softplus, const V z = x * p0;
-         return select(z > p1, x, (maximum(z, V(0)) + log1p(exp(-abs(z)))) / p0);)
+TW_UNARY(Softplus, const V z = x * p0; return select(z > p1, x, (maximum(z, V(0)) + log1p(exp(-abs(z)))) / p0);)
 TW_UNARY(Silu, return x * sigmoid(x);)
 // Hendrycks & Gimpel 2016: x Phi(x), and its approximation 0.5 x (1 + tanh u), which is x sigmoid(2 u) without the
 // cancellation where x is negative.
@@ -97,7 +98,9 @@ TW_UNARY(IsFinite, return abs(x) < V(__builtin_inf());)
 // ---- binary ----
 
 // Truncated quotient and remainder of integers, for any divisor.
-template <class V> struct Division { V quotient, remainder; };
+template <class V> struct Division {
+  V quotient, remainder;
+};
 template <class V> TW_INLINE Division<V> divide_integers(V a, V b) {
   const auto zero = b == V(0), minus_one = b == V(-1);
   const V safe = select(zero | minus_one, V(1), b), q = a / safe;
@@ -112,37 +115,41 @@ TW_BINARY(Sub, return a - b;)
 TW_BINARY(Mul, return a * b;)
 TW_BINARY(Div, return a / b;)
 // Python's rule. Floats: (a - fmod(a, b)) / b is within rounding of an integer, which is then found.
-TW_BINARY(FloorDivide, if constexpr (kIsInteger<V>) {
-  const Division<V> d = divide_integers(a, b);
-  return select(must_floor(d.remainder, b), d.quotient - V(1), d.quotient);
-} else {
-  const V r = fmod(a, b), ratio = a / b;
-  const V exact = (a - r) / b - select(must_floor(r, b), V(1), V(0));
-  const V down = floor(exact), nearest_one = select(exact - down > V(0.5), down + V(1), down);
-  return select(b == V(0), ratio, select(exact == V(0), copysign(V(0), ratio), nearest_one));
-})
-TW_BINARY(Remainder, if constexpr (kIsInteger<V>) {
-  const V r = divide_integers(a, b).remainder;
-  return select(must_floor(r, b), r + b, r);
-} else {
-  const V r = fmod(a, b);
-  return select(must_floor(r, b), r + b, r);
-})
+TW_BINARY(
+    FloorDivide,
+    if constexpr (kIsInteger<V>) {
+      const Division<V> d = divide_integers(a, b);
+      return select(must_floor(d.remainder, b), d.quotient - V(1), d.quotient);
+    } else {
+      const V r = fmod(a, b), ratio = a / b;
+      const V exact = (a - r) / b - select(must_floor(r, b), V(1), V(0));
+      const V down = floor(exact), nearest_one = select(exact - down > V(0.5), down + V(1), down);
+      return select(b == V(0), ratio, select(exact == V(0), copysign(V(0), ratio), nearest_one));
+    })
+TW_BINARY(
+    Remainder,
+    if constexpr (kIsInteger<V>) {
+      const V r = divide_integers(a, b).remainder;
+      return select(must_floor(r, b), r + b, r);
+    } else {
+      const V r = fmod(a, b);
+      return select(must_floor(r, b), r + b, r);
+    })
 TW_BINARY(Fmod, if constexpr (kIsInteger<V>) return divide_integers(a, b).remainder; else return fmod(a, b);)
 // Integers: by squaring, modulo 2^bits; a negative exponent gives 0 but for the bases 1 and -1.
-TW_BINARY(Pow, if constexpr (kIsInteger<V>) {
-  const auto negative = b < V(0), odd = (b & V(1)) != V(0);
-  V result = V(1), base = a, left = select(negative, V(0), b);
-  while (any(left != V(0))) {
-    result = select((left & V(1)) != V(0), result * base, result);
-    base = base * base;
-    left = left >> 1;
-  }
-  const V inverse = select(a == V(1), V(1), select(a == V(-1), select(odd, V(-1), V(1)), V(0)));
-  return select(negative, inverse, result);
-} else {
-  return pow(a, b);
-})
+TW_BINARY(
+    Pow,
+    if constexpr (kIsInteger<V>) {
+      const auto negative = b < V(0), odd = (b & V(1)) != V(0);
+      V result = V(1), base = a, left = select(negative, V(0), b);
+      while (any(left != V(0))) {
+        result = select((left & V(1)) != V(0), result * base, result);
+        base = base * base;
+        left = left >> 1;
+      }
+      const V inverse = select(a == V(1), V(1), select(a == V(-1), select(odd, V(-1), V(1)), V(0)));
+      return select(negative, inverse, result);
+    } else { return pow(a, b); })
 TW_BINARY(Maximum, return maximum(a, b);)
 TW_BINARY(Minimum, return minimum(a, b);)
 TW_BINARY(Atan2, return atan2(a, b);)
@@ -167,7 +174,9 @@ TW_BINARY(LogicalOr, return (a != V(0)) | (b != V(0));)
 TW_BINARY(LogicalXor, return (a != V(0)) != (b != V(0));)
 
 // sigmoid(x) and 1 - sigmoid(x), both to full relative accuracy.
-template <class V> struct Logistic { V value, rest; };
+template <class V> struct Logistic {
+  V value, rest;
+};
 template <class V> TW_INLINE Logistic<V> logistic(V x) {
   const auto negative = x < V(0);
   const V e = exp(-abs(x)), larger = V(1) / (V(1) + e), smaller = e * larger;
@@ -176,21 +185,18 @@ template <class V> TW_INLINE Logistic<V> logistic(V x) {
 
 // Gradients: a = dy, b = y or x as the list says.
 TW_BINARY(ReluBackward, return select(b <= V(0), V(0), a);)
-TW_BINARY(LeakyReluBackward, return select(b > V(0), a, a * p0);)
+TW_BINARY(LeakyReluBackward, return select(b > V(0), a, a* p0);)
 TW_BINARY(SigmoidBackward, return a * (V(1) - b) * b;)
 TW_BINARY(TanhBackward, return a * (V(1) - b * b);)
 TW_BINARY(GeluBackward, const V cdf = V(0.5) * (V(1) + erf(b * V(0.70710678118654752440)));
-          const V pdf = V(0.39894228040143267794) * exp(V(-0.5) * b * b);
-          return a * (cdf + b * pdf);)
+          const V pdf = V(0.39894228040143267794) * exp(V(-0.5) * b * b); return a * (cdf + b * pdf);)
 TW_BINARY(GeluTanhBackward, const V two_c = V(2 * 0.79788456080286535588), square = b * b;
           const Logistic<V> s = logistic(two_c * (b + V(0.044715) * b * square));
           const V slope = two_c * (V(1) + V(3 * 0.044715) * square);
           return a * (s.value + b * s.value * s.rest * slope);)
-TW_BINARY(EluBackward, return select(b > V(0), a, a * (b + p0));)
-TW_BINARY(SiluBackward, const Logistic<V> s = logistic(b);
-          return a * s.value * (V(1) + b * s.rest);)
-TW_BINARY(SoftplusBackward, const V z = b * p0;
-          return select(z > p1, a, a * sigmoid(z));)
+TW_BINARY(EluBackward, return select(b > V(0), a, a*(b + p0));)
+TW_BINARY(SiluBackward, const Logistic<V> s = logistic(b); return a * s.value * (V(1) + b * s.rest);)
+TW_BINARY(SoftplusBackward, const V z = b * p0; return select(z > p1, a, a* sigmoid(z));)
 
 // ---- ternary ----
 

@@ -5,12 +5,12 @@
 
 namespace tw {
 
-DType default_dtype();                                   // of Python floats: float32 unless set
+DType default_dtype();  // of Python floats: float32 unless set
 void set_default_dtype(DType t);
 
-Array contiguous(const Array& a);                        // itself, or a row-major copy
-Array cast(const Array& a, DType t);                     // itself, or a row-major copy in another dtype
-Array clone(const Array& a);                             // always a row-major copy
+Array contiguous(const Array& a);                              // itself, or a row-major copy
+Array cast(const Array& a, DType t);                           // itself, or a row-major copy in another dtype
+Array clone(const Array& a);                                   // always a row-major copy
 void copy_into(const char* op, Array& dst, const Array& src);  // broadcasts and casts; bumps dst's version
 Array full(const char* op, const Dims& shape, DType t, Device device, const Value& value);
 Array zeros(const char* op, const Dims& shape, DType t, Device device = {});
@@ -27,7 +27,7 @@ void check_writable(const char* op, const Array& out);
 // output without being the same view are copied first, as in NumPy.
 struct ElementwiseOp {
   const Slot<ElementwiseArgs>& slot;
-  bool floats_only;    // integers are promoted to the default dtype
+  bool floats_only;  // integers are promoted to the default dtype
   bool integers_only;
   bool to_bool;
 };

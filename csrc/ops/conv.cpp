@@ -4,7 +4,9 @@
 namespace tw {
 namespace {
 
-struct Pair { int64_t h, w; };
+struct Pair {
+  int64_t h, w;
+};
 
 Pair pair_of(const char* op, const char* what, const Dims& d, int64_t least) {
   TW_CHECK(d.n == 1 || d.n == 2, op, ": ", what, " must be an int or a pair, got ", str_of(d));
@@ -46,11 +48,19 @@ Conv2dArgs arguments(const char* op, const Dims& x_shape, const Dims& w, const G
            w[1] * g.groups, " channels, got ", x[1], " in ", str_of(x_shape));
   TW_CHECK(w[2] >= 1 && w[3] >= 1, op, ": the kernel must not be empty, got weight ", str_of(w));
   Conv2dArgs a{};
-  a.N = x[0]; a.C = x[1]; a.H = x[2]; a.W = x[3];
-  a.O = w[0]; a.kh = w[2]; a.kw = w[3];
-  a.stride_h = g.stride.h; a.stride_w = g.stride.w;
-  a.pad_h = g.before.h; a.pad_w = g.before.w;
-  a.dilation_h = g.dilation.h; a.dilation_w = g.dilation.w;
+  a.N = x[0];
+  a.C = x[1];
+  a.H = x[2];
+  a.W = x[3];
+  a.O = w[0];
+  a.kh = w[2];
+  a.kw = w[3];
+  a.stride_h = g.stride.h;
+  a.stride_w = g.stride.w;
+  a.pad_h = g.before.h;
+  a.pad_w = g.before.w;
+  a.dilation_h = g.dilation.h;
+  a.dilation_w = g.dilation.w;
   a.groups = g.groups;
   a.dtype = dtype;
   const int64_t height = a.H + g.before.h + g.after.h, width = a.W + g.before.w + g.after.w;

@@ -91,8 +91,8 @@ py::object item(const Array& a) {
 
 // The same bits as another dtype of one size.
 Array bitcast(const Array& a, DType t) {
-  TW_CHECK_TYPE(itemsize(a.dtype()) == itemsize(t), "view: dtypes must have one item size, got ", name(a.dtype()), " and ",
-                name(t));
+  TW_CHECK_TYPE(itemsize(a.dtype()) == itemsize(t), "view: dtypes must have one item size, got ", name(a.dtype()),
+                " and ", name(t));
   return Array(a.storage(), t, a.shape(), a.strides(), a.offset());
 }
 
@@ -100,8 +100,8 @@ Array bitcast(const Array& a, DType t) {
 Array untracked(const Array& a) {
   Storage* base = a.storage().get();
   base->retain();
-  Storage* s = Storage::borrow(base->data, base->bytes, base->device, base,
-                               [](void* p) { static_cast<Storage*>(p)->drop(); }, base->readonly);
+  Storage* s = Storage::borrow(
+      base->data, base->bytes, base->device, base, [](void* p) { static_cast<Storage*>(p)->drop(); }, base->readonly);
   return Array(StorageRef::adopt(s), a.dtype(), a.shape(), a.strides(), a.offset());
 }
 

@@ -26,7 +26,9 @@ DType compute_dtype(DType t) {
   return DType::kInt32;
 }
 
-struct Extent { const char *begin, *end; };
+struct Extent {
+  const char *begin, *end;
+};
 Extent extent(const Array& a) {
   const char* p = static_cast<const char*>(a.raw());
   if (a.numel() == 0) return {p, p};
@@ -62,7 +64,8 @@ void simplify(ElementwiseArgs* a, const Dims& shape) {
   Operand* ops[4] = {&a->out, &a->in[0], &a->in[1], &a->in[2]};
   const int count = a->inputs + 1;
   int order[kMaxDims], n = 0;
-  for (int i = 0; i < shape.n; ++i) if (shape[i] != 1) order[n++] = i;
+  for (int i = 0; i < shape.n; ++i)
+    if (shape[i] != 1) order[n++] = i;
   std::stable_sort(order, order + n, [&](int i, int j) { return a->out.strides[i] > a->out.strides[j]; });
   int64_t sizes[kMaxDims], strides[4][kMaxDims];
   for (int i = 0; i < n; ++i) {
@@ -235,15 +238,27 @@ Array full(const char* op, const Dims& shape, DType t, Device device, const Valu
   return y;
 }
 
-Array zeros(const char* op, const Dims& shape, DType t, Device device) { return full(op, shape, t, device, Value{nullptr, Value::kInt}); }
+Array zeros(const char* op, const Dims& shape, DType t, Device device) {
+  return full(op, shape, t, device, Value{nullptr, Value::kInt});
+}
 
 namespace {
 
-struct F { static constexpr bool floats_only = true, integers_only = false, to_bool = false; };
-struct N { static constexpr bool floats_only = false, integers_only = false, to_bool = false; };
-struct I { static constexpr bool floats_only = false, integers_only = true, to_bool = false; };
-struct FB { static constexpr bool floats_only = true, integers_only = false, to_bool = true; };
-struct NB { static constexpr bool floats_only = false, integers_only = false, to_bool = true; };
+struct F {
+  static constexpr bool floats_only = true, integers_only = false, to_bool = false;
+};
+struct N {
+  static constexpr bool floats_only = false, integers_only = false, to_bool = false;
+};
+struct I {
+  static constexpr bool floats_only = false, integers_only = true, to_bool = false;
+};
+struct FB {
+  static constexpr bool floats_only = true, integers_only = false, to_bool = true;
+};
+struct NB {
+  static constexpr bool floats_only = false, integers_only = false, to_bool = true;
+};
 
 template <class Kind> ElementwiseOp op_of(const Slot<ElementwiseArgs>& slot) {
   return {slot, Kind::floats_only, Kind::integers_only, Kind::to_bool};
@@ -264,7 +279,8 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
   if (out) {
     check_writable("where", y);
     TW_CHECK_TYPE(y.dtype() == t, "where: the output's dtype must be ", tw::name(t), ", got ", describe(y));
-    TW_CHECK(shape == y.shape(), "where: the output's shape must be the result's, got ", str_of(y.shape()), " for ", str_of(shape));
+    TW_CHECK(shape == y.shape(), "where: the output's shape must be the result's, got ", str_of(y.shape()), " for ",
+             str_of(shape));
     y.bump_version();
   }
   Value x[3];
@@ -279,33 +295,39 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
 
 void bind_elementwise(py::module_& m) {
   // name(x...) allocates; name_out(x..., out) writes into an array (in place when it is an input).
-#define TW_X(name, functor, Kind)                                                                              \
-  m.def(#name, [](Value x) { return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr); });                 \
-  m.def(#name, [](Value x, double p0, double p1) {                                                             \
-    return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr, p0, p1); });                                  \
-  m.def(#name "_out", [](Value x, Array& out, double p0, double p1) {                                          \
-    return elementwise(op_of<Kind>(slots::name), &x, 1, &out, p0, p1); });
+#define TW_X(name, functor, Kind)                                                                                     \
+  m.def(#name, [](Value x) { return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr); });                        \
+  m.def(#name,                                                                                                        \
+        [](Value x, double p0, double p1) { return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr, p0, p1); }); \
+  m.def(#name "_out", [](Value x, Array& out, double p0, double p1) {                                                 \
+    return elementwise(op_of<Kind>(slots::name), &x, 1, &out, p0, p1);                                                \
+  });
   TW_UNARY_LIST(TW_X)
 #undef TW_X
-#define TW_X(name, functor, Kind)                                                                              \
-  m.def(#name, [](Value a, Value b) {                                                                          \
-    Value x[2] = {a, b};                                                                                       \
-    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr); });                                           \
-  m.def(#name, [](Value a, Value b, double p0, double p1) {                                                    \
-    Value x[2] = {a, b};                                                                                       \
-    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr, p0, p1); });                                   \
-  m.def(#name "_out", [](Value a, Value b, Array& out) {                                                       \
-    Value x[2] = {a, b};                                                                                       \
-    return elementwise(op_of<Kind>(slots::name), x, 2, &out); });
+#define TW_X(name, functor, Kind)                                        \
+  m.def(#name, [](Value a, Value b) {                                    \
+    Value x[2] = {a, b};                                                 \
+    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr);         \
+  });                                                                    \
+  m.def(#name, [](Value a, Value b, double p0, double p1) {              \
+    Value x[2] = {a, b};                                                 \
+    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr, p0, p1); \
+  });                                                                    \
+  m.def(#name "_out", [](Value a, Value b, Array& out) {                 \
+    Value x[2] = {a, b};                                                 \
+    return elementwise(op_of<Kind>(slots::name), x, 2, &out);            \
+  });
   TW_BINARY_LIST(TW_X)
 #undef TW_X
-#define TW_X(name, functor, Kind)                                                                              \
-  m.def(#name, [](Value a, Value b, Value c, double p0) {                                                      \
-    Value x[3] = {a, b, c};                                                                                    \
-    return elementwise(op_of<Kind>(slots::name), x, 3, nullptr, p0); });                                       \
-  m.def(#name "_out", [](Value a, Value b, Value c, Array& out, double p0) {                                   \
-    Value x[3] = {a, b, c};                                                                                    \
-    return elementwise(op_of<Kind>(slots::name), x, 3, &out, p0); });
+#define TW_X(name, functor, Kind)                                            \
+  m.def(#name, [](Value a, Value b, Value c, double p0) {                    \
+    Value x[3] = {a, b, c};                                                  \
+    return elementwise(op_of<Kind>(slots::name), x, 3, nullptr, p0);         \
+  });                                                                        \
+  m.def(#name "_out", [](Value a, Value b, Value c, Array& out, double p0) { \
+    Value x[3] = {a, b, c};                                                  \
+    return elementwise(op_of<Kind>(slots::name), x, 3, &out, p0);            \
+  });
   TW_TERNARY_LIST(TW_X)
 #undef TW_X
   m.def("where", &where, py::arg(), py::arg(), py::arg(), py::arg("out") = py::none());

@@ -8,7 +8,7 @@
 namespace tw {
 namespace {
 
-// --- basic keys: ints, slices, None, Ellipsis -----------------------------------------------------------------------
+// --- basic keys: ints, slices, None, Ellipsis --
 // An int is what has __index__ and no length: Python's and NumPy's integers, but neither arrays nor tensors.
 bool read_int(PyObject* item, int64_t* value) {
   if (PyBool_Check(item) || !PyIndex_Check(item)) return false;
@@ -36,7 +36,10 @@ bool basic_view(const Array& x, PyObject* key, Array* out) {
   for (Py_ssize_t i = 0; i < n; ++i) {
     PyObject* item = item_at(i);
     if (item == Py_None) continue;
-    if (item == Py_Ellipsis) { ++ellipses; continue; }
+    if (item == Py_Ellipsis) {
+      ++ellipses;
+      continue;
+    }
     ++used;
     if (PySlice_Check(item)) continue;
     int64_t value;
@@ -100,7 +103,7 @@ Array index_basic_backward(const Array& dy, const Dims& shape, py::handle key) {
   return dx;
 }
 
-// --- index arrays ---------------------------------------------------------------------------------------------------
+// --- index arrays --
 // Where a kernel writes the position of a bad index. A recorded launch outlives this frame, so that it needs memory
 // that the plan keeps.
 class BadIndex {
@@ -126,7 +129,9 @@ Array index_array(const char* op, const Array& index) {
   return contiguous(cast(index, DType::kInt64));
 }
 
-struct Parts { int64_t outer = 1, n = 1, inner = 1; };
+struct Parts {
+  int64_t outer = 1, n = 1, inner = 1;
+};
 Parts parts_of(const Dims& shape, int dim) {
   Parts p;
   for (int i = 0; i < shape.n; ++i) (i < dim ? p.outer : i == dim ? p.n : p.inner) *= shape[i];
@@ -144,8 +149,9 @@ void launch_take(const char* op, const Slot<TakeArgs>& slot, const Array& x, con
                  const Parts& p) {
   if (index.numel() == 0 || p.outer * p.inner == 0) return;
   BadIndex bad;
-  launch(x.device(), slot, TakeArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, index.numel(), 0,
-                                    bad.pointer(), y.dtype()});
+  launch(x.device(), slot,
+         TakeArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, index.numel(), 0, bad.pointer(),
+                  y.dtype()});
   if (bad.position() >= 0)
     fail_index(op, index.data<int64_t>()[bad.position()], p.n, p.n == 1 ? "row" : "rows", bad.position());
 }
@@ -199,7 +205,7 @@ void index_add_(Array& x, int64_t dim, const Array& positions, const Array& sour
   else copy_into(op, x, y);
 }
 
-// --- along one dimension --------------------------------------------------------------------------------------------
+// --- along one dimension --
 // The part of `a` that an index of that shape covers: sizes other than dim's may be smaller in the index.
 Array covered(const char* op, const char* what, const Array& a, const Dims& index, int skip) {
   TW_CHECK(a.ndim() == index.n, op, ": index and ", what, " must have the same number of dimensions, got ",
@@ -219,8 +225,8 @@ void launch_along(const char* op, const Slot<GatherArgs>& slot, const Array& x, 
   if (index.numel() == 0) return;
   const Parts p = parts_of(index.shape(), dim);
   BadIndex bad;
-  launch(x.device(), slot, GatherArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, n, p.inner, p.n, bad.pointer(),
-                                      add, y.dtype()});
+  launch(x.device(), slot,
+         GatherArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, n, p.inner, p.n, bad.pointer(), add, y.dtype()});
   if (bad.position() >= 0) {
     const int64_t value = index.data<int64_t>()[bad.position()];
     fail<std::out_of_range>(op, ": index ", value, " is out of range for dimension ", dim, " of size ", n,
@@ -250,9 +256,8 @@ void scatter_(const std::string& name, Array& target, int64_t dim, const Array& 
   if (index.numel() == 0) return target.bump_version();
   Array part = covered(op, "input", row(target), index.shape(), d);
   const DType t = add ? sum_dtype(op, target.dtype()) : target.dtype();
-  const Array src = contiguous(cast(source.ndim() == 0
-                                        ? source.expand(op, index.shape())
-                                        : covered(op, "src", row(source), index.shape(), -1), t));
+  const Array src = contiguous(cast(
+      source.ndim() == 0 ? source.expand(op, index.shape()) : covered(op, "src", row(source), index.shape(), -1), t));
   const bool direct = part.is_contiguous() && part.dtype() == t && src.storage().get() != part.storage().get();
   const Array y = direct ? part : part.dtype() == t ? clone(part) : contiguous(cast(part, t));
   launch_along(op, slots::scatter, src, index, y, y.size(d), d, add);
@@ -266,7 +271,7 @@ Array scatter(const std::string& op, const Array& x, int64_t dim, const Array& i
   return y;
 }
 
-// --- several index arrays and masks ---------------------------------------------------------------------------------
+// --- several index arrays and masks --
 // The positions of the true elements, one int64 array a dimension.
 std::vector<Array> nonzero_columns(const Array& x) {
   const Array mask = contiguous(cast(x, DType::kBool));
@@ -341,7 +346,8 @@ struct Selection {
     TW_CHECK_INDEX(indexed > 0, op, ": expects at least one index array");
     unique = masks == 1 && arrays == 1;
     int last = 0;
-    for (int i = 0; i < x.ndim(); ++i) if (indices[i].defined()) last = i;
+    for (int i = 0; i < x.ndim(); ++i)
+      if (indices[i].defined()) last = i;
     place = last - first + 1 == indexed ? first : 0;
     TW_CHECK(index_shape.n + x.ndim() - indexed <= kMaxDims, op, ": at most ", kMaxDims, " dimensions, got ",
              index_shape.n + x.ndim() - indexed);
@@ -417,8 +423,9 @@ Array index(const Array& x, py::sequence given) {
     const Parts p = parts_of(x.shape(), s.first);
     if (y.numel() == 0) return y;
     BadIndex bad;
-    launch(x.device(), slots::take, TakeArgs{x.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, at.numel(),
-                                             -p.n, bad.pointer(), x.dtype()});
+    launch(x.device(), slots::take,
+           TakeArgs{x.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, at.numel(), -p.n, bad.pointer(),
+                    x.dtype()});
     s.check("index", x, bad.position());
     return y;
   }
@@ -447,7 +454,8 @@ void index_put_(const std::string& name, Array& x, py::sequence given, const Arr
   values = values.expand(op, s.shape);
   if (values.numel() == 0) return x.bump_version();
   Dims strides = contiguous_strides(s.shape);
-  if (scalar) for (int i = 0; i < strides.n; ++i) strides[i] = 0;
+  if (scalar)
+    for (int i = 0; i < strides.n; ++i) strides[i] = 0;
   if (!scalar) values = contiguous(values);
   if (values.storage().get() == x.storage().get()) values = clone(values);
   const bool direct = x.dtype() == t;
@@ -456,8 +464,9 @@ void index_put_(const std::string& name, Array& x, py::sequence given, const Arr
   if (accumulate && s.indexed == 1 && y.is_contiguous() && !scalar) {
     const Array& at = s.indices[s.first];
     const Parts p = parts_of(y.shape(), s.first);
-    launch(y.device(), slots::take_backward, TakeArgs{values.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner,
-                                                      at.numel(), -p.n, bad.pointer(), t});
+    launch(
+        y.device(), slots::take_backward,
+        TakeArgs{values.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, at.numel(), -p.n, bad.pointer(), t});
   } else {
     IndexArgs a = s.args(y, strides);
     a.x = values.raw();

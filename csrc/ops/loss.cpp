@@ -34,7 +34,8 @@ Prepared prepare(const Array& x, const Array& target, const std::optional<Array>
   TW_CHECK_TYPE(is_integer(target.dtype()), "cross_entropy: labels must be integers, got ", describe(target));
   const int at = x.ndim() == 1 ? 0 : 1;
   Dims labels;
-  for (int i = 0; i < x.ndim(); ++i) if (i != at) labels.push(x.size(i));
+  for (int i = 0; i < x.ndim(); ++i)
+    if (i != at) labels.push(x.size(i));
   TW_CHECK(target.shape() == labels, "cross_entropy: labels must have the logits' shape without the classes, got ",
            "logits ", str_of(x.shape()), " and labels ", str_of(target.shape()));
   TW_CHECK(smoothing >= 0 && smoothing <= 1, "cross_entropy: label_smoothing must be in [0, 1], got ", smoothing);

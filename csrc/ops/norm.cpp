@@ -119,7 +119,8 @@ BatchNorm prepare_batch_norm(const Array& x, const OptionalArray& w, const Optio
   n.b = parameter("batch_norm", "bias", b, channels, x, &dtype);
   n.mean = parameter("batch_norm", "running_mean", running_mean, channels, x, &dtype);
   n.var = parameter("batch_norm", "running_var", running_var, channels, x, &dtype);
-  for (const OptionalArray* r : {&running_mean, &running_var}) if (training && *r) check_writable("batch_norm", **r);
+  for (const OptionalArray* r : {&running_mean, &running_var})
+    if (training && *r) check_writable("batch_norm", **r);
   a.x = n.x.raw();
   a.w = raw(n.w);
   a.b = raw(n.b);

@@ -123,8 +123,8 @@ void adam_step(const py::list& params, const py::list& grads, const py::list& ex
   step.write(means, &OptimTensor::state0);
   step.write(squares, &OptimTensor::state1);
   step.write(largest, &OptimTensor::state2);
-  const AdamArgs args{step.list(), step.count(), t, lr, beta1, beta2, eps, weight_decay, decoupled, largest.given(),
-                      maximize};
+  const AdamArgs args{step.list(), step.count(),    t,       lr, beta1, beta2, eps, weight_decay,
+                      decoupled,   largest.given(), maximize};
   launch(p.arrays[0]->device(), slots::adam_step, args);
   step.finish();
 }

@@ -8,7 +8,9 @@
 namespace tw {
 namespace {
 
-struct Pair { int64_t h, w; };
+struct Pair {
+  int64_t h, w;
+};
 std::string str_of(const Pair& p) { return str("(", p.h, ", ", p.w, ")"); }
 
 Pair pair_of(const char* op, const char* what, const Dims& d, int64_t least) {

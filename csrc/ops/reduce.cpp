@@ -54,7 +54,10 @@ struct Groups {
   bool reduced[kMaxDims];
   void push(int64_t s, bool r) {
     if (s == 1) return;
-    if (n > 0 && reduced[n - 1] == r) { size[n - 1] *= s; return; }
+    if (n > 0 && reduced[n - 1] == r) {
+      size[n - 1] *= s;
+      return;
+    }
     size[n] = s;
     reduced[n++] = r;
   }
@@ -80,7 +83,8 @@ void run(const char* op, const ReduceSlot& slot, const Array& input, const Foldi
     Array part = Array::empty(op, {outer * inner}, between);
     launch_reduce(slot, x, part, outer, n, inner, 1);
     Groups rest;
-    for (int i = 0; i < g.n; ++i) if (i != at) rest.push(g.size[i], g.reduced[i]);
+    for (int i = 0; i < g.n; ++i)
+      if (i != at) rest.push(g.size[i], g.reduced[i]);
     g = rest;
     x = part;
   }

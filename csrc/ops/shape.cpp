@@ -78,8 +78,7 @@ Array diagonal(const Array& x, int64_t offset, int64_t dim1, int64_t dim2) {
   }
   shape.push(length);
   strides.push(x.strides()[a] + x.strides()[b]);
-  return x.with_geometry(shape, strides,
-                         x.offset() + (length ? below * x.strides()[a] + above * x.strides()[b] : 0));
+  return x.with_geometry(shape, strides, x.offset() + (length ? below * x.strides()[a] + above * x.strides()[b] : 0));
 }
 
 Array diagonal_backward(const Array& dy, const Dims& shape, int64_t offset, int64_t dim1, int64_t dim2) {
@@ -119,7 +118,7 @@ Array flip(const Array& x, const Dims& dims) {
   return clone(x.with_geometry(x.shape(), strides, offset));
 }
 
-// --- joins ----------------------------------------------------------------------------------------------------------
+// --- joins --
 // A 1-d array of size 0 beside others is skipped, as in PyTorch, whose old empty tensor it was.
 bool is_placeholder(const Array& a) { return a.ndim() == 1 && a.size(0) == 0; }
 
@@ -169,7 +168,7 @@ Array stack(const std::vector<Array>& parts, int64_t dim) {
   return join("stack", rows, d);
 }
 
-// --- pads -----------------------------------------------------------------------------------------------------------
+// --- pads --
 // widths: (before, after) of the last dimension first, as F.pad has them; negative ones crop.
 Array pad(const Array& x, const std::vector<int64_t>& widths, const Value& value) {
   TW_CHECK(widths.size() % 2 == 0 && static_cast<int>(widths.size() / 2) <= x.ndim(),

@@ -25,7 +25,10 @@ struct OutOfMemory : std::bad_alloc {
   const char* what() const noexcept override { return message.c_str(); }
 };
 
-struct SizeClass { int index; size_t bytes; };
+struct SizeClass {
+  int index;
+  size_t bytes;
+};
 
 SizeClass size_class(size_t bytes) {
   if (bytes <= kMinBlock) return {0, kMinBlock};

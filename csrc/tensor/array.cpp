@@ -43,8 +43,8 @@ Dims contiguous_strides(const Dims& shape) {
 
 int wrap_dim(const char* op, int64_t dim, int ndim) {
   const int n = std::max(ndim, 1);  // a 0-d array takes dim 0 and -1, as in PyTorch
-  TW_CHECK_INDEX(dim >= -n && dim < n, op, ": dim must be in [", -n, ", ", n - 1, "] for ", ndim,
-                 " dimensions, got ", dim);
+  TW_CHECK_INDEX(dim >= -n && dim < n, op, ": dim must be in [", -n, ", ", n - 1, "] for ", ndim, " dimensions, got ",
+                 dim);
   return static_cast<int>(dim < 0 ? dim + n : dim);
 }
 

@@ -13,21 +13,26 @@ struct Dims {
   int n = 0;
   int64_t d[kMaxDims];
   Dims() = default;
-  Dims(std::initializer_list<int64_t> list) { for (int64_t v : list) d[n++] = v; }
-  Dims(const int64_t* p, int count) : n(count) { for (int i = 0; i < count; ++i) d[i] = p[i]; }
+  Dims(std::initializer_list<int64_t> list) {
+    for (int64_t v : list) d[n++] = v;
+  }
+  Dims(const int64_t* p, int count) : n(count) {
+    for (int i = 0; i < count; ++i) d[i] = p[i];
+  }
   int64_t& operator[](int i) { return d[i]; }
   int64_t operator[](int i) const { return d[i]; }
   void push(int64_t v) { d[n++] = v; }
   friend bool operator==(const Dims& a, const Dims& b) {
     if (a.n != b.n) return false;
-    for (int i = 0; i < a.n; ++i) if (a.d[i] != b.d[i]) return false;
+    for (int i = 0; i < a.n; ++i)
+      if (a.d[i] != b.d[i]) return false;
     return true;
   }
 };
-std::string str_of(const Dims& dims);                             // "(2, 3)", "(4,)", "()"
-int64_t checked_numel(const char* op, const Dims& shape);         // refuses negative sizes and products past int64
+std::string str_of(const Dims& dims);                      // "(2, 3)", "(4,)", "()"
+int64_t checked_numel(const char* op, const Dims& shape);  // refuses negative sizes and products past int64
 Dims contiguous_strides(const Dims& shape);
-int wrap_dim(const char* op, int64_t dim, int ndim);              // -1 -> ndim - 1; IndexError outside
+int wrap_dim(const char* op, int64_t dim, int ndim);  // -1 -> ndim - 1; IndexError outside
 
 class Array {
  public:
@@ -37,11 +42,11 @@ class Array {
   static Array empty(const char* op, const Dims& shape, DType dtype, Device device = {});
 
   const Dims& shape() const { return shape_; }
-  const Dims& strides() const { return strides_; }   // in elements
+  const Dims& strides() const { return strides_; }  // in elements
   int ndim() const { return shape_.n; }
   int64_t size(int i) const { return shape_.d[i]; }
   int64_t numel() const { return numel_; }
-  int64_t offset() const { return offset_; }         // in elements
+  int64_t offset() const { return offset_; }  // in elements
   DType dtype() const { return dtype_; }
   Device device() const { return storage_->device; }
   const StorageRef& storage() const { return storage_; }

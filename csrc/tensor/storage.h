@@ -18,7 +18,9 @@ class Storage {
   static Storage* borrow(void* data, size_t bytes, Device device, void* owner, void (*release)(void*), bool readonly);
 
   void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }
-  void drop() { if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy(); }
+  void drop() {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy();
+  }
   int64_t refs() const { return refs_.load(std::memory_order_relaxed); }
 
   void* data;
@@ -39,12 +41,25 @@ class Storage {
 class StorageRef {
  public:
   StorageRef() = default;
-  static StorageRef adopt(Storage* s) { StorageRef r; r.s_ = s; return r; }
-  explicit StorageRef(Storage* s) : s_(s) { if (s_) s_->retain(); }
-  StorageRef(const StorageRef& o) : s_(o.s_) { if (s_) s_->retain(); }
+  static StorageRef adopt(Storage* s) {
+    StorageRef r;
+    r.s_ = s;
+    return r;
+  }
+  explicit StorageRef(Storage* s) : s_(s) {
+    if (s_) s_->retain();
+  }
+  StorageRef(const StorageRef& o) : s_(o.s_) {
+    if (s_) s_->retain();
+  }
   StorageRef(StorageRef&& o) noexcept : s_(std::exchange(o.s_, nullptr)) {}
-  StorageRef& operator=(StorageRef o) noexcept { std::swap(s_, o.s_); return *this; }
-  ~StorageRef() { if (s_) s_->drop(); }
+  StorageRef& operator=(StorageRef o) noexcept {
+    std::swap(s_, o.s_);
+    return *this;
+  }
+  ~StorageRef() {
+    if (s_) s_->drop();
+  }
   Storage* operator->() const { return s_; }
   Storage* get() const { return s_; }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 
 from tilewright.tensor import Tensor  # isort: skip - first: the function `tensor` below takes the submodule's name
-from tilewright import _engine, autograd, cuda, kernels
+from tilewright import autograd, cuda, kernels
 from tilewright._engine import (
     bfloat16,
     bool,
@@ -68,14 +68,16 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 _SUBMODULES = ("nn", "optim", "utils")
+_SAVING = ("load", "save")
 
 __all__ = [
-    "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "cuda", "device", "double",
-    "dtype", "empty", "empty_cache", "empty_like", "enable_grad", "eye", "float", "float16", "float32", "float64",
-    "from_dlpack", "from_numpy", "full", "full_like", "get_default_dtype", "get_num_threads", "half", "int", "int8",
-    "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "load", "long", "memory_stats", "no_grad",
-    "ones", "ones_like", "promote_types", "reset_peak_memory_stats", "result_type", "save", "set_default_dtype",
-    "set_grad_enabled", "set_num_threads", "short", "tensor", "uint8", "zeros", "zeros_like", *_ops, *_SUBMODULES,
+    "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "cuda", "device",
+    "double", "dtype", "empty", "empty_cache", "empty_like", "enable_grad", "eye", "float", "float16", "float32",
+    "float64", "from_dlpack", "from_numpy", "full", "full_like", "get_default_dtype", "get_num_threads", "half",
+    "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "long", "memory_stats",
+    "no_grad", "ones", "ones_like", "promote_types", "reset_peak_memory_stats", "result_type", "set_default_dtype",
+    "set_grad_enabled", "set_num_threads", "short", "tensor", "uint8", "zeros", "zeros_like", *_ops, *_SAVING,
+    *_SUBMODULES,
 ]
 
 
@@ -83,6 +85,6 @@ def __getattr__(name: str):
     # The layer API loads when it is first used, so that `import tilewright` stays quick.
     if name in _SUBMODULES:
         return importlib.import_module(f"tilewright.{name}")
-    if name in ("load", "save"):
+    if name in _SAVING:
         return getattr(importlib.import_module("tilewright.serialization"), name)
     raise AttributeError(f"module 'tilewright' has no attribute {name!r}")

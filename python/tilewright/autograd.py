@@ -63,7 +63,8 @@ class Node:
 
     def _save(self, saved):
         self._saved = saved
-        self._versions = [None if s is None else s.version if type(s) is _engine.Array else s.array.version for s in saved]
+        self._versions = [None if s is None else s.version if type(s) is _engine.Array else s.array.version
+                          for s in saved]
 
     @property
     def name(self) -> str:
@@ -339,7 +340,7 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
         grad_outputs = [grad_outputs]
     for t in inputs:
         if not t.requires_grad:
-            raise RuntimeError(f"grad: every input must require grad, got one of {t.dtype.name} {t.shape} that does not")
+            raise RuntimeError(f"grad: every input must require grad, got {t.dtype.name} {t.shape} that does not")
     gradients = _root_gradients("grad", roots, grad_outputs)
     results = _walk(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
     if not allow_unused and any(g is None for g in results):

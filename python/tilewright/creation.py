@@ -107,7 +107,8 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad: b
     return _new("arange", _engine.arange(*values, dtype), device, requires_grad)
 
 
-def linspace(start: float, end: float, steps: int, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def linspace(start: float, end: float, steps: int, *, dtype=None, device=None,
+             requires_grad: bool = False) -> autograd.Tensor:
     """`steps` evenly spaced values from start to end, both included."""
     return _new("linspace", _engine.linspace(start, end, steps, _dtype("linspace", dtype)), device, requires_grad)
 
@@ -187,7 +188,8 @@ def _has_tensor(data) -> bool:
 
 
 def _values_of(data):
-    return [v.tolist() if isinstance(v, autograd.Tensor) else _values_of(v) if isinstance(v, list | tuple) else v for v in data]
+    return [v.tolist() if isinstance(v, autograd.Tensor) else _values_of(v) if isinstance(v, list | tuple) else v
+            for v in data]
 
 
 def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
@@ -209,7 +211,7 @@ def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False) -
 
 
 def as_tensor(data: Any, *, dtype=None, device=None) -> autograd.Tensor:
-    """As `tensor`, but shares memory with a NumPy array, and returns a Tensor as it is, where dtype and layout allow."""
+    """As `tensor`, but shares a NumPy array's memory, and returns a Tensor as it is, where dtype and layout allow."""
     check_device("as_tensor", device)
     if isinstance(data, autograd.Tensor):
         return data if dtype is None else data.to(dtype)

@@ -32,6 +32,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
 
     def unavailable(*args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError(f"cuda.{name}: this build of tilewright has no CUDA kernels; check cuda.is_available() first")
+        raise RuntimeError(f"cuda.{name}: this build has no CUDA kernels; check cuda.is_available() first")
 
     return unavailable

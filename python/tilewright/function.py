@@ -122,7 +122,8 @@ def once_differentiable(backward):
     return first_order(wrapped)
 
 
-def gradcheck(func, inputs, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, raise_exception: bool = True) -> bool:
+def gradcheck(func, inputs, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
+              raise_exception: bool = True) -> bool:
     """Compares each gradient of `func` with central differences, element by element, in float64.
 
     Args:
@@ -154,7 +155,8 @@ def gradcheck(func, inputs, eps: float = 1e-6, atol: float = 1e-5, rtol: float =
 
     def values():
         r = func(*inputs)  # recorded, for functions that call autograd.grad themselves
-        return [o.detach().numpy().ravel().copy() for o in (r if isinstance(r, tuple | list) else [r]) if o.requires_grad]
+        r = r if isinstance(r, tuple | list) else [r]
+        return [o.detach().numpy().ravel().copy() for o in r if o.requires_grad]
 
     for j, out in enumerate(outs):
         for e in range(out.array.numel):

@@ -44,11 +44,11 @@ class _SetGrad:
         return wrapped
 
 
-class enable_grad(_SetGrad):  # noqa: N801 - PyTorch's name
+class enable_grad(_SetGrad):
     """Records ops inside the block, even within `no_grad`."""
 
 
-class no_grad(_SetGrad):  # noqa: N801 - PyTorch's name
+class no_grad(_SetGrad):
     """Records nothing inside the block (or the decorated function): results need no gradient.
 
     >>> import tilewright as tw
@@ -62,7 +62,7 @@ class no_grad(_SetGrad):  # noqa: N801 - PyTorch's name
     value = False
 
 
-class set_grad_enabled(_SetGrad):  # noqa: N801 - PyTorch's name
+class set_grad_enabled(_SetGrad):
     """Sets the flag at once; as a context manager, puts back what was there at the end of the block."""
 
     def __new__(cls, mode_on: bool):

@@ -11,7 +11,7 @@ def _number(dtype, values):
     import numpy
 
     finite = values[numpy.isfinite(values)]
-    if not finite.size or (finite == numpy.floor(finite)).all() and abs(finite).max(initial=0) < 1e8:
+    if not finite.size or ((finite == numpy.floor(finite)).all() and abs(finite).max(initial=0) < 1e8):
         return lambda v: f"{v:.0f}." if numpy.isfinite(v) else str(v)
     span = abs(finite[finite != 0])
     scientific = span.max() >= 1e8 or span.min() < 1e-4 or span.max() / span.min() > 1e3 * 1e5

@@ -442,31 +442,33 @@ class Tensor:
 
     # --- ops, by family ----------------------------------------------------------------------------------------------
     @property
-    def T(self):  # noqa: N802 - PyTorch's name
+    def T(self):
         return _shape.permute(self, tuple(range(self.array.ndim))[::-1])
 
     @property
-    def mT(self):  # noqa: N802 - PyTorch's name
+    def mT(self):
         return _shape.transpose(self, -2, -1)
 
 
 for _module, _names in (
-    (_elementwise, """add sub mul div floor_divide remainder fmod pow maximum minimum atan2 eq ne lt le gt ge logical_and
-     logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
-     bitwise_not isnan isinf isfinite isclose allclose equal clamp neg abs sign floor ceil trunc round frac square
-     reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh asin acos atan erf lerp addcmul
-     addcdiv clone contiguous add_ sub_ mul_ div_ pow_ lerp_ addcmul_ addcdiv_ neg_ abs_ exp_ log_ sqrt_ clamp_ copy_
-     fill_ zero_"""),
+    (_elementwise, """add sub mul div floor_divide remainder fmod pow maximum minimum atan2 eq ne lt le gt ge
+     logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift
+     bitwise_right_shift bitwise_not isnan isinf isfinite isclose allclose equal clamp neg abs sign floor ceil trunc
+     round frac square reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh asin acos atan
+     erf lerp addcmul addcdiv clone contiguous add_ sub_ mul_ div_ pow_ lerp_ addcmul_ addcdiv_ neg_ abs_ exp_ log_
+     sqrt_ clamp_ copy_ fill_ zero_"""),
     (_activation, "relu relu_ sigmoid sigmoid_ tanh tanh_"),
     (_random, "uniform_ normal_ bernoulli_ random_ bernoulli"),
     (_softmax, "softmax log_softmax"),
     (_matmul, "matmul mm bmm mv dot outer addmm baddbmm"),
-    (_reduce, "sum mean prod max min amax amin argmax argmin any all var std norm logsumexp sum_to_size"),
+    (_reduce, """sum mean prod max min amax amin aminmax argmax argmin any all var std norm logsumexp nansum nanmean
+     count_nonzero sum_to_size"""),
     (_index, """index_select gather scatter scatter_ scatter_add scatter_add_ take_along_dim masked_fill masked_fill_
-     masked_select nonzero index_put index_put_ index_add index_add_ index_copy index_copy_ index_fill index_fill_"""),
-    (_shape, """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze expand expand_as broadcast_to permute
-     transpose t movedim as_strided select narrow unbind split chunk diagonal diag unfold flip fliplr flipud roll repeat
-     tile repeat_interleave tril triu tril_ triu_"""),
+     masked_select nonzero index_put index_put_ index_add index_add_ index_copy index_copy_ index_fill
+     index_fill_"""),
+    (_shape, """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze expand expand_as broadcast_to
+     permute transpose t movedim as_strided select narrow unbind split chunk diagonal diag unfold flip fliplr flipud
+     roll repeat tile repeat_interleave tril triu tril_ triu_"""),
 ):
     for _n in _names.split():
         setattr(Tensor, _n, getattr(_module, _n))

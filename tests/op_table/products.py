@@ -112,7 +112,8 @@ def conv(*args, **kwargs):
 
 CONV_BAD = (
     Bad("channels", lambda g: conv(ones(1, 3, 5, 5), ones(2, 4, 3, 3)), SHAPE, r"conv2d.*3.*4|conv2d.*4.*3"),
-    Bad("groups", lambda g: conv(ones(1, 4, 5, 5), ones(3, 2, 3, 3), groups=2), SHAPE, r"conv2d: groups must divide.*4 channels in and 3 out for 2 groups"),
+    Bad("groups", lambda g: conv(ones(1, 4, 5, 5), ones(3, 2, 3, 3), groups=2), SHAPE,
+        r"conv2d: groups must divide.*4 channels in and 3 out for 2 groups"),
     Bad("kernel", lambda g: conv(ones(1, 1, 2, 2), ones(1, 1, 3, 3)), SHAPE, "conv2d.*kernel|conv2d.*3"),
     Bad("stride", lambda g: conv(ones(1, 1, 5, 5), ones(1, 1, 3, 3), stride=0), SHAPE, "conv2d.*stride"),
     Bad("padding", lambda g: conv(ones(1, 1, 5, 5), ones(1, 1, 3, 3), padding=-1), SHAPE, "conv2d.*padding"),

@@ -8,6 +8,7 @@ import references as R
 import tilewright as tw
 from arrays import dtype_of, quantize, spacing, to_np
 from op_table.row import EXACT, Bad, Row
+from tilewright import _engine
 
 N = 200_000  # samples of a distribution; five standard deviations bound every statistic below
 
@@ -263,6 +264,20 @@ ADAM_BAD = (
     Bad("nan_lr", refused(lambda p: tw.optim.Adam(p, lr=float("nan"))), ValueError, "lr|learning rate"),
 )
 
+
+def machine_probes():
+    """The benchmarks' probes; a stream itself raises when it wrote something wrong (more in test_benchmarks.py)."""
+    assert _engine.fma_peak(tw.float32, 0.001) > 1e6
+    for kind in ("read", "copy", "triad"):
+        assert _engine.stream(kind, 100_000, True, 0.001) > 1e6
+
+
+PROBES_BAD = (
+    Bad("dtype", lambda g: _engine.fma_peak(tw.int32), TypeError, "fma_peak: must be float32 or float64, got int32"),
+    Bad("kind", lambda g: _engine.stream("write", 4096), ValueError, "stream: kind must be .* got 'write'"),
+    Bad("bytes", lambda g: _engine.stream("read", 1), ValueError, "stream: bytes must be in .* got 1"),
+)
+
 ROWS = [
     checked_row("rand", ("uniform",), (uniform_moments, uniform_range, seeds_of_uniform, a_prefix_is_shared,
                                      draws_stay_in_their_window, generators),
@@ -280,4 +295,5 @@ ROWS = [
     checked_row("optim.SGD", ("sgd_step",), (sgd_steps, steps_over_large_parameters), OPTIM_BAD),
     checked_row("optim.Adam", ("adam_step",), (adam_steps,), ADAM_BAD),
     checked_row("optim.AdamW", ("adam_step",), (adamw_steps,)),
+    checked_row("machine", ("fma_peak", "stream_read", "stream_copy", "stream_triad"), (machine_probes,), PROBES_BAD),
 ]  # fmt: skip

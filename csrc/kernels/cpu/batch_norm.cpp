@@ -86,11 +86,12 @@ TW_INLINE void apply(const BatchNormArgs& a, const Cells& k, A* table, const Ter
 template <class S, class A> void batch_statistics(const BatchNormArgs& a, const Cells& k, A* mean, A* rstd) {
   const S* x = static_cast<const S*>(a.x);
   Moments* cells = static_cast<Moments*>(scratch(0, size_t(k.parts * k.width) * sizeof(Moments)));
-  for_cells(a, k, [&](int64_t cell, int64_t at) { cells[cell] = row_moments<A>(x + at, a.S); },
-            [&](int64_t cell, int64_t p, int64_t c, int64_t width) {
-              const int64_t rows = least(k.rows, a.N - p * k.rows);
-              column_moments<A>(x + p * k.rows * k.width + c, rows, k.width, width, cells + cell);
-            });
+  for_cells(
+      a, k, [&](int64_t cell, int64_t at) { cells[cell] = row_moments<A>(x + at, a.S); },
+      [&](int64_t cell, int64_t p, int64_t c, int64_t width) {
+        const int64_t rows = least(k.rows, a.N - p * k.rows);
+        column_moments<A>(x + p * k.rows * k.width + c, rows, k.width, width, cells + cell);
+      });
   A* running = static_cast<A*>(scratch(3, size_t(2 * a.C) * sizeof(A)));
   const double M = double(a.N * a.S);
   const A* old_mean = converted<A>(a.running_mean, a.param_dtype, a.C, running);
@@ -152,7 +153,8 @@ void batch_norm_backward(const BatchNormArgs& a) {
     double* sums = static_cast<double*>(scratch(0, size_t(2 * (k.parts * k.width + a.C)) * sizeof(double)));
     double* channel_sums = sums + 2 * k.parts * k.width;
     for (int64_t j = 0; k.columns && j < k.width; ++j) table[j] = mean[j / k.run];
-    for_cells(a, k,
+    for_cells(
+        a, k,
         [&](int64_t cell, int64_t at) {
           const Vec<A> m = mean[cell % a.C];
           const auto s = sum_row(a.S, [&](int64_t i, auto... n) {
@@ -166,11 +168,14 @@ void batch_norm_backward(const BatchNormArgs& a) {
           A* result = static_cast<A*>(scratch(2, size_t(2 * kStrip) * sizeof(A)));
           A* out[2] = {result, result + kStrip};
           const int64_t first = p * k.rows * k.width + c0;
-          fold_columns<SumFold, A, 2>(least(k.rows, a.N - p * k.rows), width, 1, [&](int64_t r, int64_t c, auto... n) {
-            const int64_t at = first + r * k.width + c;
-            const Vec<A> g = load_as<A>(dy + at, n...);
-            return Vecs<A, 2>{{g, g * (load_as<A>(x + at, n...) - Vec<A>::load(table + c0 + c, n...))}};
-          }, out);
+          fold_columns<SumFold, A, 2>(
+              least(k.rows, a.N - p * k.rows), width, 1,
+              [&](int64_t r, int64_t c, auto... n) {
+                const int64_t at = first + r * k.width + c;
+                const Vec<A> g = load_as<A>(dy + at, n...);
+                return Vecs<A, 2>{{g, g * (load_as<A>(x + at, n...) - Vec<A>::load(table + c0 + c, n...))}};
+              },
+              out);
           for (int64_t c = 0; c < width; ++c) {
             sums[2 * (cell + c)] = double(result[c]);
             sums[2 * (cell + c) + 1] = double(result[kStrip + c]);

@@ -50,14 +50,16 @@ template <class T> TW_INLINE void zero_line(T* dst, int64_t n, int64_t room) {
 // The values that the taps (c, r, s) see from the positions (n, oy, ox): channel c at row oy * step_y + tap_y[r],
 // column ox * step_x + tap_x[s], or 0 outside the image.
 template <class S> struct Image {
-  const S* data;              // the group's first channel of image 0
-  int64_t image, H, W;        // elements between images
-  int64_t rows, cols;         // of positions in one image
+  const S* data;        // the group's first channel of image 0
+  int64_t image, H, W;  // elements between images
+  int64_t rows, cols;   // of positions in one image
   int64_t step_y, step_x;
   const int64_t *tap_y, *tap_x;
   int64_t kh, kw;
 
-  struct Run { int64_t data, oy, ox, length; };  // positions in one row; data: offset of their image
+  struct Run {
+    int64_t data, oy, ox, length;
+  };  // positions in one row; data: offset of their image
 
   // The run that begins at position p and has at most `room` positions.
   TW_INLINE Run run(int64_t p, int64_t room) const {
@@ -70,8 +72,7 @@ template <class S> struct Image {
     *hi = x >= W ? 0 : least(length, step_x == 1 ? W - x : ceil_div(W - x, step_x));
   }
   // One tap's view of a run, `row` being its row of the image (null: outside).
-  template <class T>
-  TW_INLINE void line(T* to, const S* row, int64_t x, int64_t length, int64_t room) const {
+  template <class T> TW_INLINE void line(T* to, const S* row, int64_t x, int64_t length, int64_t room) const {
     int64_t lo, hi;
     clip(x, length, &lo, &hi);
     if (!row || lo >= hi) return zero_line(to, length, room);
@@ -161,11 +162,11 @@ template <class S> struct Image {
 
 // y = w @ x, and dx = w^T @ dy one phase at a time: the results' positions lie out_y and out_x apart.
 template <class T, class S> struct PositionsProduct {
-  const S* w;                 // (M, K)
+  const S* w;  // (M, K)
   int64_t K;
   Image<S> image;
   Epilogue<T> end;
-  int64_t first_row;          // of this group, for the bias
+  int64_t first_row;  // of this group, for the bias
   int64_t out_start, out_image, out_plane, out_y, out_x;
 
   TW_INLINE void pack_a(T* dst, int64_t i, int rows, int64_t k, int64_t count) const {
@@ -181,7 +182,9 @@ template <class T, class S> struct PositionsProduct {
       while (cols > 0) {
         const int64_t n = j / per_image, p = j - n * per_image, length = least(cols, per_image - p);
         end.row(plane + n * out_image + p, first_row + i, length, sums);
-        j += length; cols -= length; sums += length;
+        j += length;
+        cols -= length;
+        sums += length;
       }
       return;
     }
@@ -190,15 +193,18 @@ template <class T, class S> struct PositionsProduct {
       const int64_t at = plane + n * out_image + (row - n * image.rows) * out_y + ox * out_x;
       const int64_t length = least(cols, image.cols - ox);
       if (out_x == 1) end.row(at, first_row + i, length, sums);
-      else for (int64_t q = 0; q < length; ++q) end.row(at + q * out_x, first_row + i, 1, sums + q);
-      j += length; cols -= length; sums += length;
+      else
+        for (int64_t q = 0; q < length; ++q) end.row(at + q * out_x, first_row + i, 1, sums + q);
+      j += length;
+      cols -= length;
+      sums += length;
     }
   }
 };
 
 // dw = dy @ x^T over positions.
 template <class T, class S> struct TapsProduct {
-  const S* dy;                // the group's first channel of image 0
+  const S* dy;  // the group's first channel of image 0
   int64_t dy_image, positions;
   Image<S> image;
   Epilogue<T> end;
@@ -243,8 +249,18 @@ template <class T> Epilogue<T> epilogue(void* c, const void* bias, DType dtype) 
 
 // x as conv2d sees it. A 1x1 kernel that reads every pixel once sees each plane as one long row.
 template <class S> Image<S> input_image(const Conv2dArgs& a, int64_t* taps) {
-  Image<S> image{static_cast<const S*>(a.x), a.C * a.H * a.W, a.H, a.W, a.oh, a.ow, a.stride_h, a.stride_w,
-                 taps, taps + a.kh, a.kh, a.kw};
+  Image<S> image{static_cast<const S*>(a.x),
+                 a.C * a.H * a.W,
+                 a.H,
+                 a.W,
+                 a.oh,
+                 a.ow,
+                 a.stride_h,
+                 a.stride_w,
+                 taps,
+                 taps + a.kh,
+                 a.kh,
+                 a.kw};
   for (int64_t r = 0; r < a.kh; ++r) taps[r] = r * a.dilation_h - a.pad_h;
   for (int64_t s = 0; s < a.kw; ++s) taps[a.kh + s] = s * a.dilation_w - a.pad_w;
   const bool pointwise = a.kh == 1 && a.kw == 1 && a.stride_h == 1 && a.stride_w == 1 && a.pad_h == 0 && a.pad_w == 0;
@@ -262,27 +278,33 @@ template <class T, class S> void forward(const Conv2dArgs& a) {
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, K = Cg * a.kh * a.kw, P = a.oh * a.ow;
   auto* taps = static_cast<int64_t*>(scratch(3, sizeof(int64_t) * (a.kh + a.kw)));
   const Image<S> image = input_image<S>(a, taps);
-  const PositionsProduct<T, S> first{static_cast<const S*>(a.w), K, image, epilogue<T>(a.y, a.b, a.dtype), 0,
-                                     0, a.O * P, P, image.cols, 1};
-  run_groups<T>(first, [=](PositionsProduct<T, S>& p, int64_t g) {
-    p.w += g * Og * K;
-    p.image.data += g * Cg * a.H * a.W;
-    p.first_row = g * Og;
-    p.out_start = g * Og * P;
-  }, a.groups, Og, a.N * P, K);
+  const PositionsProduct<T, S> first{
+      static_cast<const S*>(a.w), K, image, epilogue<T>(a.y, a.b, a.dtype), 0, 0, a.O * P, P, image.cols, 1};
+  run_groups<T>(
+      first,
+      [=](PositionsProduct<T, S>& p, int64_t g) {
+        p.w += g * Og * K;
+        p.image.data += g * Cg * a.H * a.W;
+        p.first_row = g * Og;
+        p.out_start = g * Og * P;
+      },
+      a.groups, Og, a.N * P, K);
 }
 
 template <class T, class S> void backward_w(const Conv2dArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_w<T, S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps_of_row = Cg * a.kh * a.kw, P = a.oh * a.ow;
   auto* taps = static_cast<int64_t*>(scratch(3, sizeof(int64_t) * (a.kh + a.kw)));
-  const TapsProduct<T, S> first{static_cast<const S*>(a.dy), a.O * P, P, input_image<S>(a, taps),
-                                epilogue<T>(a.y, nullptr, a.dtype), 0, taps_of_row};
-  run_groups<T>(first, [=](TapsProduct<T, S>& p, int64_t g) {
-    p.dy += g * Og * P;
-    p.image.data += g * Cg * a.H * a.W;
-    p.out_start = g * Og * taps_of_row;
-  }, a.groups, Og, taps_of_row, a.N * P);
+  const TapsProduct<T, S> first{static_cast<const S*>(a.dy),        a.O * P, P,          input_image<S>(a, taps),
+                                epilogue<T>(a.y, nullptr, a.dtype), 0,       taps_of_row};
+  run_groups<T>(
+      first,
+      [=](TapsProduct<T, S>& p, int64_t g) {
+        p.dy += g * Og * P;
+        p.image.data += g * Cg * a.H * a.W;
+        p.out_start = g * Og * taps_of_row;
+      },
+      a.groups, Og, taps_of_row, a.N * P);
 }
 
 // The taps that pixels y = phase, phase + stride, ... meet: dy's row for the first of them goes to offsets, the tap's
@@ -319,35 +341,48 @@ template <class T, class S> void backward_x(const Conv2dArgs& a) {
             for (int64_t r = 0; r < kh; ++r)
               for (int64_t s = 0; s < kw; ++s) to[r * kw + s] = from[which_y[r] * a.kw + which_x[s]];
           }
-      Image<S> image{static_cast<const S*>(a.dy), a.O * P, a.oh, a.ow, ceil_div(a.H - py, a.stride_h),
-                     ceil_div(a.W - px, a.stride_w), 1, 1, offsets, offsets_x, kh, kw};
+      Image<S> image{static_cast<const S*>(a.dy),
+                     a.O * P,
+                     a.oh,
+                     a.ow,
+                     ceil_div(a.H - py, a.stride_h),
+                     ceil_div(a.W - px, a.stride_w),
+                     1,
+                     1,
+                     offsets,
+                     offsets_x,
+                     kh,
+                     kw};
       int64_t out_y = a.stride_h * a.W;
       const bool pointwise = taps == 1 && a.stride_h == 1 && a.stride_w == 1 && a.pad_h == 0 && a.pad_w == 0;
       if (pointwise) {
         image.W = image.cols = out_y = HW;
         image.H = image.rows = 1;
       }
-      const PositionsProduct<T, S> first{wt, K, image, epilogue<T>(a.y, nullptr, a.dtype), 0,
-                                         py * a.W + px, a.C * HW, HW, out_y, a.stride_w};
-      run_groups<T>(first, [=](PositionsProduct<T, S>& p, int64_t g) {
-        p.w += g * Cg * K;
-        p.image.data += g * Og * P;
-        p.out_start += g * Cg * HW;
-      }, a.groups, Cg, a.N * image.rows * image.cols, K);
+      const PositionsProduct<T, S> first{
+          wt, K, image, epilogue<T>(a.y, nullptr, a.dtype), 0, py * a.W + px, a.C * HW, HW, out_y, a.stride_w};
+      run_groups<T>(
+          first,
+          [=](PositionsProduct<T, S>& p, int64_t g) {
+            p.w += g * Cg * K;
+            p.image.data += g * Og * P;
+            p.out_start += g * Cg * HW;
+          },
+          a.groups, Cg, a.N * image.rows * image.cols, K);
     }
   }
 }
 
 }  // namespace
 
-#define TW_CONV(name, function)                                         \
-  void name(const Conv2dArgs& a) {                                      \
-    switch (a.dtype) {                                                  \
-      case DType::kFloat16: return function<float, float16>(a);         \
-      case DType::kBFloat16: return function<float, bfloat16>(a);       \
-      case DType::kFloat64: return function<double, double>(a);         \
-      default: return function<float, float>(a);                        \
-    }                                                                   \
+#define TW_CONV(name, function)                                   \
+  void name(const Conv2dArgs& a) {                                \
+    switch (a.dtype) {                                            \
+      case DType::kFloat16: return function<float, float16>(a);   \
+      case DType::kBFloat16: return function<float, bfloat16>(a); \
+      case DType::kFloat64: return function<double, double>(a);   \
+      default: return function<float, float>(a);                  \
+    }                                                             \
   }
 TW_CONV(conv2d, forward)
 TW_CONV(conv2d_backward_x, backward_x)

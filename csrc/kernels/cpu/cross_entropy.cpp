@@ -39,9 +39,9 @@ TW_INLINE void loss_row(const CrossEntropyArgs& a, const S* x, int64_t t, const 
     return;
   }
   const A all = sum_row(n, [&](int64_t i, auto... c) {
-    const Vec<A> v = Vec<A>(log_total) - (load_as<A>(x + i, c...) - Vec<A>(m));
-    return w ? v * Vec<A>::load(w + i, c...) : v;
-  }).v[0];
+                  const Vec<A> v = Vec<A>(log_total) - (load_as<A>(x + i, c...) - Vec<A>(m));
+                  return w ? v * Vec<A>::load(w + i, c...) : v;
+                }).v[0];
   *loss = A(1 - a.smoothing) * picked + A(a.smoothing / double(n)) * all;
 }
 

@@ -35,7 +35,8 @@ template <class T> struct Padded {
     for (int64_t y = 0; y < rows; ++y) {
       T* to = data + (top + y * spread_y) * width + left;
       if (spread_x == 1) convert(to, x + y * cols, cols);
-      else for (int64_t i = 0; i < cols; ++i) convert(to + i * spread_x, x + y * cols + i, 1);
+      else
+        for (int64_t i = 0; i < cols; ++i) convert(to + i * spread_x, x + y * cols + i, 1);
     }
   }
 };

@@ -39,8 +39,12 @@ template <class T> TW_INLINE Vec<T> load_upto(const T* p, int64_t n) {
   return n >= Vec<T>::kLanes ? Vec<T>::load(p) : Vec<T>::load(p, static_cast<int>(n));
 }
 
-template <class T, bool kToBool> struct ResultType { using type = T; };
-template <class T> struct ResultType<T, true> { using type = bool; };
+template <class T, bool kToBool> struct ResultType {
+  using type = T;
+};
+template <class T> struct ResultType<T, true> {
+  using type = bool;
+};
 
 // kInputs 1, 2 or 3; F is a functor of kernels/functors.h.
 template <class F, class T, int kInputs, bool kToBool> void block(const Block& b, int64_t n) {
@@ -63,11 +67,21 @@ template <class F, class T, int kInputs, bool kToBool> void block(const Block& b
 }
 
 // The kinds of the elementwise list: which compute dtypes an op has, and whether its result is bool.
-struct F { static constexpr bool floats = true, ints = false, to_bool = false; };
-struct N { static constexpr bool floats = true, ints = true, to_bool = false; };
-struct I { static constexpr bool floats = false, ints = true, to_bool = false; };
-struct FB { static constexpr bool floats = true, ints = false, to_bool = true; };
-struct NB { static constexpr bool floats = true, ints = true, to_bool = true; };
+struct F {
+  static constexpr bool floats = true, ints = false, to_bool = false;
+};
+struct N {
+  static constexpr bool floats = true, ints = true, to_bool = false;
+};
+struct I {
+  static constexpr bool floats = false, ints = true, to_bool = false;
+};
+struct FB {
+  static constexpr bool floats = true, ints = false, to_bool = true;
+};
+struct NB {
+  static constexpr bool floats = true, ints = true, to_bool = true;
+};
 
 template <class Functor, class Kind, int kInputs> void elementwise(const ElementwiseArgs& a) {
   constexpr bool b = Kind::to_bool;

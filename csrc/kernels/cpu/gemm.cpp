@@ -49,8 +49,14 @@ template <class T, class S> struct StridedProblem {
       b += at * g.b_batch[d];
       c += at * g.c_batch[d];
     }
-    return {static_cast<const S*>(g.a) + a, static_cast<const S*>(g.b) + b,
-            g.a_row, g.a_col, g.b_row, g.b_col, g.c_row, c,
+    return {static_cast<const S*>(g.a) + a,
+            static_cast<const S*>(g.b) + b,
+            g.a_row,
+            g.a_col,
+            g.b_row,
+            g.b_col,
+            g.c_row,
+            c,
             {g.c, g.bias, g.c_dtype, g.dtype, g.bias_rows, g.activation, g.alpha, g.beta}};
   }
 };
@@ -62,8 +68,7 @@ template <class T, class S> struct StridedProblem {
 constexpr int64_t kChunk = 1024, kStrip = 256;
 
 // R rows, contiguous along k.
-template <int R, class T, class S>
-TW_INLINE void dot_rows(const S* a, int64_t a_row, const T* x, int64_t count, T* y) {
+template <int R, class T, class S> TW_INLINE void dot_rows(const S* a, int64_t a_row, const T* x, int64_t count, T* y) {
   constexpr int L = Vec<T>::kLanes;
   Vec<T> acc[R];
   for (int r = 0; r < R; ++r) acc[r] = Vec<T>(T(0));
@@ -82,8 +87,7 @@ TW_INLINE void dot_rows(const S* a, int64_t a_row, const T* x, int64_t count, T*
 }
 
 // At most kStrip rows, contiguous along the rows.
-template <class T, class S>
-void dot_columns(const S* a, int64_t a_col, int64_t rows, const T* x, int64_t count, T* y) {
+template <class T, class S> void dot_columns(const S* a, int64_t a_col, int64_t rows, const T* x, int64_t count, T* y) {
   constexpr int L = Vec<T>::kLanes;
   const int64_t width = round_up(rows, L);
   T* acc = static_cast<T*>(scratch(1, sizeof(T) * L * kStrip));

@@ -28,7 +28,9 @@ TW_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 // of B and one broadcast of A fill the registers (32 at avx512, 16 below; scalar has no FMA and needs one more for the
 // product, so its tile is smaller). kc: a panel of A (mr x kc) takes at most 24 KB, half of the smallest L1, and a
 // block of B (kc x cols) at most 768 KB, inside 1 MB of L2.
-struct Blocks { int mr, vectors, kc, rows, cols; };
+struct Blocks {
+  int mr, vectors, kc, rows, cols;
+};
 template <class T> constexpr Blocks blocks() {
   constexpr int kc = sizeof(T) == 4 ? 384 : 192;
 #if TW_VEC_BYTES == 64
@@ -138,10 +140,10 @@ void gemm_piece(const Product& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1
 
 // How a batch of products is cut into tasks; by sizes alone.
 struct GemmPlan {
-  int64_t rows, cols;            // of a task
+  int64_t rows, cols;  // of a task
   int64_t row_groups, col_groups;
-  int64_t splits, split;         // parts of K, and their length
-  int64_t together;              // whole products in one task
+  int64_t splits, split;  // parts of K, and their length
+  int64_t together;       // whole products in one task
 };
 template <class T> GemmPlan plan_gemm(int64_t batch, int64_t M, int64_t N, int64_t K) {
   constexpr Blocks t = blocks<T>();
@@ -293,7 +295,8 @@ template <class T> TW_INLINE Vec<T> load_any(const void* p, DType dtype, int64_t
     if (dtype == DType::kFloat16) return load_as<T>(static_cast<const float16*>(p) + i, n);
     if (dtype == DType::kBFloat16) return load_as<T>(static_cast<const bfloat16*>(p) + i, n);
   } else if constexpr (kSame<T, int64_t>) {
-#define TW_X(S, e) if (dtype == DType::e) return load_as<T>(static_cast<const S*>(p) + i, n);
+#define TW_X(S, e) \
+  if (dtype == DType::e) return load_as<T>(static_cast<const S*>(p) + i, n);
     TW_INTEGERS(TW_X)
 #undef TW_X
   }
@@ -304,7 +307,8 @@ template <class T> TW_INLINE void store_any(void* p, DType dtype, int64_t i, Vec
     if (dtype == DType::kFloat16) return store_as(static_cast<float16*>(p) + i, x, n);
     if (dtype == DType::kBFloat16) return store_as(static_cast<bfloat16*>(p) + i, x, n);
   } else if constexpr (kSame<T, int64_t>) {
-#define TW_X(S, e) if (dtype == DType::e) return store_as(static_cast<S*>(p) + i, x, n);
+#define TW_X(S, e) \
+  if (dtype == DType::e) return store_as(static_cast<S*>(p) + i, x, n);
     TW_INTEGERS(TW_X)
 #undef TW_X
   }
@@ -326,9 +330,9 @@ template <class T> TW_INLINE Vec<T> activate(Activation activation, Vec<T> x) {
 
 template <class T> struct Epilogue {
   void* c;
-  const void* bias;          // null: none
+  const void* bias;  // null: none
   DType c_dtype, bias_dtype;
-  bool bias_rows;            // one bias for the whole row, or one for each column
+  bool bias_rows;  // one bias for the whole row, or one for each column
   Activation activation;
   double alpha, beta;
 

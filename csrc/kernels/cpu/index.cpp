@@ -56,7 +56,7 @@ template <class Args, class Op> void by_number(const Args& a, Op op) {
 
 template <class T, bool kAdd> TW_INLINE void put(T* to, T v) { *to = kAdd ? T(*to + v) : v; }
 
-// --- rows -----------------------------------------------------------------------------------------------------------
+// --- rows --
 struct Take {
   template <class W> void run(const TakeArgs& a) const {
     const W* x = static_cast<const W*>(a.x);
@@ -67,15 +67,18 @@ struct Take {
         const W* from = x + (o * a.n + wrap(a.index[i], a.n)) * a.inner;
         if (a.inner == 1) y[row] = *from;
         else __builtin_memcpy(y + row * a.inner, from, static_cast<size_t>(a.inner) * sizeof(W));
-        if (++i == a.count) { i = 0; ++o; }
+        if (++i == a.count) {
+          i = 0;
+          ++o;
+        }
       }
     });
   }
 };
 
 struct TakeBackward {
-  static constexpr int64_t kColumns = 256;    // of a piece
-  static constexpr int64_t kShortRow = 8;     // sorting costs more than it brings below this
+  static constexpr int64_t kColumns = 256;  // of a piece
+  static constexpr int64_t kShortRow = 8;   // sorting costs more than it brings below this
 
   template <class T> void run(const TakeArgs& a) const {
     if (a.inner < kShortRow) short_rows<T>(a);
@@ -126,7 +129,7 @@ struct TakeBackward {
   }
 };
 
-// --- along one dimension --------------------------------------------------------------------------------------------
+// --- along one dimension --
 struct Gather {
   template <class W> void run(const GatherArgs& a) const {
     const W* x = static_cast<const W*>(a.x);
@@ -137,7 +140,10 @@ struct Gather {
         const W* from = x + o * a.n * a.inner;
         const int64_t* index = a.index + row * a.inner;
         for (int64_t k = 0; k < a.inner; ++k) y[row * a.inner + k] = from[index[k] * a.inner + k];
-        if (++i == a.count) { i = 0; ++o; }
+        if (++i == a.count) {
+          i = 0;
+          ++o;
+        }
       }
     });
   }
@@ -163,7 +169,7 @@ template <bool kAdd> struct Scatter {
   }
 };
 
-// --- several index arrays -------------------------------------------------------------------------------------------
+// --- several index arrays --
 // The slices' dimensions: sizes of one dropped, neighbours merged where both sides allow.
 struct Slices {
   int n = 0;
@@ -183,8 +189,7 @@ struct Slices {
   }
 };
 
-template <class T, bool kAdd>
-void move_row(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t n) {
+template <class T, bool kAdd> void move_row(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t n) {
   if (!kAdd && from_stride == 1 && to_stride == 1) {
     __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
   } else if (from_stride == 1 && to_stride == 1) {
@@ -253,7 +258,9 @@ template <bool kAdd> struct IndexPut {
 
 }  // namespace
 
-void take(const TakeArgs& a) { if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_size(a, Take()); }
+void take(const TakeArgs& a) {
+  if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_size(a, Take());
+}
 void take_backward(const TakeArgs& a) {
   if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_number(a, TakeBackward());
 }

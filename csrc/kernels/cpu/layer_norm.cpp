@@ -86,20 +86,23 @@ void layer_norm_backward(const LayerNormArgs& a) {
         backward_row<S, A>(x + i * n, dy + i * n, w, dx + i * n, mean[i], rstd[i], n);
       for (int64_t c0 = 0; affine && c0 < n; c0 += kStrip) {
         A* out[2] = {partial + p * n + c0, partial + (parts + p) * n + c0};
-        fold_columns<SumFold, A, 2>(end - begin, least(kStrip, n - c0), 1, [&](int64_t r, int64_t c, auto... k) {
-          const int64_t i = begin + r, at = i * n + c0 + c;
-          const Vec<A> g = load_as<A>(dy + at, k...);
-          return Vecs<A, 2>{{g * ((load_as<A>(x + at, k...) - Vec<A>(mean[i])) * Vec<A>(rstd[i])), g}};
-        }, out);
+        fold_columns<SumFold, A, 2>(
+            end - begin, least(kStrip, n - c0), 1,
+            [&](int64_t r, int64_t c, auto... k) {
+              const int64_t i = begin + r, at = i * n + c0 + c;
+              const Vec<A> g = load_as<A>(dy + at, k...);
+              return Vecs<A, 2>{{g * ((load_as<A>(x + at, k...) - Vec<A>(mean[i])) * Vec<A>(rstd[i])), g}};
+            },
+            out);
       }
     });
     auto finish = [&](const A* from, void* to) {
       parallel_ranges(n, kStrip, [&](int64_t begin, int64_t end) {
         A* result = static_cast<A*>(scratch(2, size_t(kStrip) * sizeof(A)));
         A* out[1] = {result};
-        fold_columns<SumFold, A, 1>(parts, end - begin, 1, [&](int64_t r, int64_t c, auto... k) {
-          return Vec<A>::load(from + r * n + begin + c, k...);
-        }, out);
+        fold_columns<SumFold, A, 1>(
+            parts, end - begin, 1,
+            [&](int64_t r, int64_t c, auto... k) { return Vec<A>::load(from + r * n + begin + c, k...); }, out);
         store_converted(to, a.param_dtype, begin, result, end - begin);
       });
     };

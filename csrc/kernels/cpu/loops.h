@@ -9,8 +9,9 @@ namespace tw::TW_ISA {
 template <class F> TW_INLINE void parallel_for(int64_t pieces, F&& body) {
   if (pieces == 1) return body(int64_t{0});
   using Body = __typeof__(body);
-  parallel_run(pieces, [](void* f, int64_t piece) { (*static_cast<Body*>(f))(piece); },
-               const_cast<void*>(static_cast<const void*>(&body)));
+  parallel_run(
+      pieces, [](void* f, int64_t piece) { (*static_cast<Body*>(f))(piece); },
+      const_cast<void*>(static_cast<const void*>(&body)));
 }
 
 TW_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

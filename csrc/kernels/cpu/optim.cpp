@@ -1,9 +1,10 @@
 // Optimizer steps over a whole list of tensors: sgd_step and adam_step, one launch each.
-// Contiguous tensors of any sizes; param and grad float32, float64, float16 or bfloat16, the states float32 (float64 for
-// float64). Arithmetic in the states' type; a half parameter is rounded once a step, to nearest.
+// Contiguous tensors of any sizes; param and grad float32, float64, float16 or bfloat16, the states float32 (or
+// float64 with it). Arithmetic in the states' type; a half parameter is rounded once a step, to nearest.
 // sgd:  g = grad + weight_decay p;  v = momentum v + (1 - dampening) g (v = g when first);  p -= lr v
 //       (without momentum lr g, with nesterov lr (g + momentum v)).                       Sutskever et al., ICML 2013
-// adam: m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2;  p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
+// adam: m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2;
+//       p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
 //       amsgrad puts the largest v so far in v's place; decoupled decay is p *= 1 - lr weight_decay, before the step.
 //       Kingma & Ba, arXiv:1412.6980; Reddi et al., arXiv:1904.09237; Loshchilov & Hutter, arXiv:1711.05101
 // maximize turns the gradient's sign first. weight_decay 0 does not read p into g, so that 0 * inf makes no NaN.
@@ -18,8 +19,12 @@ namespace {
 
 constexpr int64_t kGrain = 16384;  // elements a piece: 448 KiB of adam's four arrays, some tens of microseconds
 
-template <class S> struct ArithmeticOf { using type = float; };
-template <> struct ArithmeticOf<double> { using type = double; };
+template <class S> struct ArithmeticOf {
+  using type = float;
+};
+template <> struct ArithmeticOf<double> {
+  using type = double;
+};
 
 template <class T, class S> TW_INLINE Vec<T> get(const S* p, int n) {
   return n == Vec<T>::kLanes ? load_as<T>(p) : load_as<T>(p, n);
@@ -113,7 +118,8 @@ struct Adam {
 // base^n by squaring.
 double power(double base, int64_t n) {
   double result = 1;
-  for (; n; n >>= 1, base *= base) if (n & 1) result *= base;
+  for (; n; n >>= 1, base *= base)
+    if (n & 1) result *= base;
   return result;
 }
 

@@ -20,7 +20,9 @@ constexpr int64_t kPiece = 1 << 15;  // items of x a piece reads: enough to be w
 TW_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // What an output row or column sees of one window item: outputs [begin, end), the first of which reads `first`.
-struct Reach { int64_t begin, end, first; };
+struct Reach {
+  int64_t begin, end, first;
+};
 TW_INLINE Reach reach(int64_t item, int64_t size, int64_t out, int64_t stride, int64_t pad, int64_t dilation) {
   const int64_t at = item * dilation - pad;  // where output 0 reads
   const int64_t begin = at < 0 ? ceil_div(-at, stride) : 0;
@@ -61,7 +63,7 @@ template <class Op> void by_dtype(const Pool2dArgs& a, Op op) {
   }
 }
 
-// --- maximum --------------------------------------------------------------------------------------------------------
+// --- maximum --
 template <class T> using Position = typename IntOf<T>::type;  // as wide as T, so that a row's loop is one vector width
 
 template <class T> TW_INLINE bool beats(T v, T best) { return v > best || v != v; }
@@ -156,7 +158,7 @@ struct MaxBackward {
   }
 };
 
-// --- average --------------------------------------------------------------------------------------------------------
+// --- average --
 // The divisor of each output is that of its row part times that of its column part, except for the override.
 TW_INLINE int64_t covered(const Pool2dArgs& a, int64_t o, int64_t size, int64_t k, int64_t stride, int64_t pad) {
   const int64_t begin = o * stride - pad, end = least(begin + k, size + pad);
@@ -226,7 +228,7 @@ struct AvgBackward {
   }
 };
 
-// --- adaptive average -----------------------------------------------------------------------------------------------
+// --- adaptive average --
 constexpr int64_t kLanes = 16, kRun = 1024;
 
 // The sum of n contiguous items; the lanes are the same at every level, so is the result.
@@ -247,7 +249,9 @@ template <class T> T sum_run(const T* x, int64_t n) {
   return total;
 }
 
-struct Span { int64_t begin, end; };
+struct Span {
+  int64_t begin, end;
+};
 TW_INLINE Span adaptive_span(int64_t o, int64_t size, int64_t out) {
   return {o * size / out, ceil_div((o + 1) * size, out)};
 }
@@ -262,7 +266,8 @@ struct AdaptiveAvg {
           const int64_t width = cols.end - cols.begin, height = rows.end - rows.begin;
           T sum = 0;
           if (width == a.W) sum = sum_run(x + rows.begin * a.W, height * width);
-          else for (int64_t r = rows.begin; r < rows.end; ++r) sum += sum_run(x + r * a.W + cols.begin, width);
+          else
+            for (int64_t r = rows.begin; r < rows.end; ++r) sum += sum_run(x + r * a.W + cols.begin, width);
           y[h * a.ow + o] = sum / T(height * width);
         }
       }

@@ -205,12 +205,12 @@ template <class T, class S> void fill_dropout(const DropoutArgs& args) {
 }  // namespace
 
 // The ops have checked the dtype: no slot is called with another.
-#define TW_FLOATS(f)                                                 \
-  switch (args.dtype) {                                              \
-    case DType::kFloat16: return f<float, float16>(args);            \
-    case DType::kBFloat16: return f<float, bfloat16>(args);          \
-    case DType::kFloat32: return f<float, float>(args);              \
-    default: return f<double, double>(args);                         \
+#define TW_FLOATS(f)                                        \
+  switch (args.dtype) {                                     \
+    case DType::kFloat16: return f<float, float16>(args);   \
+    case DType::kBFloat16: return f<float, bfloat16>(args); \
+    case DType::kFloat32: return f<float, float>(args);     \
+    default: return f<double, double>(args);                \
   }
 
 void uniform(const RandomArgs& args) { TW_FLOATS(fill_uniform) }
@@ -219,7 +219,8 @@ void dropout(const DropoutArgs& args) { TW_FLOATS(fill_dropout) }
 
 void bernoulli(const RandomArgs& args) {
   switch (args.dtype) {
-#define TW_X(T, e, name) case DType::e: return fill_bernoulli<T>(args);
+#define TW_X(T, e, name) \
+  case DType::e: return fill_bernoulli<T>(args);
     TW_DTYPES(TW_X)
 #undef TW_X
   }

@@ -42,37 +42,65 @@ struct AllFold {
 
 // How elements become the accumulator's lanes.
 struct SumTraits {
-  template <class S> struct Acc { using type = int64_t; };
+  template <class S> struct Acc {
+    using type = int64_t;
+  };
   template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
     return load_as<A>(p, n...);
   }
 };
-template <> struct SumTraits::Acc<float16> { using type = float; };
-template <> struct SumTraits::Acc<bfloat16> { using type = float; };
-template <> struct SumTraits::Acc<float> { using type = float; };
-template <> struct SumTraits::Acc<double> { using type = double; };
+template <> struct SumTraits::Acc<float16> {
+  using type = float;
+};
+template <> struct SumTraits::Acc<bfloat16> {
+  using type = float;
+};
+template <> struct SumTraits::Acc<float> {
+  using type = float;
+};
+template <> struct SumTraits::Acc<double> {
+  using type = double;
+};
 
 struct ExtremumTraits {
-  template <class S> struct Acc { using type = int32_t; };
+  template <class S> struct Acc {
+    using type = int32_t;
+  };
   template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
     return load_as<A>(p, n...);
   }
 };
-template <> struct ExtremumTraits::Acc<int64_t> { using type = int64_t; };
-template <> struct ExtremumTraits::Acc<float16> { using type = float; };
-template <> struct ExtremumTraits::Acc<bfloat16> { using type = float; };
-template <> struct ExtremumTraits::Acc<float> { using type = float; };
-template <> struct ExtremumTraits::Acc<double> { using type = double; };
+template <> struct ExtremumTraits::Acc<int64_t> {
+  using type = int64_t;
+};
+template <> struct ExtremumTraits::Acc<float16> {
+  using type = float;
+};
+template <> struct ExtremumTraits::Acc<bfloat16> {
+  using type = float;
+};
+template <> struct ExtremumTraits::Acc<float> {
+  using type = float;
+};
+template <> struct ExtremumTraits::Acc<double> {
+  using type = double;
+};
 
 struct TruthTraits {  // lanes of 0 or -1
-  template <class S> struct Acc { using type = int32_t; };
+  template <class S> struct Acc {
+    using type = int32_t;
+  };
   template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
     using X = typename ExtremumTraits::Acc<S>::type;
     return load_as<X>(p, n...) != Vec<X>(0);
   }
 };
-template <> struct TruthTraits::Acc<int64_t> { using type = int64_t; };
-template <> struct TruthTraits::Acc<double> { using type = int64_t; };
+template <> struct TruthTraits::Acc<int64_t> {
+  using type = int64_t;
+};
+template <> struct TruthTraits::Acc<double> {
+  using type = int64_t;
+};
 
 // The inner loops, one of each a fold and storage type. What drives them is compiled once an accumulator type, and
 // calls them through pointers: inlined into it, they made the library several times larger.
@@ -80,16 +108,19 @@ template <class A> using FoldRow = A (*)(const void* x, int64_t n);
 template <class A> using FoldStrip = void (*)(const void* x, int64_t rows, int64_t stride, int64_t width, A* y);
 
 template <class Fold, class Traits, class S, class A> A row_of(const void* x, int64_t n) {
-  return fold_row<Fold>(n, [&](int64_t i, auto... c) {
-    return Traits::template load<S, A>(static_cast<const S*>(x) + i, c...);
-  }).v[0];
+  return fold_row<Fold>(
+             n, [&](int64_t i, auto... c) { return Traits::template load<S, A>(static_cast<const S*>(x) + i, c...); })
+      .v[0];
 }
 template <class Fold, class Traits, class S, class A>
 void strip_of(const void* x, int64_t rows, int64_t stride, int64_t width, A* y) {
   A* out[1] = {y};
-  fold_columns<Fold, A, 1>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {
-    return Traits::template load<S, A>(static_cast<const S*>(x) + r * stride + c, n...);
-  }, out);
+  fold_columns<Fold, A, 1>(
+      rows, width, 1,
+      [&](int64_t r, int64_t c, auto... n) {
+        return Traits::template load<S, A>(static_cast<const S*>(x) + r * stride + c, n...);
+      },
+      out);
 }
 
 // y[at + i] = scale * v[i], in y's dtype.
@@ -194,9 +225,8 @@ template <class Fold, class S, class A> Pick<A> pick_in_row(const void* source, 
   Pick<A> best{A(0), -1};
   for (int64_t start = 0; start < n; start += kBlock) {
     const S* p = x + start;
-    const A m = fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) {
-      return load_as<A>(p + i, c...);
-    }).v[0];
+    const A m =
+        fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) { return load_as<A>(p + i, c...); }).v[0];
     if (best.at < 0 || Fold::beats(m, best.value)) best = {m, start};
   }
   const bool nan = best.value != best.value;

@@ -14,7 +14,9 @@
 
 namespace tw::TW_ISA {
 
-template <class T> struct Tag { using type = T; };
+template <class T> struct Tag {
+  using type = T;
+};
 
 // Calls f(Tag<S>()) for the storage type S. A bool is a byte of 0 or 1, and is read as one.
 template <class F> TW_INLINE void visit_float(DType t, const F& f) {
@@ -27,7 +29,8 @@ template <class F> TW_INLINE void visit_float(DType t, const F& f) {
 }
 template <class F> TW_INLINE void visit_any(DType t, const F& f) {
   switch (t) {
-    case DType::kBool: case DType::kUInt8: return f(Tag<uint8_t>());
+    case DType::kBool:
+    case DType::kUInt8: return f(Tag<uint8_t>());
     case DType::kInt8: return f(Tag<int8_t>());
     case DType::kInt16: return f(Tag<int16_t>());
     case DType::kInt32: return f(Tag<int32_t>());
@@ -37,8 +40,12 @@ template <class F> TW_INLINE void visit_any(DType t, const F& f) {
 }
 
 // What a storage type is computed in.
-template <class S> struct FloatOf { using type = float; };
-template <> struct FloatOf<double> { using type = double; };
+template <class S> struct FloatOf {
+  using type = float;
+};
+template <> struct FloatOf<double> {
+  using type = double;
+};
 
 TW_INLINE int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -108,7 +115,9 @@ template <class Fold, class Term> TW_INLINE auto fold_row(int64_t n, const Term&
   }
   Item x = level[--top];
   while (top > 0) x = fold<Fold>(level[--top], x);
-  struct { A v[K]; } out;
+  struct {
+    A v[K];
+  } out;
   for (int k = 0; k < K; ++k) out.v[k] = reduce_lanes<A, kLanes>(x.v[k].v, Fold());
   return out;
 }
@@ -216,15 +225,17 @@ template <class A, class S>
 __attribute__((noinline)) void column_moments(const S* x, int64_t rows, int64_t stride, int64_t width, Moments* out) {
   A* mean = static_cast<A*>(scratch(2, size_t(3 * kStrip) * sizeof(A)));
   A* sums[1] = {mean};
-  fold_columns<SumFold, A, 1>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {
-    return load_as<A>(x + r * stride + c, n...);
-  }, sums);
+  fold_columns<SumFold, A, 1>(
+      rows, width, 1, [&](int64_t r, int64_t c, auto... n) { return load_as<A>(x + r * stride + c, n...); }, sums);
   for (int64_t c = 0; c < width; ++c) mean[c] /= A(rows);
   A* d[2] = {mean + kStrip, mean + 2 * kStrip};
-  fold_columns<SumFold, A, 2>(rows, width, 1, [&](int64_t r, int64_t c, auto... n) {
-    const Vec<A> e = load_as<A>(x + r * stride + c, n...) - Vec<A>::load(mean + c, n...);
-    return Vecs<A, 2>{{e, e * e}};
-  }, d);
+  fold_columns<SumFold, A, 2>(
+      rows, width, 1,
+      [&](int64_t r, int64_t c, auto... n) {
+        const Vec<A> e = load_as<A>(x + r * stride + c, n...) - Vec<A>::load(mean + c, n...);
+        return Vecs<A, 2>{{e, e * e}};
+      },
+      d);
   for (int64_t c = 0; c < width; ++c) {
     const double shift = double(d[0][c]) / double(rows), m2 = double(d[1][c]) - double(d[0][c]) * shift;
     out[c] = {double(rows), double(mean[c]) + shift, m2 < 0 ? 0 : m2};

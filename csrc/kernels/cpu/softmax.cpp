@@ -8,7 +8,7 @@
 // Error: softmax at most (4 + |x - max x|) 2^-23 of y (exp of a rounded difference, a pairwise sum, a reciprocal, a
 // product), log_softmax at most 4 * 2^-23 (|y| + log n); measured by the op table's rows `softmax` and `log_softmax`.
 // Method: three passes over a row that stays in L1 or L2 (maximum; exp and sum; scale): a row's exponentials are kept
-// in y itself, or for halves in a float32 buffer. inner > 1 runs the same passes for registers side by side along inner.
+// in y itself, or for halves in a float32 buffer. inner > 1 runs the same passes, vectors along inner.
 // Bytes: x + y forward, y + dy + dx backward.
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/vec_math.h"
@@ -27,25 +27,23 @@ template <class S, class A> void softmax_row(const S* x, S* y, A* e, int64_t n, 
     return;
   }
   const Vec<A> total = sum_row(n, [&](int64_t i, auto... c) {
-    const Vec<A> v = exp(load_as<A>(x + i, c...) - m);
-    v.store(e + i, c...);
-    return v;
-  }).v[0];
+                         const Vec<A> v = exp(load_as<A>(x + i, c...) - m);
+                         v.store(e + i, c...);
+                         return v;
+                       }).v[0];
   const Vec<A> scale = Vec<A>(1) / total;
   for_row<A>(n, [&](int64_t i, auto... c) { store_as(y + i, Vec<A>::load(e + i, c...) * scale, c...); });
 }
 
-template <class S, class A>
-void softmax_backward_row(const S* y, const S* dy, S* dx, int64_t n, bool log_space) {
+template <class S, class A> void softmax_backward_row(const S* y, const S* dy, S* dx, int64_t n, bool log_space) {
   if (log_space) {
     const Vec<A> total = sum_row(n, [&](int64_t i, auto... c) { return load_as<A>(dy + i, c...); }).v[0];
     return for_row<A>(n, [&](int64_t i, auto... c) {
       store_as(dx + i, load_as<A>(dy + i, c...) - exp(load_as<A>(y + i, c...)) * total, c...);
     });
   }
-  const Vec<A> total = sum_row(n, [&](int64_t i, auto... c) {
-    return load_as<A>(y + i, c...) * load_as<A>(dy + i, c...);
-  }).v[0];
+  const Vec<A> total =
+      sum_row(n, [&](int64_t i, auto... c) { return load_as<A>(y + i, c...) * load_as<A>(dy + i, c...); }).v[0];
   for_row<A>(n, [&](int64_t i, auto... c) {
     store_as(dx + i, load_as<A>(y + i, c...) * (load_as<A>(dy + i, c...) - total), c...);
   });
@@ -140,8 +138,7 @@ void softmax_backward(const SoftmaxArgs& a) {
         else softmax_backward_columns<S, A>(y + at, dy + at, dx + at, n, a.inner, a.log, lanes);
       });
     parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; ++o)
-        softmax_backward_row<S, A>(y + o * n, dy + o * n, dx + o * n, n, a.log);
+      for (int64_t o = begin; o < end; ++o) softmax_backward_row<S, A>(y + o * n, dy + o * n, dx + o * n, n, a.log);
     });
   });
 }

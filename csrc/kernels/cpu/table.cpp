@@ -10,10 +10,9 @@ TW_ALL_KERNELS
 #define TW_STRING_(s) #s
 #define TW_STRING(s) TW_STRING_(s)
 extern const KernelTable kernel_table;
-const KernelTable kernel_table = {
-    "cpu_" TW_STRING(TW_ISA),
+const KernelTable kernel_table = {"cpu_" TW_STRING(TW_ISA),
 #define X(name, Args) &name,
-    TW_ALL_KERNELS
+                                  TW_ALL_KERNELS
 #undef X
 };
 

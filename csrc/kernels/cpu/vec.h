@@ -34,11 +34,21 @@ template <class A> constexpr bool kSame<A, A> = true;
 template <class T> constexpr bool kIsFloat = kSame<T, float> || kSame<T, double>;
 template <class T> constexpr bool kIsHalf = kSame<T, float16> || kSame<T, bfloat16>;
 
-template <class T> struct IntOf { using type = T; };
-template <> struct IntOf<float> { using type = int32_t; };
-template <> struct IntOf<double> { using type = int64_t; };
-template <class T> struct UIntOf { using type = uint32_t; };
-template <> struct UIntOf<int64_t> { using type = uint64_t; };
+template <class T> struct IntOf {
+  using type = T;
+};
+template <> struct IntOf<float> {
+  using type = int32_t;
+};
+template <> struct IntOf<double> {
+  using type = int64_t;
+};
+template <class T> struct UIntOf {
+  using type = uint32_t;
+};
+template <> struct UIntOf<int64_t> {
+  using type = uint64_t;
+};
 
 // N elements of S as a vector type, and the same readable at any address.
 template <class S, int N> struct Pack {
@@ -80,7 +90,8 @@ template <class T> struct Vec {
     else return (Native)_mm256_maskload_epi64(reinterpret_cast<const long long*>(p), lanes_below(n));
 #else
     T buffer[kLanes] = {};
-    for (int i = 0; i < kLanes; ++i) if (i < n) buffer[i] = p[i];
+    for (int i = 0; i < kLanes; ++i)
+      if (i < n) buffer[i] = p[i];
     return load(buffer);
 #endif
   }
@@ -92,7 +103,8 @@ template <class T> struct Vec {
     if constexpr (sizeof(T) == 4) _mm256_maskstore_epi32(reinterpret_cast<int*>(p), lanes_below(n), (__m256i)v);
     else _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), lanes_below(n), (__m256i)v);
 #else
-    for (int i = 0; i < kLanes; ++i) if (i < n) p[i] = v[i];
+    for (int i = 0; i < kLanes; ++i)
+      if (i < n) p[i] = v[i];
 #endif
   }
 
@@ -101,10 +113,22 @@ template <class T> struct Vec {
   friend TW_INLINE Vec operator*(Vec a, Vec b) { return a.v * b.v; }
   friend TW_INLINE Vec operator/(Vec a, Vec b) { return a.v / b.v; }  // integers: b == 0 traps, as in scalar code
   friend TW_INLINE Vec operator-(Vec a) { return -a.v; }
-  TW_INLINE Vec& operator+=(Vec b) { v += b.v; return *this; }
-  TW_INLINE Vec& operator-=(Vec b) { v -= b.v; return *this; }
-  TW_INLINE Vec& operator*=(Vec b) { v *= b.v; return *this; }
-  TW_INLINE Vec& operator/=(Vec b) { v /= b.v; return *this; }
+  TW_INLINE Vec& operator+=(Vec b) {
+    v += b.v;
+    return *this;
+  }
+  TW_INLINE Vec& operator-=(Vec b) {
+    v -= b.v;
+    return *this;
+  }
+  TW_INLINE Vec& operator*=(Vec b) {
+    v *= b.v;
+    return *this;
+  }
+  TW_INLINE Vec& operator/=(Vec b) {
+    v /= b.v;
+    return *this;
+  }
 
   // Integers only.
   friend TW_INLINE Vec operator&(Vec a, Vec b) { return a.v & b.v; }
@@ -236,7 +260,7 @@ TW_INLINE Vec<double> sqrt(Vec<double> x) { return (Vec<double>::Native)TW_MM(sq
 #else
 #define TW_ROUND(suffix) TW_MM(round_##suffix)
 #endif
-#define TW_X(name, mode)                                                                                             \
+#define TW_X(name, mode)                                                                                              \
   TW_INLINE Vec<float> name(Vec<float> x) { return (Vec<float>::Native)TW_ROUND(ps)(x.v, mode | _MM_FROUND_NO_EXC); } \
   TW_INLINE Vec<double> name(Vec<double> x) { return (Vec<double>::Native)TW_ROUND(pd)(x.v, mode | _MM_FROUND_NO_EXC); }
 TW_X(round, _MM_FROUND_TO_NEAREST_INT)  // half to even
@@ -283,10 +307,18 @@ template <class T, int N, class Op> TW_INLINE T reduce_lanes(typename Pack<T, N>
     return reduce_lanes<T, N / 2>(op(lo, hi), op);
   }
 }
-struct SumLanes { template <class V> TW_INLINE V operator()(V a, V b) const { return a + b; } };
-struct ProdLanes { template <class V> TW_INLINE V operator()(V a, V b) const { return a * b; } };
-struct MinLanes { template <class V> TW_INLINE V operator()(V a, V b) const { return a < b ? a : b; } };
-struct MaxLanes { template <class V> TW_INLINE V operator()(V a, V b) const { return a > b ? a : b; } };
+struct SumLanes {
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a + b; }
+};
+struct ProdLanes {
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a * b; }
+};
+struct MinLanes {
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a < b ? a : b; }
+};
+struct MaxLanes {
+  template <class V> TW_INLINE V operator()(V a, V b) const { return a > b ? a : b; }
+};
 template <class T> TW_INLINE T sum(Vec<T> x) { return reduce_lanes<T, Vec<T>::kLanes>(x.v, SumLanes()); }
 template <class T> TW_INLINE T prod(Vec<T> x) { return reduce_lanes<T, Vec<T>::kLanes>(x.v, ProdLanes()); }
 template <class T> TW_INLINE T min(Vec<T> x) { return reduce_lanes<T, Vec<T>::kLanes>(x.v, MinLanes()); }

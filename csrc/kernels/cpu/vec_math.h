@@ -41,7 +41,10 @@ template <class T, class... C> TW_INLINE Vec<T> poly(Vec<T> x, double c0, C... c
 }
 
 // The integer nearest to x, ties to even, as a float and as an integer, for |x| < 2^22 (2^51).
-template <class T> struct Nearest { Vec<T> value; Mask<T> integer; };
+template <class T> struct Nearest {
+  Vec<T> value;
+  Mask<T> integer;
+};
 template <class T> constexpr T kShifter = pick<T>(0x1.8p23f, 0x1.8p52);
 template <class T> TW_INLINE Nearest<T> nearest(Vec<T> x) {
   const Vec<T> shifter = kShifter<T>, shifted = x + shifter;
@@ -55,8 +58,7 @@ template <class T> TW_INLINE Vec<T> scale(Vec<T> x, Nearest<T> n) {
   else return _mm512_scalef_pd(x.v, n.value.v);
 #else
   const Mask<T> half = n.integer >> 1, bias = typename Mask<T>::Element(kExponentBias<T>);
-  return x * from_bits((half + bias) << kFractionBits<T>) *
-         from_bits((n.integer - half + bias) << kFractionBits<T>);
+  return x * from_bits((half + bias) << kFractionBits<T>) * from_bits((n.integer - half + bias) << kFractionBits<T>);
 #endif
 }
 // 2^n where that is a normal number. As a factor, not as a sum in the exponent's bits, it lets NaN through.
@@ -67,7 +69,10 @@ template <class T> TW_INLINE Vec<T> power_of_two(Mask<T> n) {
 // ---- exponentials ----
 
 // x = n ln 2 + r with |r| <= (ln 2) / 2. n times the first part of ln 2 is exact.
-template <class T> struct ExpParts { Nearest<T> n; Vec<T> r; };
+template <class T> struct ExpParts {
+  Nearest<T> n;
+  Vec<T> r;
+};
 template <class T> TW_INLINE ExpParts<T> exp_reduce(Vec<T> x) {
   const Nearest<T> n = nearest(x * Vec<T>(T(0x1.71547652b82fep+0)));
   Vec<T> r = fma(n.value, Vec<T>(pick<T>(-0x1.62e4p-1f, -0x1.62e42fefa3p-1)), x);
@@ -86,9 +91,7 @@ template <class T> TW_INLINE Vec<T> expm1_poly(Vec<T> r) {
   }
   return fma(r * r, q, r);
 }
-template <class T> TW_INLINE Vec<T> clamp_keep_nan(Vec<T> x, T lo, T hi) {
-  return max(Vec<T>(lo), min(Vec<T>(hi), x));
-}
+template <class T> TW_INLINE Vec<T> clamp_keep_nan(Vec<T> x, T lo, T hi) { return max(Vec<T>(lo), min(Vec<T>(hi), x)); }
 
 // e^x 2^k, overflowing only where that does.
 template <class T> TW_INLINE Vec<T> exp_scaled(Vec<T> x, int k) {
@@ -139,7 +142,9 @@ template <class T> TW_INLINE Vec<T> sigmoid(Vec<T> x) {
 // ---- logarithms ----
 
 // x = 2^e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), for x > 0, subnormals included.
-template <class T> struct LogParts { Vec<T> e, f; };
+template <class T> struct LogParts {
+  Vec<T> e, f;
+};
 template <class T> TW_INLINE LogParts<T> log_reduce(Vec<T> x) {
   using I = typename IntOf<T>::type;
   constexpr int kUp = kFractionBits<T> + 1;
@@ -163,8 +168,8 @@ template <class T> TW_INLINE Vec<T> log_defect(Vec<T> f) {
     return fma(-(f * f * f), q, half_square);
   } else {
     const Vec<T> s = f / (Vec<T>(2.0) + f), z = s * s;
-    const Vec<T> r = z * poly(z, 0x1.5555555555593p-1, 0x1.999999997fc58p-2, 0x1.24924942078fp-2,
-                              0x1.c71c51f4be3aap-3, 0x1.7466439e8f9d5p-3, 0x1.39a135307e8a1p-3, 0x1.2f0b1897d6f3bp-3);
+    const Vec<T> r = z * poly(z, 0x1.5555555555593p-1, 0x1.999999997fc58p-2, 0x1.24924942078fp-2, 0x1.c71c51f4be3aap-3,
+                              0x1.7466439e8f9d5p-3, 0x1.39a135307e8a1p-3, 0x1.2f0b1897d6f3bp-3);
     return half_square - s * (half_square + r);
   }
 }
@@ -210,7 +215,10 @@ template <class T> TW_INLINE Vec<T> log1p(Vec<T> x) {
 // x = n pi/2 + r, |r| a little over pi/4 at most, for |x| <= kTrigLimit. Every part of pi/2 but the last gives an exact
 // product with n; float uses fma for that, and double arithmetic where there is none.
 template <class T> constexpr T kTrigLimit = pick<T>(1e5f, 1e6);
-template <class T> struct TrigParts { Mask<T> n; Vec<T> r; };
+template <class T> struct TrigParts {
+  Mask<T> n;
+  Vec<T> r;
+};
 template <class T> TW_INLINE TrigParts<T> trig_reduce(Vec<T> x) {
   const Vec<T> two_over_pi = T(0x1.45f306dc9c883p-1);
   const Nearest<T> n = nearest(x * two_over_pi);
@@ -254,9 +262,15 @@ template <class T> TW_INLINE Vec<T> cos_poly(Vec<T> r) {
 }
 // Lanes beyond the limit are rare (positions and angles are not that large) and go to the C library one by one, in
 // double, which serves float and double at every level alike.
-struct LibSin { TW_INLINE double operator()(double x) const { return __builtin_sin(x); } };
-struct LibCos { TW_INLINE double operator()(double x) const { return __builtin_cos(x); } };
-struct LibTan { TW_INLINE double operator()(double x) const { return __builtin_tan(x); } };
+struct LibSin {
+  TW_INLINE double operator()(double x) const { return __builtin_sin(x); }
+};
+struct LibCos {
+  TW_INLINE double operator()(double x) const { return __builtin_cos(x); }
+};
+struct LibTan {
+  TW_INLINE double operator()(double x) const { return __builtin_tan(x); }
+};
 template <class T, class F> TW_INLINE Vec<T> trig_huge(Vec<T> x, Vec<T> y, F f) {
   if (any(abs(x) > Vec<T>(kTrigLimit<T>))) {
     for (int i = 0; i < Vec<T>::kLanes; ++i) {
@@ -347,8 +361,8 @@ template <class T> TW_INLINE Vec<T> tanh(Vec<T> x) {
   const Vec<T> capped = min(Vec<T>(T(20)), a);
   if constexpr (kSame<T, float>) {
     const Vec<T> z = a * a;
-    const Vec<T> small = fma(a * z, poly(z, -0x1.55554ap-2, 0x1.110d28p-3, -0x1.b928dp-5, 0x1.593fd6p-6,
-                                         -0x1.9b403ep-8), a);
+    const Vec<T> small =
+        fma(a * z, poly(z, -0x1.55554ap-2, 0x1.110d28p-3, -0x1.b928dp-5, 0x1.593fd6p-6, -0x1.9b403ep-8), a);
     return copysign(select(a < Vec<T>(0.55f), small, one - two / (exp_normal(capped + capped) + one)), x);
   } else {
     const Vec<T> t = expm1(capped + capped);
@@ -396,8 +410,8 @@ TW_INLINE Vec<double> pow_of_half(Vec<double> x, Vec<double> y) {
   const Vec<double> power = clamp_keep_nan(y * l, -160.0, 160.0);
   const Nearest<double> n = nearest(power);
   const Vec<double> r = power - n.value;
-  const Vec<double> q = poly(r, 0x1.62e42ff0dec03p-1, 0x1.ebfbe07772cc8p-3, 0x1.c6b08ac74e54ep-5,
-                             0x1.3b29f39efd726p-7, 0x1.5d8a7f83228dp-10, 0x1.445c89483fba3p-13, 0x1.fdeca26f68171p-17);
+  const Vec<double> q = poly(r, 0x1.62e42ff0dec03p-1, 0x1.ebfbe07772cc8p-3, 0x1.c6b08ac74e54ep-5, 0x1.3b29f39efd726p-7,
+                             0x1.5d8a7f83228dp-10, 0x1.445c89483fba3p-13, 0x1.fdeca26f68171p-17);
   return fma(r, q, Vec<double>(1.0)) * power_of_two<double>(n.integer);
 }
 TW_INLINE Vec<float> pow(Vec<float> x, Vec<float> y) {

@@ -20,7 +20,8 @@ template <class D, class S> void convert_block(void* dst, const void* src, int64
 }
 template <class D> ConvertFn convert_from(DType s) {
   switch (s) {
-#define TW_X(S, e, name) case DType::e: return &convert_block<D, S>;
+#define TW_X(S, e, name) \
+  case DType::e: return &convert_block<D, S>;
     TW_DTYPES(TW_X)
 #undef TW_X
   }
@@ -29,7 +30,8 @@ template <class D> ConvertFn convert_from(DType s) {
 ConvertFn converter(DType d, DType s) {
   if (d == s) return nullptr;
   switch (d) {
-#define TW_X(D, e, name) case DType::e: return convert_from<D>(s);
+#define TW_X(D, e, name) \
+  case DType::e: return convert_from<D>(s);
     TW_DTYPES(TW_X)
 #undef TW_X
   }
@@ -52,7 +54,10 @@ template <class W> TW_INLINE void scatter_words(char* dst, const char* src, int6
 }
 
 void gather(char* dst, const char* src, int64_t stride, int64_t n, int64_t size) {
-  if (stride == size) { __builtin_memcpy(dst, src, static_cast<size_t>(n * size)); return; }
+  if (stride == size) {
+    __builtin_memcpy(dst, src, static_cast<size_t>(n * size));
+    return;
+  }
   switch (size) {
     case 1: return gather_words<uint8_t>(dst, src, stride, n);
     case 2: return gather_words<uint16_t>(dst, src, stride, n);
@@ -61,7 +66,10 @@ void gather(char* dst, const char* src, int64_t stride, int64_t n, int64_t size)
   }
 }
 void scatter(char* dst, const char* src, int64_t stride, int64_t n, int64_t size) {
-  if (stride == size) { __builtin_memcpy(dst, src, static_cast<size_t>(n * size)); return; }
+  if (stride == size) {
+    __builtin_memcpy(dst, src, static_cast<size_t>(n * size));
+    return;
+  }
   switch (size) {
     case 1: return scatter_words<uint8_t>(dst, src, stride, n);
     case 2: return scatter_words<uint16_t>(dst, src, stride, n);
@@ -74,10 +82,10 @@ void scatter(char* dst, const char* src, int64_t stride, int64_t n, int64_t size
 struct Track {
   char* data;
   const int64_t* strides;
-  int64_t size;        // of an item in memory
-  ConvertFn convert;   // memory <-> the block function's dtype; null when they are the same
-  bool constant;       // a scalar, converted into the buffer once
-  bool flat;           // contiguous over the whole shape: linear index * size is its address
+  int64_t size;       // of an item in memory
+  ConvertFn convert;  // memory <-> the block function's dtype; null when they are the same
+  bool constant;      // a scalar, converted into the buffer once
+  bool flat;          // contiguous over the whole shape: linear index * size is its address
 };
 
 struct Shape {
@@ -110,8 +118,8 @@ template <bool kGather> void transfer(const Track& t, const Shape& s, int64_t i,
 }
 
 struct alignas(64) Buffers {
-  char raw[kChunk * 8];      // gathered, in the memory's dtype
-  char ready[4][kChunk * 8]; // in the block function's dtype
+  char raw[kChunk * 8];       // gathered, in the memory's dtype
+  char ready[4][kChunk * 8];  // in the block function's dtype
 };
 
 struct Walk {
@@ -121,7 +129,7 @@ struct Walk {
   BlockFn fn;
   int64_t ready_size;  // of the output's item in the block function's dtype
   double p0, p1;
-  bool rows;           // chunks stay within rows
+  bool rows;  // chunks stay within rows
 
   bool in_place(const Track& t) const { return !t.convert && (t.flat || (rows && t.strides[shape.n - 1] == t.size)); }
 
@@ -129,8 +137,14 @@ struct Walk {
   const void* fetch(const Track& t, char* ready, char* raw, int64_t i, int64_t n) const {
     if (t.constant) return ready;
     if (in_place(t)) return t.flat ? t.data + i * t.size : locate(t, shape, i);
-    if (t.flat) { t.convert(ready, t.data + i * t.size, n); return ready; }
-    if (!t.convert) { transfer<true>(t, shape, i, n, ready); return ready; }
+    if (t.flat) {
+      t.convert(ready, t.data + i * t.size, n);
+      return ready;
+    }
+    if (!t.convert) {
+      transfer<true>(t, shape, i, n, ready);
+      return ready;
+    }
     transfer<true>(t, shape, i, n, raw);
     t.convert(ready, raw, n);
     return ready;
@@ -167,8 +181,10 @@ struct Walk {
       staged |= !in_place(in[k]);
       if (in[k].constant) {
         const Track& t = in[k];
-        if (t.convert) { gather(b.raw, t.data, 0, kChunk, t.size); t.convert(b.ready[k], b.raw, kChunk); }
-        else gather(b.ready[k], t.data, 0, kChunk, t.size);
+        if (t.convert) {
+          gather(b.raw, t.data, 0, kChunk, t.size);
+          t.convert(b.ready[k], b.raw, kChunk);
+        } else gather(b.ready[k], t.data, 0, kChunk, t.size);
       }
     }
     const int64_t row = shape.d[shape.n - 1], most = staged ? kChunk : end - begin;
@@ -216,10 +232,12 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     w.in[k] = track(a.in[k], types.in[k], false);
     if (a.in[k].data) continue;
     const DType want = types.in[k];
-    if (is_float(want)) converter(want, DType::kFloat64) ? converter(want, DType::kFloat64)(scalar, &a.scalar_float, 1)
-                                                         : static_cast<void>(__builtin_memcpy(scalar, &a.scalar_float, 8));
-    else converter(want, DType::kInt64) ? converter(want, DType::kInt64)(scalar, &a.scalar_int, 1)
-                                        : static_cast<void>(__builtin_memcpy(scalar, &a.scalar_int, 8));
+    if (is_float(want))
+      converter(want, DType::kFloat64) ? converter(want, DType::kFloat64)(scalar, &a.scalar_float, 1)
+                                       : static_cast<void>(__builtin_memcpy(scalar, &a.scalar_float, 8));
+    else
+      converter(want, DType::kInt64) ? converter(want, DType::kInt64)(scalar, &a.scalar_int, 1)
+                                     : static_cast<void>(__builtin_memcpy(scalar, &a.scalar_int, 8));
     w.in[k].data = scalar;
     w.in[k].size = static_cast<int64_t>(itemsize(want));
     w.in[k].convert = nullptr;

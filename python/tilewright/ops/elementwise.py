@@ -25,7 +25,7 @@ NUMBER = _Number()
 
 
 def in_float32(op):
-    """Decorator for ops made of other ops: of half-precision tensors they compute in float32 and round once, at the end."""
+    """Decorator for ops made of other ops: with half-precision tensors they compute in float32 and round once."""
 
     @functools.wraps(op)
     def wrapped(*args, **kwargs):
@@ -144,7 +144,7 @@ def div(input, other, *, rounding_mode=None):
     if rounding_mode == "floor":
         return floor_divide(input, other)
     if rounding_mode == "trunc":
-        (x, xa), (y, ya) = _operand("div", input), _operand("div", other)
+        (x, xa), (_, ya) = _operand("div", input), _operand("div", other)
         if not _engine.result_type(xa, ya).is_floating_point:
             return floor_divide(sub(x if x is not NUMBER else xa, fmod(input, other)), other)
         return trunc(div(input, other))

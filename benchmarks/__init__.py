@@ -1,0 +1,1 @@
+"""The benchmark runner: `python -m benchmarks.run NAME`. PROTOCOL.md says how it times and how to read its table."""

@@ -107,6 +107,15 @@ def adaptive_max(x, size):
     return y
 
 
+def holes(g):
+    """Values with NaN among them, at least one number a row and a column."""
+    for dim in (None, 0, 1):
+        x = g.array(3, 43)
+        x[g.mask(3, 43)] = np.nan
+        x[np.arange(43) % 3, np.arange(43)] = 1.5
+        yield Sample(x, dim)
+
+
 def functional(name):
     return lambda *args, **kw: getattr(tw.nn.functional, name)(*args, **kw)
 
@@ -137,6 +146,14 @@ ROWS = [
           bad=(Bad("range", lambda g: tw.narrow(tw.ones(3), 0, 2, 2), (ValueError, IndexError), "narrow"),)),
     Row("nonzero", "nonzero", np.argwhere, lambda g: (Sample(g.array(*s)) for s in ((0,), (129,), (3, 43))),
         ("bool", "int64"), EXACT, grad=False, layouts=False),
+    Row("aminmax", lambda x, **k: tuple(tw.aminmax(x, **k)), lambda x, dim=None: (np.min(x, dim), np.max(x, dim)),
+        lambda g: (Sample(g.distinct(3, 43), **k) for k in ({}, {"dim": 0}, {"dim": 1})), WIDE, EXACT),
+    Row("count_nonzero", "count_nonzero", lambda x, dim=None: np.asarray(np.count_nonzero(x, axis=dim)),
+        many(((3, 43),), ((3, 43), 0), ((3, 43), 1), ((0,),)), ("int64", "bool"), EXACT, grad=False),
+    Row("nansum", "nansum", lambda x, dim: np.nansum(x, dim), holes, WIDE, SUMS,
+        magnitude=lambda x, dim: np.nansum(np.abs(x), dim), grad_samples=many(((3, 43), 1))),
+    Row("nanmean", "nanmean", lambda x, dim: np.nanmean(x, dim), holes, WIDE, SUMS,
+        magnitude=lambda x, dim: np.nanmean(np.abs(x), dim), grad_samples=many(((3, 43), 1))),
     Row("norm", "norm", norm, lambda g: (Sample(g.array(3, 43), **k) for k in ({}, {"dim": 1},
         {"dim": 0, "keepdim": True})), WIDE, SUMS),
     moved("repeat_interleave", np.repeat, many(((3, 5), 2, 0), ((3, 5), 3, 1))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tilewright import _engine, autograd
@@ -17,7 +18,12 @@ def _shape(op: str, size) -> tuple:
     for n in size:
         if isinstance(n, bool) or not hasattr(n, "__index__"):
             raise TypeError(f"{op}: sizes must be integers, got {size!r}")
-    return tuple(n.__index__() for n in size)
+    shape = tuple(n.__index__() for n in size)
+    if any(n < 0 for n in shape):
+        raise ValueError(f"{op}: sizes must not be negative, got {shape}")
+    if math.prod(shape) >= 2**59:
+        raise OverflowError(f"{op}: the number of elements overflows int64, got shape {shape}")
+    return shape
 
 
 def check_device(op: str, where) -> None:

@@ -17,6 +17,7 @@ def inplace(rule, x, write, inputs, saved=(), attrs=()):
 
     `saved` may hold `x.array` for the value after the write; a Tensor there means its value before it.
     """
+    name = _name(rule).removesuffix("_") + "_"
     tracked = mode.grad and any(v.requires_grad for v in (x, *inputs))
     if mode.grad and x._base is not None and x._base.requires_grad:
         tracked = True
@@ -26,13 +27,13 @@ def inplace(rule, x, write, inputs, saved=(), attrs=()):
     base = x._base
     for t, what in ((x, "a leaf"), (base, "a view of a leaf")):
         if t is not None and t.requires_grad and t.node is None:
-            raise RuntimeError(f"{_name(rule)}: {what} that requires grad cannot be changed in place while gradients "
+            raise RuntimeError(f"{name}: {what} that requires grad cannot be changed in place while gradients "
                                f"are recorded; use no_grad() or .data")
     if not x.array.is_float:
         write()
         return x
     if base is not None and not base.array.is_contiguous:
-        raise NotImplementedError(f"{_name(rule)}: an in-place change of a view is recorded only when its base is "
+        raise NotImplementedError(f"{name}: an in-place change of a view is recorded only when its base is "
                                   f"contiguous, got strides {base.array.strides}; clone the base first")
     for v in (x, *inputs):
         if v._base is not None and v._view_version != v.array.version:

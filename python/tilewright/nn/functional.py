@@ -1,5 +1,6 @@
 """The functions behind the layers, under PyTorch's names. Each lives in the `tilewright.ops` module of its family."""
 
+from tilewright.arguments import export as _export
 from tilewright.ops.activation import (
     celu,
     elu,
@@ -56,3 +57,5 @@ __all__ = [
     "one_hot", "pad", "relu", "relu6", "relu_", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
     "softsign", "tanh", "tanhshrink",
 ]
+
+_export(globals())

@@ -1,6 +1,7 @@
 """What `tilewright` itself offers; it cannot stand in the package `ops`, where `ops.softmax` is the module."""
 
 
+from tilewright.arguments import export as _export
 from tilewright.ops.activation import relu, relu_, selu, sigmoid, sigmoid_, tanh, tanh_
 from tilewright.ops.conv import (
     conv2d,
@@ -182,3 +183,4 @@ from tilewright.ops.softmax import (
 )
 
 __all__ = [n for n in globals() if not n.startswith("_")]
+_export(globals())

@@ -449,38 +449,206 @@ class Tensor:
     def mT(self):
         return _shape.transpose(self, -2, -1)
 
+    def where(self, condition, other):
+        """self where the condition holds, other elsewhere."""
+        return _elementwise.where(condition, self, other)
 
-for _module, _names in (
-    (_elementwise, """add sub mul div floor_divide remainder fmod pow maximum minimum atan2 eq ne lt le gt ge
-     logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift
-     bitwise_right_shift bitwise_not isnan isinf isfinite isclose allclose equal clamp neg abs sign floor ceil trunc
-     round frac square reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh asin acos atan
-     erf lerp addcmul addcdiv clone contiguous add_ sub_ mul_ div_ pow_ lerp_ addcmul_ addcdiv_ neg_ abs_ exp_ log_
-     sqrt_ clamp_ copy_ fill_ zero_"""),
-    (_activation, "relu relu_ sigmoid sigmoid_ tanh tanh_"),
-    (_random, "uniform_ normal_ bernoulli_ random_ bernoulli"),
-    (_softmax, "softmax log_softmax"),
-    (_matmul, "matmul mm bmm mv dot outer addmm baddbmm"),
-    (_reduce, """sum mean prod max min amax amin aminmax argmax argmin any all var std norm logsumexp nansum nanmean
-     count_nonzero sum_to_size"""),
-    (_index, """index_select gather scatter scatter_ scatter_add scatter_add_ take_along_dim masked_fill masked_fill_
-     masked_select nonzero index_put index_put_ index_add index_add_ index_copy index_copy_ index_fill
-     index_fill_"""),
-    (_shape, """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze expand expand_as broadcast_to
-     permute transpose t movedim as_strided select narrow unbind split chunk diagonal diag unfold flip fliplr flipud
-     roll repeat tile repeat_interleave tril triu tril_ triu_"""),
-):
-    for _n in _names.split():
-        setattr(Tensor, _n, getattr(_module, _n))
-Tensor.negative, Tensor.subtract, Tensor.multiply, Tensor.divide = Tensor.neg, Tensor.sub, Tensor.mul, Tensor.div
-Tensor.absolute, Tensor.clip = Tensor.abs, Tensor.clamp
+    # elementwise
+    add = _elementwise.add
+    sub = _elementwise.sub
+    mul = _elementwise.mul
+    div = _elementwise.div
+    floor_divide = _elementwise.floor_divide
+    remainder = _elementwise.remainder
+    fmod = _elementwise.fmod
+    pow = _elementwise.pow
+    maximum = _elementwise.maximum
+    minimum = _elementwise.minimum
+    atan2 = _elementwise.atan2
+    eq = _elementwise.eq
+    ne = _elementwise.ne
+    lt = _elementwise.lt
+    le = _elementwise.le
+    gt = _elementwise.gt
+    ge = _elementwise.ge
+    logical_and = _elementwise.logical_and
+    logical_or = _elementwise.logical_or
+    logical_xor = _elementwise.logical_xor
+    logical_not = _elementwise.logical_not
+    bitwise_and = _elementwise.bitwise_and
+    bitwise_or = _elementwise.bitwise_or
+    bitwise_xor = _elementwise.bitwise_xor
+    bitwise_left_shift = _elementwise.bitwise_left_shift
+    bitwise_right_shift = _elementwise.bitwise_right_shift
+    bitwise_not = _elementwise.bitwise_not
+    isnan = _elementwise.isnan
+    isinf = _elementwise.isinf
+    isfinite = _elementwise.isfinite
+    isclose = _elementwise.isclose
+    allclose = _elementwise.allclose
+    equal = _elementwise.equal
+    clamp = _elementwise.clamp
+    neg = _elementwise.neg
+    abs = _elementwise.abs
+    sign = _elementwise.sign
+    floor = _elementwise.floor
+    ceil = _elementwise.ceil
+    trunc = _elementwise.trunc
+    round = _elementwise.round
+    frac = _elementwise.frac
+    square = _elementwise.square
+    reciprocal = _elementwise.reciprocal
+    sqrt = _elementwise.sqrt
+    rsqrt = _elementwise.rsqrt
+    exp = _elementwise.exp
+    exp2 = _elementwise.exp2
+    expm1 = _elementwise.expm1
+    log = _elementwise.log
+    log2 = _elementwise.log2
+    log10 = _elementwise.log10
+    log1p = _elementwise.log1p
+    sin = _elementwise.sin
+    cos = _elementwise.cos
+    tan = _elementwise.tan
+    sinh = _elementwise.sinh
+    cosh = _elementwise.cosh
+    asin = _elementwise.asin
+    acos = _elementwise.acos
+    atan = _elementwise.atan
+    erf = _elementwise.erf
+    lerp = _elementwise.lerp
+    addcmul = _elementwise.addcmul
+    addcdiv = _elementwise.addcdiv
+    clone = _elementwise.clone
+    contiguous = _elementwise.contiguous
+    add_ = _elementwise.add_
+    sub_ = _elementwise.sub_
+    mul_ = _elementwise.mul_
+    div_ = _elementwise.div_
+    pow_ = _elementwise.pow_
+    lerp_ = _elementwise.lerp_
+    addcmul_ = _elementwise.addcmul_
+    addcdiv_ = _elementwise.addcdiv_
+    neg_ = _elementwise.neg_
+    abs_ = _elementwise.abs_
+    exp_ = _elementwise.exp_
+    log_ = _elementwise.log_
+    sqrt_ = _elementwise.sqrt_
+    clamp_ = _elementwise.clamp_
+    copy_ = _elementwise.copy_
+    fill_ = _elementwise.fill_
+    zero_ = _elementwise.zero_
+    negative, subtract, multiply, divide = neg, sub, mul, div
+    absolute, clip = abs, clamp
 
+    # activations
+    relu = _activation.relu
+    relu_ = _activation.relu_
+    sigmoid = _activation.sigmoid
+    sigmoid_ = _activation.sigmoid_
+    tanh = _activation.tanh
+    tanh_ = _activation.tanh_
 
-def _where(self, condition, other):
-    return _elementwise.where(condition, self, other)
+    # random
+    uniform_ = _random.uniform_
+    normal_ = _random.normal_
+    bernoulli_ = _random.bernoulli_
+    random_ = _random.random_
+    bernoulli = _random.bernoulli
 
+    # softmax
+    softmax = _softmax.softmax
+    log_softmax = _softmax.log_softmax
 
-Tensor.where = _where
+    # products
+    matmul = _matmul.matmul
+    mm = _matmul.mm
+    bmm = _matmul.bmm
+    mv = _matmul.mv
+    dot = _matmul.dot
+    outer = _matmul.outer
+    addmm = _matmul.addmm
+    baddbmm = _matmul.baddbmm
+
+    # reductions
+    sum = _reduce.sum
+    mean = _reduce.mean
+    prod = _reduce.prod
+    max = _reduce.max
+    min = _reduce.min
+    amax = _reduce.amax
+    amin = _reduce.amin
+    aminmax = _reduce.aminmax
+    argmax = _reduce.argmax
+    argmin = _reduce.argmin
+    any = _reduce.any
+    all = _reduce.all
+    var = _reduce.var
+    std = _reduce.std
+    norm = _reduce.norm
+    logsumexp = _reduce.logsumexp
+    nansum = _reduce.nansum
+    nanmean = _reduce.nanmean
+    count_nonzero = _reduce.count_nonzero
+    sum_to_size = _reduce.sum_to_size
+
+    # indexing
+    index_select = _index.index_select
+    gather = _index.gather
+    scatter = _index.scatter
+    scatter_ = _index.scatter_
+    scatter_add = _index.scatter_add
+    scatter_add_ = _index.scatter_add_
+    take_along_dim = _index.take_along_dim
+    masked_fill = _index.masked_fill
+    masked_fill_ = _index.masked_fill_
+    masked_select = _index.masked_select
+    nonzero = _index.nonzero
+    index_put = _index.index_put
+    index_put_ = _index.index_put_
+    index_add = _index.index_add
+    index_add_ = _index.index_add_
+    index_copy = _index.index_copy
+    index_copy_ = _index.index_copy_
+    index_fill = _index.index_fill
+    index_fill_ = _index.index_fill_
+
+    # shapes and views
+    view = _shape.view
+    reshape = _shape.reshape
+    view_as = _shape.view_as
+    reshape_as = _shape.reshape_as
+    flatten = _shape.flatten
+    unflatten = _shape.unflatten
+    squeeze = _shape.squeeze
+    unsqueeze = _shape.unsqueeze
+    expand = _shape.expand
+    expand_as = _shape.expand_as
+    broadcast_to = _shape.broadcast_to
+    permute = _shape.permute
+    transpose = _shape.transpose
+    t = _shape.t
+    movedim = _shape.movedim
+    as_strided = _shape.as_strided
+    select = _shape.select
+    narrow = _shape.narrow
+    unbind = _shape.unbind
+    split = _shape.split
+    chunk = _shape.chunk
+    diagonal = _shape.diagonal
+    diag = _shape.diag
+    unfold = _shape.unfold
+    flip = _shape.flip
+    fliplr = _shape.fliplr
+    flipud = _shape.flipud
+    roll = _shape.roll
+    repeat = _shape.repeat
+    tile = _shape.tile
+    repeat_interleave = _shape.repeat_interleave
+    tril = _shape.tril
+    triu = _shape.triu
+    tril_ = _shape.tril_
+    triu_ = _shape.triu_
 
 
 def _numpy():

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _sequence = itertools.count()
+_Array = _engine.Array
 Tensor: Any = None  # set by tilewright.tensor, which needs this module first
 
 
@@ -51,20 +52,25 @@ class Node:
         self.sequence = next(_sequence)
         self.rule = rule
         # An edge is (node, slot) of the op that made the input, (leaf tensor, -1), or None.
-        self.edges = [((x.node, x.slot) if x.node else (x, -1)) if x is not None and x.requires_grad else None
-                      for x in inputs]
-        self.needs = None  # per input, whether the walk under way wants its gradient
+        self.edges = edges = []
+        for x in inputs:
+            if x is None or not x.requires_grad:
+                edges.append(None)
+            else:
+                edges.append((x, -1) if x.node is None else (x.node, x.slot))
         self.attrs = attrs
+        self.needs = None  # per input, whether the walk under way wants its gradient
         self.hooks = None
-        self._own = ()
-        self._save(saved)
-        # Shape and dtype of each output: what its gradient must have.
-        self.outputs = [(a.shape, a.dtype) for a in outputs]
-
-    def _save(self, saved):
+        self._own = ()  # positions of the op's own outputs among the saved values
         self._saved = saved
-        self._versions = [None if s is None else s.version if type(s) is _engine.Array else s.array.version
-                          for s in saved]
+        self._versions = versions = []
+        for v in saved:
+            versions.append(None if v is None else v.version if type(v) is _Array else v.array.version)
+        # Shape and dtype of each output: what its gradient must have.
+        if len(outputs) == 1:
+            self.outputs = ((outputs[0].shape, outputs[0].dtype),)
+        else:
+            self.outputs = tuple((y.shape, y.dtype) for y in outputs)
 
     @property
     def name(self) -> str:
@@ -81,7 +87,7 @@ class Node:
             if s is None:
                 values.append(None)
                 continue
-            array = s if type(s) is _engine.Array else s.array
+            array = s if type(s) is _Array else s.array
             if array.version != version:
                 raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, "
                                    f"was changed in place since (version {array.version}, saved at {version})")
@@ -110,24 +116,24 @@ def record(rule, array, inputs, saved=(), attrs=(), view_of=None):
     if view_of is not None:
         out._base = view_of if view_of._base is None else view_of._base
         out._view_version = array.version
-    if mode.grad:
-        for x in inputs:
-            if x.requires_grad:
-                if not array.is_float:
-                    return out
-                for v in inputs:
-                    if v._base is not None and v._view_version != v.array.version:
-                        refresh_view(v)
-                node = Node(rule, inputs, saved, attrs, (array,))
-                node._own = [k for k, s in enumerate(saved) if s is array]
-                out.node = node
-                out.requires_grad = True
-                return out
-        for x in inputs:  # a view of a tensor that has come to need a gradient since
-            if x._base is not None and x._base.requires_grad and x._view_version != x.array.version:
-                refresh_view(x)
-                if x.requires_grad:
-                    return record(rule, array, inputs, saved, attrs, view_of)
+    for x in inputs:
+        if x.requires_grad or x._base is not None:
+            break
+    else:
+        return out
+    if not mode.grad:
+        return out
+    needed = False
+    for x in inputs:
+        if x._base is not None and x._view_version != x.array.version:
+            refresh_view(x)  # its base was changed in place, and may have come to need a gradient
+        needed = needed or x.requires_grad
+    if needed and array.is_float:
+        out.node = node = Node(rule, inputs, saved, attrs, (array,))
+        for k, v in enumerate(saved):
+            if v is array:
+                node._own = (k,)
+        out.requires_grad = True
     return out
 
 

@@ -57,7 +57,7 @@ def _operand(op: str, x):
     """(Tensor for the tape, operand for the engine) of a Tensor, a number or a NumPy array."""
     if isinstance(x, autograd.Tensor):
         return x, x.array
-    if isinstance(x, int | float):
+    if isinstance(x, (int, float)):
         return NUMBER, x
     x = _tensor(op, x)
     return x, x.array
@@ -65,10 +65,16 @@ def _operand(op: str, x):
 
 def _binary(kernel, rule, a, b, both=True):
     """Saves the operands: each when the other's gradient needs it, or always when `both`. Numbers become attributes."""
+    Tensor = autograd.Tensor
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        saved = (a, b) if both else (a if b.requires_grad else None, b if a.requires_grad else None)
+        return record(rule, kernel(a.array, b.array), (a, b), saved, (None, None))
     (x, xa), (y, ya) = _operand(kernel.__name__, a), _operand(kernel.__name__, b)
-    saved = (None if x is NUMBER or not (both or y.requires_grad) else x,
-             None if y is NUMBER or not (both or x.requires_grad) else y)
-    return record(rule, kernel(xa, ya), (x, y), saved, (xa if x is NUMBER else None, ya if y is NUMBER else None))
+    if x is NUMBER:
+        return record(rule, kernel(xa, ya), (x, y), (None, y if both else None), (xa, None))
+    if y is NUMBER:
+        return record(rule, kernel(xa, ya), (x, y), (x if both else None, None), (None, ya))
+    return _binary(kernel, rule, x, y, both)
 
 
 def _values(node):
@@ -85,6 +91,8 @@ def add(input, other, *, alpha=1):
     >>> tw.add(tw.tensor([1.0, 2.0]), 10).tolist()
     [11.0, 12.0]
     """
+    if alpha == 1 and isinstance(input, autograd.Tensor) and isinstance(other, autograd.Tensor):
+        return record(add_grad, _engine.add(input.array, other.array), (input, other))
     (x, xa), (y, ya) = _operand("add", input), _operand("add", other)
     if alpha != 1:
         y = mul(y, alpha) if y is not NUMBER else y

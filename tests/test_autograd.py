@@ -482,3 +482,13 @@ def test_unrecorded_ops_save_nothing():
     y = x.exp().exp().exp()
     assert tw.memory_stats()["allocated_bytes"] - before <= 2 * (4 << 18)
     assert to_np(y)[0] == pytest.approx(np.exp(np.exp(np.e)), rel=1e-5)
+
+
+def test_in_place_region_of_a_gradient_that_is_a_view():
+    """cat hands back views of one gradient: the region of an in-place op lies at the view's own offset in it."""
+    x, z = tw.ones(4, requires_grad=True), tw.ones(3, requires_grad=True)
+    y = x * 1
+    y[1:3].mul_(2)
+    (tw.cat([z * 5, y]) * tw.arange(7).float()).sum().backward()
+    assert x.grad.tolist() == [3, 8, 10, 6]
+    assert z.grad.tolist() == [0, 5, 10]

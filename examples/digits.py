@@ -87,7 +87,7 @@ def train(seed: int, epochs: int, patience: int, out: Path) -> float:
     optimizer = tw.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = tw.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
-    history: dict[str, list[float]] = {"train loss": [], "validation loss": [], "validation accuracy": []}
+    history: dict[str, list[float]] = {"train loss (smoothed labels)": [], "validation loss": [], "validation accuracy": []}
     best, best_state, waited, start = float("inf"), model.state_dict(), 0, time.perf_counter()
     with tqdm(range(epochs), desc=f"seed {seed}", unit="epoch") as progress:
         for _ in progress:
@@ -115,7 +115,7 @@ def train(seed: int, epochs: int, patience: int, out: Path) -> float:
     model.load_state_dict(best_state)
     _, accuracy, guesses = evaluate(model, loaders[2])
     print(f"seed {seed}: test accuracy {accuracy:.2%} on {len(test_set)} held-out digits, "
-          f"{len(history['train loss'])} epochs in {seconds:.1f} s")
+          f"{len(history['validation loss'])} epochs in {seconds:.1f} s")
 
     out.mkdir(parents=True, exist_ok=True)
     tw.save(model.state_dict(), out / "digits.safetensors")
@@ -126,9 +126,10 @@ def train(seed: int, epochs: int, patience: int, out: Path) -> float:
 
 def plot_curves(history: dict[str, list[float]], path: Path) -> None:
     figure, (losses, accuracy) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for name in ("train loss", "validation loss"):
+    for name in ("train loss (smoothed labels)", "validation loss"):
         losses.semilogy(history[name], label=name)
     accuracy.plot(history["validation accuracy"], label="validation accuracy")
+    losses.set_ylabel("cross-entropy")
     for axes in (losses, accuracy):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

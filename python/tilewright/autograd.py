@@ -82,7 +82,7 @@ class Node:
         if self._saved is None:
             raise RuntimeError(f"{self.name}: its saved values were freed by an earlier backward; pass "
                                f"retain_graph=True to that one to walk the graph again")
-        values = []
+        values: list = []
         for k, (s, version) in enumerate(zip(self._saved, self._versions, strict=True)):
             if s is None:
                 values.append(None)

@@ -109,8 +109,8 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad: b
     """
     if end is None:
         start, end = 0, start
-    values = [v.item() if isinstance(v, autograd.Tensor) else v for v in (start, end, step)]
-    return _new("arange", _engine.arange(*values, dtype), device, requires_grad)
+    start, end, step = (v.item() if isinstance(v, autograd.Tensor) else v for v in (start, end, step))
+    return _new("arange", _engine.arange(start, end, step, dtype), device, requires_grad)
 
 
 def linspace(start: float, end: float, steps: int, *, dtype=None, device=None,

@@ -22,6 +22,7 @@ class _SetGrad:
     """A context manager and decorator: sets the flag to `value`, and puts back what was there."""
 
     value = True
+    _previous: list[bool]
 
     def __new__(cls, function=None):
         self = super().__new__(cls)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tilewright import _engine
 
 _DEFAULTS = (_engine.float32, _engine.int64, _engine.bool)
@@ -27,7 +29,7 @@ def tensor_str(t) -> str:
         values = values.astype(numpy.float64)
         one = _number(t.dtype, values)
         width = max((len(one(v)) for v in values.ravel()[:1000]), default=0) if values.size <= 1000 else 0
-        form = {"float_kind": lambda v: one(v).rjust(width)}
+        form: Any = {"float_kind": lambda v: one(v).rjust(width)}
     else:
         form = {}
     if values.size == 0:

@@ -29,7 +29,8 @@ def check_pair(owner: str, name: str, value: Any, minimum: int = 0) -> tuple[int
 
 def check_number(owner: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """A real number in [low, high]; NaN is in no interval."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number:
         raise TypeError(f"{owner}: {name} must be a number, got {value!r}")
     if not low <= value <= high:
         bounds = f">= {low}" if high == math.inf else f"in [{low}, {high}]"

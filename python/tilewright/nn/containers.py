@@ -22,6 +22,8 @@ def _position(owner: Module, index: int, length: int) -> int:
 class _ModuleSequence(Module):
     """What Sequential and ModuleList share: submodules named '0', '1', ... that behave as a list."""
 
+    _from_items: Any  # each subclass's way to be made from (name, module) pairs
+
     def __len__(self) -> int:
         return len(self._modules)
 

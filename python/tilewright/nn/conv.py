@@ -60,12 +60,12 @@ class Conv2d(Module):
         self.reset_parameters()
 
     def _split_padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        if isinstance(self.padding, tuple):
+            return self.padding, (0, 0)
         if self.padding == "valid":
             return (0, 0), (0, 0)
-        if self.padding == "same":
-            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-            return (total[0] // 2, total[1] // 2), (total[0] % 2, total[1] % 2)
-        return self.padding, (0, 0)
+        total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return (total[0] // 2, total[1] // 2), (total[0] % 2, total[1] % 2)
 
     def reset_parameters(self) -> None:
         init.default_linear_(self.weight, self.bias)

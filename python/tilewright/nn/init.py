@@ -52,7 +52,8 @@ def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix."""
     if tensor.dim() != 2:
         raise ValueError(f"eye_: tensor must have 2 dimensions, got {tuple(tensor.shape)}")
-    return _set(tensor, np.eye(*tensor.shape))
+    rows, columns = tensor.shape
+    return _set(tensor, np.eye(rows, columns))
 
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:

@@ -141,7 +141,8 @@ class Embedding(Module):
         """An Embedding whose table is `embeddings` (rows, dim); not trained unless freeze is False."""
         if embeddings.dim() != 2:
             raise ValueError(f"Embedding: from_pretrained takes a 2-d tensor, got {tuple(embeddings.shape)}")
-        layer = cls(*embeddings.shape, padding_idx=padding_idx, **kwargs)
+        rows, columns = embeddings.shape
+        layer = cls(rows, columns, padding_idx=padding_idx, **kwargs)
         layer.weight = Parameter(embeddings.detach(), requires_grad=not freeze)
         return layer
 

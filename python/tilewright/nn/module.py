@@ -98,7 +98,7 @@ class Module:
             name = next((n for n, m in self.named_modules() if m is child), type(child).__name__)
             path = f"{name}.{path}" if path else name
         where = f"{path} ({label})" if path else label
-        error._tw_origin = (path, label, message, self)
+        error._tw_origin = (path, label, message, self)  # type: ignore[attr-defined]
         error.args = (f"in {where}: {message}", *error.args[1:])
 
     def _label(self) -> str:
@@ -171,7 +171,7 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         attributes = self.__dict__
-        parameters = attributes.get("_parameters")
+        parameters: Any = attributes.get("_parameters")
         if isinstance(value, Parameter):
             self._need_init("parameters")
             self._forget(name, keep="_parameters")

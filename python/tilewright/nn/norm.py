@@ -38,7 +38,7 @@ class _BatchNorm(Module):
         self.register_buffer("running_var", tw.ones(num_features, **kind) if track_running_stats else None)
         self.register_buffer("num_batches_tracked",
                              tw.zeros((), dtype=tw.int64, device=device) if track_running_stats else None)
-        if affine:
+        if self.weight is not None and self.bias is not None:
             init.ones_(self.weight)
             init.zeros_(self.bias)
 
@@ -50,7 +50,7 @@ class _BatchNorm(Module):
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()
-        if self.affine:
+        if self.weight is not None and self.bias is not None:
             init.ones_(self.weight)
             init.zeros_(self.bias)
 
@@ -79,12 +79,12 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = "Batch normalization of (N, C) or (N, C, L): " + _BatchNorm.__doc__
+    __doc__ = f"Batch normalization of (N, C) or (N, C, L): {_BatchNorm.__doc__}"
     _ndims = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = "Batch normalization of images (N, C, H, W): " + _BatchNorm.__doc__
+    __doc__ = f"Batch normalization of images (N, C, H, W): {_BatchNorm.__doc__}"
     _ndims = (4,)
 
 

@@ -83,7 +83,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     running = [_array(t) for t in (running_mean, running_var)]
     if not training:  # then they are only read
         running = [a if a is None else _engine.contiguous(a) for a in running]
-    y, mean, rstd = _engine.batch_norm(input.array, _array(weight), _array(bias), *running, training, momentum, eps)
+    y, mean, rstd = _engine.batch_norm(input.array, _array(weight), _array(bias), running[0], running[1], training,
+                                       momentum, eps)
     dtype = next((p.dtype for p in (weight, bias) if p is not None), None)
     return record(batch_norm_grad, y, (input, _input(weight), _input(bias)), (input, weight, mean, rstd),
                   (training, eps, dtype))

@@ -16,9 +16,9 @@ from tilewright.grad_mode import mode
 from tilewright.ops import elementwise as _e
 
 # What the functions of these names return, shown as in PyTorch.
-_Max = namedtuple("max", ("values", "indices"))
-_Min = namedtuple("min", ("values", "indices"))
-_MinMax = namedtuple("aminmax", ("min", "max"))
+_Max = namedtuple("max", ("values", "indices"))  # type: ignore[name-match]
+_Min = namedtuple("min", ("values", "indices"))  # type: ignore[name-match]
+_MinMax = namedtuple("aminmax", ("min", "max"))  # type: ignore[name-match]
 
 
 def _dims(dim, ndim):

@@ -138,7 +138,7 @@ def broadcast_to(input, size):
 
 def broadcast_tensors(*tensors):
     """Each tensor expanded to their common shape."""
-    shape: tuple = ()
+    shape = ()
     for t in tensors:
         s = t.array.shape
         n = max(len(shape), len(s))

@@ -15,7 +15,8 @@ from tilewright.tensor import Tensor
 
 def check_value(owner: str, name: str, value: Any, low: float = 0.0, below: float = math.inf) -> None:
     """A finite number in [low, below)."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number:
         raise TypeError(f"{owner}: {name} must be a number, got {value!r}")
     if not (math.isfinite(value) and low <= value < below):
         rule = f"finite and >= {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
@@ -43,7 +44,7 @@ class Optimizer:
         name = type(self).__name__
         if isinstance(params, (Tensor, dict)):
             raise TypeError(f"{name}: params must be an iterable of tensors or dicts, got a {type(params).__name__}")
-        groups = list(params)
+        groups: list[Any] = list(params)
         if not groups:
             raise ValueError(f"{name}: params must hold at least one parameter, got an empty list")
         if not isinstance(groups[0], dict):

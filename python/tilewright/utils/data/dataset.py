@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import accumulate
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import tilewright as tw
 from tilewright.tensor import Tensor
@@ -89,7 +89,7 @@ class ConcatDataset(Dataset[T]):
             raise ValueError("ConcatDataset: there must be at least one dataset, got an empty list")
         if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
             raise TypeError("ConcatDataset: an IterableDataset has no length; chain the iterators instead")
-        self.cumulative_sizes = list(accumulate(len(dataset) for dataset in self.datasets))
+        self.cumulative_sizes = list(accumulate(len(cast(Sized, dataset)) for dataset in self.datasets))
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
@@ -109,8 +109,8 @@ def random_split(dataset: Dataset[T], lengths: Sequence[int | float], generator:
     Raises:
         ValueError: lengths that are negative or do not sum to the dataset's, or fractions that do not sum to 1.
     """
-    total = len(dataset)
-    sizes = list(lengths)
+    total = len(cast(Sized, dataset))
+    sizes: list[Any] = list(lengths)
     if any(not size >= 0 for size in sizes):
         raise ValueError(f"random_split: lengths must be >= 0, got {list(lengths)}")
     if any(isinstance(size, float) for size in sizes):

@@ -13,9 +13,9 @@ import multiprocessing
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, cast
 
 from tilewright.nn.checks import check_number, check_size
 from tilewright.utils.data import transport
@@ -78,8 +78,9 @@ class DataLoader:
         elif batch_size is None and drop_last:
             raise ValueError("DataLoader: drop_last needs batches, got batch_size None")
         if sampler is None and not self._iterable and batch_sampler is None:
-            sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-        if batch_sampler is None and batch_size is not None and not self._iterable:
+            sized = cast(Sized, dataset)
+            sampler = RandomSampler(sized, generator=generator) if shuffle else SequentialSampler(sized)
+        if batch_sampler is None and batch_size is not None and sampler is not None:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
         self.sampler, self.batch_sampler, self.generator = sampler, batch_sampler, generator
@@ -92,11 +93,11 @@ class DataLoader:
 
     def __len__(self) -> int:
         if self._iterable:
-            count = len(self.dataset)
+            count = len(cast(Sized, self.dataset))
             if self.batch_size is None:
                 return count
             return count // self.batch_size if self.drop_last else math.ceil(count / self.batch_size)
-        return len(self.batch_sampler if self._auto_collation else self.sampler)
+        return len(cast(Sized, self._order()))
 
     def __iter__(self) -> Iterator[Any]:
         if self.num_workers == 0:
@@ -110,11 +111,17 @@ class DataLoader:
             self._kept.start_epoch()
         return self._kept
 
+    def _order(self) -> Iterable[Any]:
+        """The sampler that a map-style dataset's batches or items come from."""
+        order = self.batch_sampler if self._auto_collation else self.sampler
+        assert order is not None
+        return order
+
     def _positions(self) -> Iterator[Any]:
         """What a fetcher is asked for, one thing a batch."""
         if self._iterable:
             return itertools.repeat(None)
-        return iter(self.batch_sampler if self._auto_collation else self.sampler)
+        return iter(self._order())
 
     def _batches_here(self) -> Iterator[Any]:
         fetch = self._make_fetcher()(self.dataset)
@@ -328,7 +335,7 @@ class _WorkerIterator:
         sentinels = {process.sentinel: i for i, process in enumerate(self._workers.processes)}
         while number not in self._arrived:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = wait([*connections, *sentinels], left)
+            ready: list[Any] = wait([*connections, *sentinels], left)
             if not ready:
                 raise RuntimeError(f"DataLoader: no batch within timeout {self._loader.timeout} s, waiting for worker "
                                    f"{self._owner[number]} (pid {self._workers.processes[self._owner[number]].pid})")

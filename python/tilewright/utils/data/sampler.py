@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -141,5 +141,5 @@ class BatchSampler(Sampler[list]):
             yield batch
 
     def __len__(self) -> int:
-        count = len(self.sampler)
+        count = len(cast(Sized, self.sampler))
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)

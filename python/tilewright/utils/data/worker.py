@@ -54,6 +54,7 @@ class WorkerFailure(NamedTuple):
     @classmethod
     def current(cls, where: str) -> WorkerFailure:
         kind, error, trace = sys.exc_info()
+        assert kind is not None  # called where an exception is handled
         try:
             travels = pickle.loads(pickle.dumps(kind)) is kind
         except Exception:
@@ -63,9 +64,10 @@ class WorkerFailure(NamedTuple):
 
     def reraise(self) -> None:
         message = f"{self.name} in {self.where}:\n{self.trace.rstrip()}"
+        kind: Any = self.kind or RuntimeError
         try:
-            error = self.kind(_Text(message) if self.kind is KeyError else message)
-        except Exception:  # a class that takes other arguments, or did not travel
+            error = kind(_Text(message) if kind is KeyError else message)
+        except Exception:  # a class that takes other arguments
             error = RuntimeError(message)
         raise error from None
 
@@ -154,6 +156,7 @@ def run_worker(task: WorkerTask, connection: Connection, inherited: list[Connect
         result: Any = failure
         if failure is None:
             try:
+                assert fetch is not None  # an epoch begins before its batches are asked for
                 result = fetch(position)
             except StopIteration:
                 result = EndOfData()

@@ -17,7 +17,7 @@ def dev(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """ruff, clang-format and the type checker."""
-    session.install("ruff", "clang-format==18.1.8", "mypy>=1.19", "numpy", "safetensors")
+    session.install("ruff==0.17.5", "clang-format==18.1.8", "mypy==2.4.1", "numpy", "safetensors")
     session.run("ruff", "check", ".")
     files = session.run("git", "ls-files", *SOURCES, external=True, silent=True).split()
     session.run("clang-format", "--dry-run", "--Werror", *files)

@@ -11,6 +11,7 @@ tensor([[ 7., 11.],
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from tilewright.tensor import Tensor  # isort: skip - first: the function `tensor` below takes the submodule's name
 from tilewright import autograd, cuda, kernels
@@ -66,6 +67,10 @@ __version__ = "0.1.0"
 
 float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
+
+if TYPE_CHECKING:
+    from tilewright import nn, optim, utils  # noqa: F401
+    from tilewright.serialization import load, save  # noqa: F401
 
 _SUBMODULES = ("nn", "optim", "utils")
 _SAVING = ("load", "save")

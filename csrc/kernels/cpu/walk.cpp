@@ -67,11 +67,11 @@ template <class W> TW_INLINE void gather_row(char* dst, const char* src, int64_t
   }
 }
 
-// dst[r][c] = src[c][r], where src's rows are `stride` bytes apart and dst's `pitch`. n rounds of interleaving the first
+// dst[r][c] = src[c][r], where src's rows are `stride` bytes apart and dst is dense. n rounds of interleaving the first
 // half of 2^n registers with the second transpose them.
-template <class W>
-TW_INLINE void transpose(char* dst, int64_t pitch, const char* src, int64_t stride, int64_t rows, int64_t cols) {
+template <class W> TW_INLINE void transpose(char* dst, const char* src, int64_t stride, int64_t rows, int64_t cols) {
   constexpr int N = 16 / sizeof(W);
+  const int64_t pitch = cols * int64_t(sizeof(W));
   using V = typename Pack<W, N>::Type;
   using U = typename Pack<W, N>::Unaligned;
   V low = {}, high = {};
@@ -83,8 +83,11 @@ TW_INLINE void transpose(char* dst, int64_t pitch, const char* src, int64_t stri
   for (int64_t c = 0; c < full_cols; c += N)
     for (int64_t r = 0; r < full_rows; r += N) {
       V v[N], w[N];
-      for (int i = 0; i < N; ++i)
-        v[i] = *reinterpret_cast<const U*>(src + (c + i) * stride + r * int64_t(sizeof(W)));
+      for (int i = 0; i < N; ++i) {
+        const char* p = src + (c + i) * stride + r * int64_t(sizeof(W));
+        v[i] = *reinterpret_cast<const U*>(p);
+        __builtin_prefetch(p + rows * int64_t(sizeof(W)));  // the next tile's; no prefetcher follows such strides
+      }
       for (int n = 1; n < N; n *= 2) {
         for (int i = 0; i < N / 2; ++i) {
           w[2 * i] = __builtin_shuffle(v[i], v[i + N / 2], low);
@@ -112,15 +115,15 @@ struct Track {
   bool dense(int64_t rows, int64_t cols) const { return stride == size && (rows == 1 || step == cols * size); }
 };
 
-template <class W>
-void gather_words(const Track& t, char* dst, int64_t pitch, const char* src, int64_t rows, int64_t cols) {
+template <class W> void gather_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
   constexpr int64_t kSize = sizeof(W);
-  if (t.step == 0 && pitch == cols * kSize) {  // one row, doubled until it fills the tile
+  const int64_t pitch = cols * kSize;
+  if (t.step == 0) {  // one row, doubled until it fills the tile
     gather_row<W>(dst, src, t.stride, cols);
     for (int64_t done = pitch; done < rows * pitch; done *= 2)
       __builtin_memcpy(dst + done, dst, static_cast<size_t>(least(done, rows * pitch - done)));
-  } else if (t.step == kSize && t.stride != kSize && t.stride != 0 && rows > 1) {
-    transpose<W>(dst, pitch, src, t.stride, rows, cols);
+  } else if (t.step == kSize && t.stride != kSize && t.stride != 0 && rows * kSize >= 16) {
+    transpose<W>(dst, src, t.stride, rows, cols);
   } else {
     for (int64_t r = 0; r < rows; ++r) gather_row<W>(dst + r * pitch, src + r * t.step, t.stride, cols);
   }
@@ -133,13 +136,13 @@ template <class W> void scatter_words(const Track& t, char* dst, const char* src
   }
 }
 
-// A tile from operand memory into rows `pitch` bytes apart, and back from a dense one.
-void gather(const Track& t, char* dst, int64_t pitch, const char* src, int64_t rows, int64_t cols) {
+// A tile from operand memory into a dense buffer, and back.
+void gather(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
   switch (t.size) {
-    case 1: return gather_words<uint8_t>(t, dst, pitch, src, rows, cols);
-    case 2: return gather_words<uint16_t>(t, dst, pitch, src, rows, cols);
-    case 4: return gather_words<uint32_t>(t, dst, pitch, src, rows, cols);
-    default: return gather_words<uint64_t>(t, dst, pitch, src, rows, cols);
+    case 1: return gather_words<uint8_t>(t, dst, src, rows, cols);
+    case 2: return gather_words<uint16_t>(t, dst, src, rows, cols);
+    case 4: return gather_words<uint32_t>(t, dst, src, rows, cols);
+    default: return gather_words<uint64_t>(t, dst, src, rows, cols);
   }
 }
 void scatter(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
@@ -160,6 +163,7 @@ struct Walk {
   int64_t tile_rows, tile_cols;  // at most
   Track track[4];                // the inputs, then the output
   int inputs;
+  bool transposed;
   BlockFn fn;
   double p0, p1;
 
@@ -180,10 +184,8 @@ struct Walk {
         block.in[k] = at[k];
         step[k] = t.step;
         whole &= t.dense(rows, cols);
-      } else if (!fn && out.in_place && (!t.convert || out.dense(rows, cols))) {
-        // A copy whose only staging is the input's needs no buffer.
-        if (!t.convert) return gather(t, to, out.step, at[k], rows, cols);
-        return fetch(t, to, b.raw, at[k], rows, cols);
+      } else if (!fn && out.in_place && out.dense(rows, cols)) {
+        return fetch(t, to, b.raw, at[k], rows, cols);  // a copy needs no other buffer
       } else {
         fetch(t, b.ready[k], b.raw, at[k], rows, cols);
       }
@@ -209,9 +211,9 @@ struct Walk {
 
   // A tile, dense and converted.
   void fetch(const Track& t, char* ready, char* raw, const char* from, int64_t rows, int64_t cols) const {
-    if (!t.convert) return gather(t, ready, cols * t.size, from, rows, cols);
+    if (!t.convert) return gather(t, ready, from, rows, cols);
     if (!t.dense(rows, cols)) {
-      gather(t, raw, cols * t.size, from, rows, cols);
+      gather(t, raw, from, rows, cols);
       from = raw;
     }
     t.convert(ready, from, rows * cols);
@@ -219,17 +221,22 @@ struct Walk {
 
   void fill_constants(Buffers& b) const {
     for (int k = 0; k < inputs; ++k)
-      if (track[k].constant) fetch(track[k], b.ready[k], b.raw, track[k].data, 1, kChunk);
+      if (track[k].constant) fetch(track[k], b.ready[k], b.raw, track[k].data, 1, tile_rows * tile_cols);
   }
 
-  // Tiles follow each other down the rows, where a transposed operand lies contiguous.
+  // Tiles follow each other down the rows where a transposed operand lies contiguous, else along them.
   void block(Buffers& b, char* const* at, int64_t rows, int64_t cols) const {
-    for (int64_t c = 0; c < cols; c += tile_cols)
-      for (int64_t r = 0; r < rows; r += tile_rows) {
-        char* p[4];
-        for (int k = 0; k <= inputs; ++k) p[k] = at[k] + r * track[k].step + c * track[k].stride;
-        tile(b, p, least(tile_rows, rows - r), least(tile_cols, cols - c));
-      }
+    const auto tile_at = [&](int64_t r, int64_t c) {
+      char* p[4];
+      for (int k = 0; k <= inputs; ++k) p[k] = at[k] + r * track[k].step + c * track[k].stride;
+      tile(b, p, least(tile_rows, rows - r), least(tile_cols, cols - c));
+    };
+    if (transposed)
+      for (int64_t c = 0; c < cols; c += tile_cols)
+        for (int64_t r = 0; r < rows; r += tile_rows) tile_at(r, c);
+    else
+      for (int64_t r = 0; r < rows; r += tile_rows)
+        for (int64_t c = 0; c < cols; c += tile_cols) tile_at(r, c);
   }
 };
 
@@ -259,8 +266,8 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
   w.p0 = a.p0;
   w.p1 = a.p1;
   const int last = a.ndim - 1;
-  bool transposed = false;
-  const int down = last > 0 ? tiled_dimension(a, &transposed) : -1;
+  w.transposed = false;
+  const int down = last > 0 ? tiled_dimension(a, &w.transposed) : -1;
   const int64_t cols = a.shape[last], rows = down < 0 ? 1 : a.shape[down];
   const bool short_rows = cols < kShortRow && down >= 0;
   bool staged = false;
@@ -299,7 +306,7 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
 
   if (down < 0) {  // most launches
     w.tile_rows = 1;
-    w.tile_cols = staged ? kChunk : kPiece;
+    w.tile_cols = least(cols, staged ? kChunk : kPiece);
     return parallel_ranges(cols, kPiece, [&](int64_t begin, int64_t end) {
       Buffers b;
       w.fill_constants(b);
@@ -309,33 +316,49 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     });
   }
   // Blocks of kPiece elements, near squares where an operand is transposed; small ones go several to a thread.
-  int64_t block_cols = least(cols, transposed ? kAcross : kPiece);
+  int64_t block_cols = least(cols, w.transposed ? kAcross : kPiece);
   const int64_t block_rows = least(rows, kPiece / block_cols);
   block_cols = least(cols, kPiece / block_rows);
   w.tile_cols = block_cols;
   if (staged && !short_rows) {
-    const int64_t wide = transposed ? kChunk / block_rows : kChunk;
+    const int64_t wide = w.transposed ? kChunk / block_rows : kChunk;
     w.tile_cols = least(block_cols, wide > kShortRow ? wide : kShortRow);
   }
   w.tile_rows = staged ? least(block_rows, kChunk / w.tile_cols) : block_rows;
-  const int64_t across = ceil_div(cols, block_cols), blocks_down = ceil_div(rows, block_rows);
-  int64_t blocks = across * blocks_down;
-  for (int k = 0; k < last; ++k)
-    if (k != down) blocks *= a.shape[k];
+  int order[kMaxDims];  // the dimensions from the outermost on, the tiled ones last
+  int64_t unit[kMaxDims], count[kMaxDims], blocks = 1;
+  for (int k = 0, n = 0; k < last; ++k)
+    if (k != down) order[n++] = k;
+  order[last - 1] = down;
+  order[last] = last;
+  for (int d = 0; d <= last; ++d) {
+    unit[d] = d == last ? block_cols : d == last - 1 ? block_rows : 1;
+    count[d] = ceil_div(a.shape[order[d]], unit[d]);
+    blocks *= count[d];
+  }
   parallel_ranges(blocks, kPiece / (block_rows * block_cols), [&](int64_t begin, int64_t end) {
     Buffers b;
     w.fill_constants(b);
+    int64_t index[kMaxDims], rest = begin;
+    char* at[4];
+    const auto move = [&](int d, int64_t by) {
+      for (int k = 0; k <= w.inputs; ++k) at[k] += by * unit[d] * w.track[k].strides[order[d]];
+    };
+    for (int k = 0; k <= w.inputs; ++k) at[k] = w.track[k].data;
+    for (int d = last; d >= 0; --d) {
+      index[d] = rest % count[d];
+      rest /= count[d];
+      move(d, index[d]);
+    }
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t c = i % across * block_cols, r = i / across % blocks_down * block_rows;
-      char* at[4];
-      for (int k = 0; k <= w.inputs; ++k) at[k] = w.track[k].data + r * w.track[k].step + c * w.track[k].stride;
-      int64_t rest = i / across / blocks_down;
-      for (int d = last - 1; d >= 0; --d) {
-        if (d == down) continue;
-        for (int k = 0; k <= w.inputs; ++k) at[k] += rest % a.shape[d] * w.track[k].strides[d];
-        rest /= a.shape[d];
+      w.block(b, at, least(block_rows, rows - index[last - 1] * block_rows),
+              least(block_cols, cols - index[last] * block_cols));
+      for (int d = last; d >= 0; --d) {
+        move(d, 1);
+        if (++index[d] < count[d]) break;
+        move(d, -count[d]);
+        index[d] = 0;
       }
-      w.block(b, at, least(block_rows, rows - r), least(block_cols, cols - c));
     }
   });
 }

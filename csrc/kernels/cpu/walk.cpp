@@ -15,7 +15,6 @@ namespace {
 constexpr int64_t kPiece = 1 << 15;  // elements a thread takes at a time; smaller work stays on the caller's thread
 constexpr int64_t kChunk = 1024;     // of a staged tile: the buffers of 4-byte operands stay in half of 32 KiB of cache
 constexpr int64_t kShortRow = 64;    // shorter rows are gathered several to a call of the block function
-constexpr int64_t kAcross = 256;     // columns of a block with a transposed operand: so many of its lines are open
 
 using ConvertFn = void (*)(void* dst, const void* src, int64_t n);
 
@@ -163,7 +162,6 @@ struct Walk {
   int64_t tile_rows, tile_cols;  // at most
   Track track[4];                // the inputs, then the output
   int inputs;
-  bool transposed;
   BlockFn fn;
   double p0, p1;
 
@@ -224,19 +222,13 @@ struct Walk {
       if (track[k].constant) fetch(track[k], b.ready[k], b.raw, track[k].data, 1, tile_rows * tile_cols);
   }
 
-  // Tiles follow each other down the rows where a transposed operand lies contiguous, else along them.
   void block(Buffers& b, char* const* at, int64_t rows, int64_t cols) const {
-    const auto tile_at = [&](int64_t r, int64_t c) {
-      char* p[4];
-      for (int k = 0; k <= inputs; ++k) p[k] = at[k] + r * track[k].step + c * track[k].stride;
-      tile(b, p, least(tile_rows, rows - r), least(tile_cols, cols - c));
-    };
-    if (transposed)
-      for (int64_t c = 0; c < cols; c += tile_cols)
-        for (int64_t r = 0; r < rows; r += tile_rows) tile_at(r, c);
-    else
-      for (int64_t r = 0; r < rows; r += tile_rows)
-        for (int64_t c = 0; c < cols; c += tile_cols) tile_at(r, c);
+    for (int64_t r = 0; r < rows; r += tile_rows)
+      for (int64_t c = 0; c < cols; c += tile_cols) {
+        char* p[4];
+        for (int k = 0; k <= inputs; ++k) p[k] = at[k] + r * track[k].step + c * track[k].stride;
+        tile(b, p, least(tile_rows, rows - r), least(tile_cols, cols - c));
+      }
   }
 };
 
@@ -266,8 +258,8 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
   w.p0 = a.p0;
   w.p1 = a.p1;
   const int last = a.ndim - 1;
-  w.transposed = false;
-  const int down = last > 0 ? tiled_dimension(a, &w.transposed) : -1;
+  bool transposed = false;
+  const int down = last > 0 ? tiled_dimension(a, &transposed) : -1;
   const int64_t cols = a.shape[last], rows = down < 0 ? 1 : a.shape[down];
   const bool short_rows = cols < kShortRow && down >= 0;
   bool staged = false;
@@ -304,7 +296,16 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
   }
   w.track[w.inputs] = track(a.out, types.out, true);
 
-  if (down < 0) {  // most launches
+  if (down < 0 && !staged && fn)  // most launches
+    return parallel_ranges(cols, kPiece, [&](int64_t begin, int64_t end) {
+      Block block;
+      block.p0 = a.p0;
+      block.p1 = a.p1;
+      for (int k = 0; k < a.inputs; ++k) block.in[k] = w.track[k].data + begin * w.track[k].size;
+      block.out = w.track[a.inputs].data + begin * w.track[a.inputs].size;
+      fn(block, end - begin);
+    });
+  if (down < 0) {
     w.tile_rows = 1;
     w.tile_cols = least(cols, staged ? kChunk : kPiece);
     return parallel_ranges(cols, kPiece, [&](int64_t begin, int64_t end) {
@@ -315,15 +316,11 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
       w.block(b, at, 1, end - begin);
     });
   }
-  // Blocks of kPiece elements, near squares where an operand is transposed; small ones go several to a thread.
-  int64_t block_cols = least(cols, w.transposed ? kAcross : kPiece);
+  // Blocks of kPiece elements, small ones several to a thread. With a transposed operand a block is one tile wide, so
+  // that each tile reads on where the one above it left off.
+  const int64_t block_cols = least(cols, transposed ? kChunk / least(rows, 16) : kPiece);
   const int64_t block_rows = least(rows, kPiece / block_cols);
-  block_cols = least(cols, kPiece / block_rows);
-  w.tile_cols = block_cols;
-  if (staged && !short_rows) {
-    const int64_t wide = w.transposed ? kChunk / block_rows : kChunk;
-    w.tile_cols = least(block_cols, wide > kShortRow ? wide : kShortRow);
-  }
+  w.tile_cols = staged ? least(block_cols, kChunk) : block_cols;
   w.tile_rows = staged ? least(block_rows, kChunk / w.tile_cols) : block_rows;
   int order[kMaxDims];  // the dimensions from the outermost on, the tiled ones last
   int64_t unit[kMaxDims], count[kMaxDims], blocks = 1;

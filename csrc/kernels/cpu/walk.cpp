@@ -6,8 +6,8 @@
 // read (or written) in place; any other is gathered into a buffer and converted there, so that every op's arithmetic
 // runs on contiguous vectors and gives the same bits for any layout.
 // Bytes: each operand once, plus cache traffic for staged ones.
-// Method: a transposed tile goes through registers, by rounds of interleaving (a perfect shuffle's log2 n rounds).
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/transpose.h"
 
 namespace tw::TW_ISA {
 namespace {
@@ -66,41 +66,6 @@ template <class W> TW_INLINE void gather_row(char* dst, const char* src, int64_t
   }
 }
 
-// dst[r][c] = src[c][r], where src's rows are `stride` bytes apart and dst is dense. n rounds of interleaving the first
-// half of 2^n registers with the second transpose them.
-template <class W> TW_INLINE void transpose(char* dst, const char* src, int64_t stride, int64_t rows, int64_t cols) {
-  constexpr int N = 16 / sizeof(W);
-  const int64_t pitch = cols * int64_t(sizeof(W));
-  using V = typename Pack<W, N>::Type;
-  using U = typename Pack<W, N>::Unaligned;
-  V low = {}, high = {};
-  for (int i = 0; i < N; ++i) {
-    low[i] = W(i / 2 + i % 2 * N);
-    high[i] = W(low[i] + N / 2);
-  }
-  const int64_t full_rows = rows / N * N, full_cols = cols / N * N;
-  for (int64_t c = 0; c < full_cols; c += N)
-    for (int64_t r = 0; r < full_rows; r += N) {
-      V v[N], w[N];
-      for (int i = 0; i < N; ++i) {
-        const char* p = src + (c + i) * stride + r * int64_t(sizeof(W));
-        v[i] = *reinterpret_cast<const U*>(p);
-        __builtin_prefetch(p + rows * int64_t(sizeof(W)));  // the next tile's; no prefetcher follows such strides
-      }
-      for (int n = 1; n < N; n *= 2) {
-        for (int i = 0; i < N / 2; ++i) {
-          w[2 * i] = __builtin_shuffle(v[i], v[i + N / 2], low);
-          w[2 * i + 1] = __builtin_shuffle(v[i], v[i + N / 2], high);
-        }
-        for (int i = 0; i < N; ++i) v[i] = w[i];
-      }
-      for (int i = 0; i < N; ++i) *reinterpret_cast<U*>(dst + (r + i) * pitch + c * int64_t(sizeof(W))) = v[i];
-    }
-  for (int64_t c = 0; c < cols; ++c)
-    for (int64_t r = c < full_cols ? full_rows : 0; r < rows; ++r)
-      __builtin_memcpy(dst + r * pitch + c * int64_t(sizeof(W)), src + c * stride + r * int64_t(sizeof(W)), sizeof(W));
-}
-
 // What is fixed about one operand for the whole walk. A null convert: memory has the block function's dtype.
 struct Track {
   char* data;
@@ -117,7 +82,7 @@ struct Track {
 template <class W> void gather_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
   constexpr int64_t kSize = sizeof(W);
   const int64_t pitch = cols * kSize;
-  if (t.step == 0) {  // one row, doubled until it fills the tile
+  if (t.step == 0 && rows > 8) {  // one row, doubled until it fills the tile
     gather_row<W>(dst, src, t.stride, cols);
     for (int64_t done = pitch; done < rows * pitch; done *= 2)
       __builtin_memcpy(dst + done, dst, static_cast<size_t>(least(done, rows * pitch - done)));
@@ -330,7 +295,7 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
   order[last] = last;
   for (int d = 0; d <= last; ++d) {
     unit[d] = d == last ? block_cols : d == last - 1 ? block_rows : 1;
-    count[d] = ceil_div(a.shape[order[d]], unit[d]);
+    count[d] = a.shape[order[d]] > unit[d] ? ceil_div(a.shape[order[d]], unit[d]) : 1;  // a division costs 3 ns
     blocks *= count[d];
   }
   parallel_ranges(blocks, kPiece / (block_rows * block_cols), [&](int64_t begin, int64_t end) {
@@ -343,8 +308,8 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     };
     for (int k = 0; k <= w.inputs; ++k) at[k] = w.track[k].data;
     for (int d = last; d >= 0; --d) {
-      index[d] = rest % count[d];
-      rest /= count[d];
+      index[d] = rest > 0 ? rest % count[d] : 0;
+      rest = rest > 0 ? rest / count[d] : 0;
       move(d, index[d]);
     }
     for (int64_t i = begin; i < end; ++i) {

@@ -197,7 +197,8 @@ struct Walk {
   }
 };
 
-// The dimension to tile with the innermost: one in which a transposed input lies contiguous, or else the next outer.
+// The dimension to tile with the innermost: one in which a transposed input lies contiguous, or else the next outer, or
+// the longest when that gives tiles of a few elements.
 int tiled_dimension(const ElementwiseArgs& a, bool* transposed) {
   const int last = a.ndim - 1;
   int found = last - 1;
@@ -211,6 +212,9 @@ int tiled_dimension(const ElementwiseArgs& a, bool* transposed) {
       *transposed = true;
     }
   }
+  if (!*transposed && a.shape[found] * a.shape[last] < kShortRow)
+    for (int d = 0; d < last; ++d)
+      if (a.shape[d] > a.shape[found]) found = d;
   return found;
 }
 
@@ -308,14 +312,17 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     };
     for (int k = 0; k <= w.inputs; ++k) at[k] = w.track[k].data;
     for (int d = last; d >= 0; --d) {
-      index[d] = rest > 0 ? rest % count[d] : 0;
-      rest = rest > 0 ? rest / count[d] : 0;
+      index[d] = 0;
+      if (rest == 0) continue;
+      index[d] = rest % count[d];
+      rest /= count[d];
       move(d, index[d]);
     }
-    for (int64_t i = begin; i < end; ++i) {
+    for (int64_t left = end - begin;;) {
       w.block(b, at, least(block_rows, rows - index[last - 1] * block_rows),
               least(block_cols, cols - index[last] * block_cols));
-      for (int d = last; d >= 0; --d) {
+      if (--left == 0) break;
+      for (int d = last;; --d) {
         move(d, 1);
         if (++index[d] < count[d]) break;
         move(d, -count[d]);

@@ -8,11 +8,13 @@
 //   var              floats; y = scale * sum of squared deviations, by two passes over blocks that stay in cache, the
 //                    blocks joined in float64
 //
-// inner == 1 runs vectors down the rows, inner > 1 along the inner dimension; rows.h gives the order of the sums and
-// their error bound. A long n is cut into pieces by its size alone, whose results are folded by the same tree. A small
-// inner is widened: n rows of `inner` values are folded as n / k rows of k * inner, and the k parts folded last.
+// inner == 1 runs vectors down the rows (up to 32 elements: across rows, which are transposed first), inner > 1 along
+// the inner dimension; rows.h gives the order of the sums and their error bound. A long n is cut into pieces by its
+// size alone, whose results are folded by the same tree. A small inner is widened: n rows of `inner` values are folded
+// as n / k rows of k * inner, and the k parts folded last.
 // Bytes: x once (var: twice, the second time from cache) + y.
 #include "kernels/cpu/rows.h"
+#include "kernels/cpu/transpose.h"
 
 namespace tw::TW_ISA {
 namespace {
@@ -199,11 +201,27 @@ void reduce_columns(const ReduceArgs& a, FoldStrip<A> strip, FoldStrip<A> strip_
   });
 }
 
+// Rows of at most kShortRow: a block of them is transposed, and folded as columns, a lane a row.
+constexpr int64_t kShortRow = 32;
+template <class S, class A> void reduce_short_rows(const ReduceArgs& a, FoldStrip<A> strip) {
+  parallel_ranges(a.outer, kPieceElements / kShortRow, [&](int64_t begin, int64_t end) {
+    alignas(64) S turned[kShortRow * kResults];
+    A result[kResults];
+    for (int64_t o = begin; o < end; o += kResults) {
+      const int64_t count = least(kResults, end - o);
+      transpose_rows(turned, static_cast<const S*>(a.x) + o * a.n, count, a.n);
+      strip(turned, a.n, count, count, result);
+      write_results(a, o, result, count);
+    }
+  });
+}
+
 template <class Fold, class Traits> void reduce(const ReduceArgs& a) {
   visit_any(a.x_dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using A = typename Traits::template Acc<S>::type;
-    if (a.inner == 1) reduce_rows<A>(a, row_of<Fold, Traits, S, A>, row_of<Fold, SumTraits, A, A>);
+    if (a.inner == 1 && a.n <= kShortRow) reduce_short_rows<S, A>(a, strip_of<Fold, Traits, S, A>);
+    else if (a.inner == 1) reduce_rows<A>(a, row_of<Fold, Traits, S, A>, row_of<Fold, SumTraits, A, A>);
     else reduce_columns<Fold, A>(a, strip_of<Fold, Traits, S, A>, strip_of<Fold, SumTraits, A, A>);
   });
 }

@@ -8,9 +8,11 @@
 // Error: softmax at most (4 + |x - max x|) 2^-23 of y (exp of a rounded difference, a pairwise sum, a reciprocal, a
 // product), log_softmax at most 4 * 2^-23 (|y| + log n); measured by the op table's rows `softmax` and `log_softmax`.
 // Method: three passes over a row that stays in L1 or L2 (maximum; exp and sum; scale): a row's exponentials are kept
-// in y itself, or for halves in a float32 buffer. inner > 1 runs the same passes, vectors along inner.
+// in y itself, or for halves in a float32 buffer. inner > 1 runs the same passes, vectors along inner; rows of up to 64
+// are transposed a block at a time and go the same way, a lane a row.
 // Bytes: x + y forward, y + dy + dx backward.
 #include "kernels/cpu/rows.h"
+#include "kernels/cpu/transpose.h"
 #include "kernels/cpu/vec_math.h"
 
 namespace tw::TW_ISA {
@@ -102,6 +104,15 @@ template <class A, class Body> TW_INLINE void for_columns(const SoftmaxArgs& a, 
   });
 }
 
+// Rows of at most kShortRow: a block of them is transposed, so that a lane holds a row. body(at, count): the offset of
+// the block's first element, and its rows.
+constexpr int64_t kShortRow = 64, kBlockRows = 32;
+template <class Body> TW_INLINE void for_short_rows(const SoftmaxArgs& a, const Body& body) {
+  parallel_ranges(a.outer, kPiece / kShortRow, [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; o += kBlockRows) body(o * a.n, least(kBlockRows, end - o));
+  });
+}
+
 }  // namespace
 
 void softmax(const SoftmaxArgs& a) {
@@ -116,6 +127,16 @@ void softmax(const SoftmaxArgs& a) {
         Vec<A>* e = static_cast<Vec<A>*>(scratch(0, size_t(n) * sizeof(Vec<A>)));
         if (lanes == Vec<A>::kLanes) softmax_columns<S, A>(x + at, y + at, e, n, a.inner, a.log);
         else softmax_columns<S, A>(x + at, y + at, e, n, a.inner, a.log, lanes);
+      });
+    if (n <= kShortRow)
+      return for_short_rows(a, [&](int64_t at, int64_t count) {
+        alignas(64) S turned[kShortRow * kBlockRows];
+        Vec<A> e[kShortRow];
+        transpose_rows(turned, x + at, count, n);
+        for_row<A>(count, [&](int64_t c, auto... lanes) {
+          softmax_columns<S, A>(turned + c, turned + c, e, n, count, a.log, lanes...);
+        });
+        transpose_rows(y + at, static_cast<const S*>(turned), n, count);
       });
     parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       A* e = kSame<S, A> || a.log ? nullptr : static_cast<A*>(scratch(0, size_t(n) * sizeof(A)));
@@ -136,6 +157,16 @@ void softmax_backward(const SoftmaxArgs& a) {
       return for_columns<A>(a, [&](int64_t at, int lanes) {
         if (lanes == Vec<A>::kLanes) softmax_backward_columns<S, A>(y + at, dy + at, dx + at, n, a.inner, a.log);
         else softmax_backward_columns<S, A>(y + at, dy + at, dx + at, n, a.inner, a.log, lanes);
+      });
+    if (n <= kShortRow)
+      return for_short_rows(a, [&](int64_t at, int64_t count) {
+        alignas(64) S v[kShortRow * kBlockRows], g[kShortRow * kBlockRows];
+        transpose_rows(v, y + at, count, n);
+        transpose_rows(g, dy + at, count, n);
+        for_row<A>(count, [&](int64_t c, auto... lanes) {
+          softmax_backward_columns<S, A>(v + c, g + c, g + c, n, count, a.log, lanes...);
+        });
+        transpose_rows(dx + at, static_cast<const S*>(g), n, count);
       });
     parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o) softmax_backward_row<S, A>(y + o * n, dy + o * n, dx + o * n, n, a.log);

@@ -1,17 +1,20 @@
 // The walk over elementwise operands; and the kernels that need nothing else: copy (with casts) and where.
 //
-// The linear index range is cut into pieces for the threads and these into chunks that fit the first-level cache. An
-// operand that is contiguous and of the right dtype is read (or written) in place; any other is gathered into a buffer
-// and converted there, so that every op's arithmetic runs on contiguous vectors and gives the same bits for any layout.
+// Two dimensions of the shape are walked in tiles, the others around them: the innermost gives a tile's columns, and
+// its rows run along the next one, or along the dimension in which an operand lies contiguous when it is transposed,
+// so that each cache line of that operand is used whole. An operand whose rows are contiguous and of the right dtype is
+// read (or written) in place; any other is gathered into a buffer and converted there, so that every op's arithmetic
+// runs on contiguous vectors and gives the same bits for any layout.
 // Bytes: each operand once, plus cache traffic for staged ones.
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/transpose.h"
 
 namespace tw::TW_ISA {
 namespace {
 
 constexpr int64_t kPiece = 1 << 15;  // elements a thread takes at a time; smaller work stays on the caller's thread
-constexpr int64_t kChunk = 512;      // 4 KiB of doubles: four operands, raw and converted, stay in 32 KiB of cache
-constexpr int64_t kShortRow = 64;    // rows shorter than this are gathered several to a chunk
+constexpr int64_t kChunk = 1024;     // of a staged tile: the buffers of 4-byte operands stay in half of 32 KiB of cache
+constexpr int64_t kShortRow = 64;    // shorter rows are gathered several to a call of the block function
 
 using ConvertFn = void (*)(void* dst, const void* src, int64_t n);
 
@@ -38,82 +41,80 @@ ConvertFn converter(DType d, DType s) {
   return nullptr;
 }
 
-template <class W> TW_INLINE void gather_words(char* dst, const char* src, int64_t stride, int64_t n) {
+// One row: `n` items, `stride` bytes apart in memory and dense in the buffer.
+template <class W> TW_INLINE void gather_row(char* dst, const char* src, int64_t stride, int64_t n) {
+  constexpr int kLanes = 16 / sizeof(W);
+  using V = typename Pack<W, kLanes>::Unaligned;
   W* d = reinterpret_cast<W*>(dst);
-  if (stride == 0) {
+  int64_t i = 0;
+  if (stride == sizeof(W)) {
+    __builtin_memcpy(dst, src, static_cast<size_t>(n) * sizeof(W));
+  } else if (stride == 0) {
     W w;
     __builtin_memcpy(&w, src, sizeof w);
-    for (int64_t i = 0; i < n; ++i) d[i] = w;
+    for (; i < n; ++i) d[i] = w;
   } else {
-    for (int64_t i = 0; i < n; ++i) __builtin_memcpy(d + i, src + i * stride, sizeof(W));
-  }
-}
-template <class W> TW_INLINE void scatter_words(char* dst, const char* src, int64_t stride, int64_t n) {
-  const W* s = reinterpret_cast<const W*>(src);
-  for (int64_t i = 0; i < n; ++i) __builtin_memcpy(dst + i * stride, s + i, sizeof(W));
-}
-
-void gather(char* dst, const char* src, int64_t stride, int64_t n, int64_t size) {
-  if (stride == size) {
-    __builtin_memcpy(dst, src, static_cast<size_t>(n * size));
-    return;
-  }
-  switch (size) {
-    case 1: return gather_words<uint8_t>(dst, src, stride, n);
-    case 2: return gather_words<uint16_t>(dst, src, stride, n);
-    case 4: return gather_words<uint32_t>(dst, src, stride, n);
-    default: return gather_words<uint64_t>(dst, src, stride, n);
-  }
-}
-void scatter(char* dst, const char* src, int64_t stride, int64_t n, int64_t size) {
-  if (stride == size) {
-    __builtin_memcpy(dst, src, static_cast<size_t>(n * size));
-    return;
-  }
-  switch (size) {
-    case 1: return scatter_words<uint8_t>(dst, src, stride, n);
-    case 2: return scatter_words<uint16_t>(dst, src, stride, n);
-    case 4: return scatter_words<uint32_t>(dst, src, stride, n);
-    default: return scatter_words<uint64_t>(dst, src, stride, n);
+    if (stride == -int64_t(sizeof(W))) {  // a flip
+      typename Pack<W, kLanes>::Type reversed = {};
+      for (int k = 0; k < kLanes; ++k) reversed[k] = W(kLanes - 1 - k);
+      for (; i + kLanes <= n; i += kLanes) {
+        const typename Pack<W, kLanes>::Type v = *reinterpret_cast<const V*>(src + (i + kLanes - 1) * stride);
+        *reinterpret_cast<V*>(d + i) = __builtin_shuffle(v, reversed);
+      }
+    }
+    for (; i < n; ++i) __builtin_memcpy(d + i, src + i * stride, sizeof(W));
   }
 }
 
-// What is fixed about one operand for the whole walk.
+// What is fixed about one operand for the whole walk. A null convert: memory has the block function's dtype.
 struct Track {
   char* data;
   const int64_t* strides;
-  int64_t size;       // of an item in memory
-  ConvertFn convert;  // memory <-> the block function's dtype; null when they are the same
-  bool constant;      // a scalar, converted into the buffer once
-  bool flat;          // contiguous over the whole shape: linear index * size is its address
+  int64_t step, stride;      // bytes from row to row and from column to column
+  int64_t size, ready_size;  // of an item in memory and in the block function's dtype
+  ConvertFn convert;
+  bool constant;  // a scalar, converted into the buffer once
+  bool in_place;
+
+  bool dense(int64_t rows, int64_t cols) const { return stride == size && (rows == 1 || step == cols * size); }
 };
 
-struct Shape {
-  const int64_t* d;
-  int n;
-};
-
-// Where the linear index `i` of operand `t` lies.
-char* locate(const Track& t, const Shape& s, int64_t i) {
-  char* p = t.data;
-  for (int k = s.n - 1; k >= 0; --k) {
-    p += i % s.d[k] * t.strides[k];
-    i /= s.d[k];
+template <class W> void gather_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+  constexpr int64_t kSize = sizeof(W);
+  const int64_t pitch = cols * kSize;
+  if (t.step == 0 && rows > 8) {  // one row, doubled until it fills the tile
+    gather_row<W>(dst, src, t.stride, cols);
+    for (int64_t done = pitch; done < rows * pitch; done *= 2)
+      __builtin_memcpy(dst + done, dst, static_cast<size_t>(least(done, rows * pitch - done)));
+  } else if (t.step == kSize && t.stride != kSize && t.stride != 0 && rows * kSize >= 16) {
+    transpose<W>(dst, src, t.stride, rows, cols);
+  } else {
+    for (int64_t r = 0; r < rows; ++r) gather_row<W>(dst + r * pitch, src + r * t.step, t.stride, cols);
   }
-  return p;
+}
+template <class W> void scatter_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+  for (int64_t r = 0; r < rows; ++r, dst += t.step, src += cols * int64_t(sizeof(W))) {
+    if (t.stride == sizeof(W)) __builtin_memcpy(dst, src, static_cast<size_t>(cols) * sizeof(W));
+    else
+      for (int64_t c = 0; c < cols; ++c) __builtin_memcpy(dst + c * t.stride, src + c * int64_t(sizeof(W)), sizeof(W));
+  }
 }
 
-// Copies `n` items from the linear index `i` on between operand memory and a dense buffer, row by row.
-template <bool kGather> void transfer(const Track& t, const Shape& s, int64_t i, int64_t n, char* dense) {
-  const int64_t row = s.d[s.n - 1], stride = t.strides[s.n - 1];
-  while (n > 0) {
-    const int64_t run = least(row - i % row, n);
-    char* p = locate(t, s, i);
-    if constexpr (kGather) gather(dense, p, stride, run, t.size);
-    else scatter(p, dense, stride, run, t.size);
-    dense += run * t.size;
-    i += run;
-    n -= run;
+// A tile from operand memory into a dense buffer, and back.
+void gather(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+  switch (t.size) {
+    case 1: return gather_words<uint8_t>(t, dst, src, rows, cols);
+    case 2: return gather_words<uint16_t>(t, dst, src, rows, cols);
+    case 4: return gather_words<uint32_t>(t, dst, src, rows, cols);
+    default: return gather_words<uint64_t>(t, dst, src, rows, cols);
+  }
+}
+void scatter(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+  switch (t.size) {
+    case 1: return scatter_words<uint8_t>(t, dst, src, rows, cols);
+    case 2: return scatter_words<uint16_t>(t, dst, src, rows, cols);
+    case 4: return scatter_words<uint32_t>(t, dst, src, rows, cols);
+    default: return scatter_words<uint64_t>(t, dst, src, rows, cols);
   }
 }
 
@@ -123,113 +124,133 @@ struct alignas(64) Buffers {
 };
 
 struct Walk {
-  Shape shape;
-  Track in[3], out;
+  int64_t tile_rows, tile_cols;  // at most
+  Track track[4];                // the inputs, then the output
   int inputs;
   BlockFn fn;
-  int64_t ready_size;  // of the output's item in the block function's dtype
   double p0, p1;
-  bool rows;  // chunks stay within rows
 
-  bool in_place(const Track& t) const { return !t.convert && (t.flat || (rows && t.strides[shape.n - 1] == t.size)); }
-
-  // The operand's n items from linear index i on, dense and converted.
-  const void* fetch(const Track& t, char* ready, char* raw, int64_t i, int64_t n) const {
-    if (t.constant) return ready;
-    if (in_place(t)) return t.flat ? t.data + i * t.size : locate(t, shape, i);
-    if (t.flat) {
-      t.convert(ready, t.data + i * t.size, n);
-      return ready;
-    }
-    if (!t.convert) {
-      transfer<true>(t, shape, i, n, ready);
-      return ready;
-    }
-    transfer<true>(t, shape, i, n, raw);
-    t.convert(ready, raw, n);
-    return ready;
-  }
-
-  void chunk(Buffers& b, int64_t i, int64_t n) const {
+  void tile(Buffers& b, char* const* at, int64_t rows, int64_t cols) const {
+    const Track& out = track[inputs];
+    char* const to = at[inputs];
     Block block;
     block.p0 = p0;
     block.p1 = p1;
-    for (int k = 0; k < inputs; ++k) block.in[k] = fetch(in[k], b.ready[k], b.raw, i, n);
-    const bool direct = in_place(out);
-    char* target = out.flat ? out.data + i * out.size : direct ? locate(out, shape, i) : nullptr;
-    const void* result = block.in[0];
-    if (fn) {
-      block.out = direct ? target : b.ready[3];
-      fn(block, n);
-      result = block.out;
-    } else if (direct) {
-      __builtin_memmove(target, result, static_cast<size_t>(n * out.size));
-    }
-    if (direct) return;
-    if (out.convert) {
-      char* to = out.flat ? target : b.raw;
-      out.convert(to, result, n);
-      result = to;
-    }
-    if (!out.flat) transfer<false>(out, shape, i, n, static_cast<char*>(const_cast<void*>(result)));
-  }
-
-  void piece(int64_t begin, int64_t end) const {
-    Buffers b;
-    bool staged = !in_place(out);
+    int64_t step[4];
+    bool whole = true;  // every operand is one dense run, or a buffer
     for (int k = 0; k < inputs; ++k) {
-      staged |= !in_place(in[k]);
-      if (in[k].constant) {
-        const Track& t = in[k];
-        if (t.convert) {
-          gather(b.raw, t.data, 0, kChunk, t.size);
-          t.convert(b.ready[k], b.raw, kChunk);
-        } else gather(b.ready[k], t.data, 0, kChunk, t.size);
+      const Track& t = track[k];
+      block.in[k] = b.ready[k];
+      step[k] = t.constant ? 0 : cols * t.ready_size;
+      if (t.constant) continue;
+      if (t.in_place) {
+        block.in[k] = at[k];
+        step[k] = t.step;
+        whole &= t.dense(rows, cols);
+      } else if (!fn && out.in_place && out.dense(rows, cols)) {
+        return fetch(t, to, b.raw, at[k], rows, cols);  // a copy needs no other buffer
+      } else {
+        fetch(t, b.ready[k], b.raw, at[k], rows, cols);
       }
     }
-    const int64_t row = shape.d[shape.n - 1], most = staged ? kChunk : end - begin;
-    for (int64_t i = begin; i < end;) {
-      const int64_t n = least(least(end - i, most), rows && shape.n > 1 ? row - i % row : end - i);
-      chunk(b, i, n);
-      i += n;
+    block.out = out.in_place ? to : b.ready[3];
+    step[3] = out.in_place ? out.step : cols * out.ready_size;
+    whole &= !out.in_place || out.dense(rows, cols);
+    const int64_t runs = whole ? 1 : rows, n = whole ? rows * cols : cols;
+    for (int64_t r = 0; r < runs; ++r) {
+      if (fn) fn(block, n);
+      else __builtin_memmove(block.out, block.in[0], static_cast<size_t>(n * out.ready_size));
+      for (int k = 0; k < inputs; ++k) block.in[k] = static_cast<const char*>(block.in[k]) + step[k];
+      block.out = static_cast<char*>(block.out) + step[3];
     }
+    if (out.in_place) return;
+    char* result = b.ready[3];
+    if (out.convert) {
+      result = out.dense(rows, cols) ? to : b.raw;
+      out.convert(result, b.ready[3], rows * cols);
+    }
+    if (result != to) scatter(out, to, result, rows, cols);
+  }
+
+  // A tile, dense and converted.
+  void fetch(const Track& t, char* ready, char* raw, const char* from, int64_t rows, int64_t cols) const {
+    if (!t.convert) return gather(t, ready, from, rows, cols);
+    if (!t.dense(rows, cols)) {
+      gather(t, raw, from, rows, cols);
+      from = raw;
+    }
+    t.convert(ready, from, rows * cols);
+  }
+
+  void fill_constants(Buffers& b) const {
+    for (int k = 0; k < inputs; ++k)
+      if (track[k].constant) fetch(track[k], b.ready[k], b.raw, track[k].data, 1, tile_rows * tile_cols);
+  }
+
+  void block(Buffers& b, char* const* at, int64_t rows, int64_t cols) const {
+    for (int64_t r = 0; r < rows; r += tile_rows)
+      for (int64_t c = 0; c < cols; c += tile_cols) {
+        char* p[4];
+        for (int k = 0; k <= inputs; ++k) p[k] = at[k] + r * track[k].step + c * track[k].stride;
+        tile(b, p, least(tile_rows, rows - r), least(tile_cols, cols - c));
+      }
   }
 };
+
+// The dimension to tile with the innermost: one in which a transposed input lies contiguous, or else the next outer, or
+// the longest when that gives tiles of a few elements.
+int tiled_dimension(const ElementwiseArgs& a, bool* transposed) {
+  const int last = a.ndim - 1;
+  int found = last - 1;
+  for (int k = 0; k < a.inputs && !*transposed; ++k) {
+    int64_t best = __builtin_llabs(a.in[k].strides[last]);
+    for (int d = 0; d < last; ++d) {
+      const int64_t s = __builtin_llabs(a.in[k].strides[d]);
+      if (s == 0 || s >= best) continue;
+      best = s;
+      found = d;
+      *transposed = true;
+    }
+  }
+  if (!*transposed && a.shape[found] * a.shape[last] < kShortRow)
+    for (int d = 0; d < last; ++d)
+      if (a.shape[d] > a.shape[found]) found = d;
+  return found;
+}
 
 }  // namespace
 
 void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
   Walk w;
-  w.shape = {a.shape, a.ndim};
   w.inputs = a.inputs;
   w.fn = fn;
   w.p0 = a.p0;
   w.p1 = a.p1;
-  w.rows = a.shape[a.ndim - 1] >= kShortRow || a.ndim == 1;
-  int64_t total = 1;
-  for (int k = 0; k < a.ndim; ++k) total *= a.shape[k];
-  const auto track = [&](const Operand& o, DType want, bool to_memory) {
+  const int last = a.ndim - 1;
+  bool transposed = false;
+  const int down = last > 0 ? tiled_dimension(a, &transposed) : -1;
+  const int64_t cols = a.shape[last], rows = down < 0 ? 1 : a.shape[down];
+  const bool short_rows = cols < kShortRow && down >= 0;
+  bool staged = false;
+  const auto track = [&](const Operand& o, DType ready, bool is_output) {
     Track t;
     t.data = static_cast<char*>(o.data);
     t.strides = o.strides;
+    t.step = down < 0 ? 0 : o.strides[down];
+    t.stride = o.strides[last];
     t.size = static_cast<int64_t>(itemsize(o.dtype));
-    t.convert = to_memory ? converter(o.dtype, want) : converter(want, o.dtype);
-    t.constant = true;
-    t.flat = true;
-    int64_t step = t.size;
-    for (int k = a.ndim - 1; k >= 0; --k) {
-      if (a.shape[k] == 1) continue;
-      t.flat &= o.strides[k] == step;
-      t.constant &= o.strides[k] == 0;
-      step *= a.shape[k];
-    }
-    if (to_memory || total == 1) t.constant = false;
+    t.ready_size = static_cast<int64_t>(itemsize(ready));
+    t.convert = is_output ? converter(o.dtype, ready) : converter(ready, o.dtype);
+    t.constant = !is_output;
+    for (int k = 0; k <= last; ++k) t.constant &= o.strides[k] == 0;
+    t.in_place = !t.convert && (short_rows ? t.dense(rows, cols) : t.stride == t.size);
+    staged |= !t.in_place;
     return t;
   };
   // A Python number is passed by value, as both an integer and a float; it has the compute dtype already.
   alignas(8) char scalar[8];
   for (int k = 0; k < a.inputs; ++k) {
-    w.in[k] = track(a.in[k], types.in[k], false);
+    w.track[k] = track(a.in[k], types.in[k], false);
     if (a.in[k].data) continue;
     const DType want = types.in[k];
     if (is_float(want))
@@ -238,13 +259,77 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     else
       converter(want, DType::kInt64) ? converter(want, DType::kInt64)(scalar, &a.scalar_int, 1)
                                      : static_cast<void>(__builtin_memcpy(scalar, &a.scalar_int, 8));
-    w.in[k].data = scalar;
-    w.in[k].size = static_cast<int64_t>(itemsize(want));
-    w.in[k].convert = nullptr;
-    w.in[k].constant = true;
+    w.track[k].data = scalar;
+    w.track[k].size = w.track[k].ready_size;
+    w.track[k].convert = nullptr;
   }
-  w.out = track(a.out, types.out, true);
-  parallel_ranges(total, kPiece, [&](int64_t begin, int64_t end) { w.piece(begin, end); });
+  w.track[w.inputs] = track(a.out, types.out, true);
+
+  if (down < 0 && !staged && fn)  // most launches
+    return parallel_ranges(cols, kPiece, [&](int64_t begin, int64_t end) {
+      Block block;
+      block.p0 = a.p0;
+      block.p1 = a.p1;
+      for (int k = 0; k < a.inputs; ++k) block.in[k] = w.track[k].data + begin * w.track[k].size;
+      block.out = w.track[a.inputs].data + begin * w.track[a.inputs].size;
+      fn(block, end - begin);
+    });
+  if (down < 0) {
+    w.tile_rows = 1;
+    w.tile_cols = least(cols, staged ? kChunk : kPiece);
+    return parallel_ranges(cols, kPiece, [&](int64_t begin, int64_t end) {
+      Buffers b;
+      w.fill_constants(b);
+      char* at[4];
+      for (int k = 0; k <= w.inputs; ++k) at[k] = w.track[k].data + begin * w.track[k].stride;
+      w.block(b, at, 1, end - begin);
+    });
+  }
+  // Blocks of kPiece elements, small ones several to a thread. With a transposed operand a block is one tile wide, so
+  // that each tile reads on where the one above it left off.
+  const int64_t block_cols = least(cols, transposed ? kChunk / least(rows, 16) : kPiece);
+  const int64_t block_rows = least(rows, kPiece / block_cols);
+  w.tile_cols = staged ? least(block_cols, kChunk) : block_cols;
+  w.tile_rows = staged ? least(block_rows, kChunk / w.tile_cols) : block_rows;
+  int order[kMaxDims];  // the dimensions from the outermost on, the tiled ones last
+  int64_t unit[kMaxDims], count[kMaxDims], blocks = 1;
+  for (int k = 0, n = 0; k < last; ++k)
+    if (k != down) order[n++] = k;
+  order[last - 1] = down;
+  order[last] = last;
+  for (int d = 0; d <= last; ++d) {
+    unit[d] = d == last ? block_cols : d == last - 1 ? block_rows : 1;
+    count[d] = a.shape[order[d]] > unit[d] ? ceil_div(a.shape[order[d]], unit[d]) : 1;  // a division costs 3 ns
+    blocks *= count[d];
+  }
+  parallel_ranges(blocks, kPiece / (block_rows * block_cols), [&](int64_t begin, int64_t end) {
+    Buffers b;
+    w.fill_constants(b);
+    int64_t index[kMaxDims], rest = begin;
+    char* at[4];
+    const auto move = [&](int d, int64_t by) {
+      for (int k = 0; k <= w.inputs; ++k) at[k] += by * unit[d] * w.track[k].strides[order[d]];
+    };
+    for (int k = 0; k <= w.inputs; ++k) at[k] = w.track[k].data;
+    for (int d = last; d >= 0; --d) {
+      index[d] = 0;
+      if (rest == 0) continue;
+      index[d] = rest % count[d];
+      rest /= count[d];
+      move(d, index[d]);
+    }
+    for (int64_t left = end - begin;;) {
+      w.block(b, at, least(block_rows, rows - index[last - 1] * block_rows),
+              least(block_cols, cols - index[last] * block_cols));
+      if (--left == 0) break;
+      for (int d = last;; --d) {
+        move(d, 1);
+        if (++index[d] < count[d]) break;
+        move(d, -count[d]);
+        index[d] = 0;
+      }
+    }
+  });
 }
 
 void copy(const ElementwiseArgs& a) {
@@ -253,12 +338,17 @@ void copy(const ElementwiseArgs& a) {
 }
 
 namespace {
+// Both values are read and a mask picks: no branch, so the loop runs on vectors. ivdep: y may be x0 or x1 itself.
 template <class W> void where_block(const Block& b, int64_t n) {
-  const bool* c = static_cast<const bool*>(b.in[0]);
+  const uint8_t* c = static_cast<const uint8_t*>(b.in[0]);
   const W* x0 = static_cast<const W*>(b.in[1]);
   const W* x1 = static_cast<const W*>(b.in[2]);
   W* y = static_cast<W*>(b.out);
-  for (int64_t i = 0; i < n; ++i) y[i] = c[i] ? x0[i] : x1[i];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const W u = x0[i], v = x1[i];
+    y[i] = W(v ^ ((u ^ v) & W(-W(c[i]))));
+  }
 }
 }  // namespace
 

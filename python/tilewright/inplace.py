@@ -35,33 +35,78 @@ def inplace(rule, x, write, inputs, saved=(), attrs=()):
     if base is not None and not base.array.is_contiguous:
         raise NotImplementedError(f"{name}: an in-place change of a view is recorded only when its base is "
                                   f"contiguous, got strides {base.array.strides}; clone the base first")
+    if base is not None and _overlaps(x.array):
+        raise ValueError(f"{name}: elements of the view share memory, got shape {x.array.shape} with strides "
+                         f"{x.array.strides}; clone it first")
     for v in (x, *inputs):
         if v._base is not None and v._view_version != v.array.version:
             refresh_view(v)
+    if base is not None:
+        _check_custom(x)
     node = Node(rule, inputs, saved, attrs, (x.array,))
     write()
-    node._own = [k for k, s in enumerate(saved) if s is x.array]
+    node._own = {k: 0 for k, s in enumerate(saved) if s is x.array}
     for k in node._own:
         node._versions[k] = x.array.version
-    x.requires_grad, x.node, x.slot = True, node, 0
+    rebase(x, node, 0)
+    return x
+
+
+def rebase(x, node, slot):
+    """Makes output `slot` of `node` the newest history of x, whose memory the op has just changed."""
+    _move(x, node, slot)
+    base = x._base
     if base is not None:
         # The base becomes itself with the view's region replaced, and the view a view of that.
         a, b = x.array, base.array
         place = (a.shape, a.strides, a.offset - b.offset)
-        base.node = Node(copy_slices_grad, (base, x), (), (place,), (b,))
-        base.requires_grad, base.slot = True, 0
-        refresh_view(x)
-    return x
+        _move(base, Node(copy_slices_grad, (base, x), (), (place,), (b,)), 0)
+        _renew(x)
+
+
+def _move(t, node, slot):
+    """Gives t its new place on the tape; what `retain_grad` asked for moves with it."""
+    if t.node is not None and t.node.hooks:
+        keep = t.node.hooks.pop(("retain", t.slot), None)
+        if keep is not None:
+            node.hooks = {**(node.hooks or {}), ("retain", slot): (slot, keep[1])}
+    t.requires_grad, t.node, t.slot = True, node, slot
 
 
 def refresh_view(v):
     """Makes a view's history that of its base as it is now, after an in-place change through another name."""
     base = v._base
     if base.requires_grad:
-        a, b = v.array, base.array
-        v.node = Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,))
-        v.requires_grad, v.slot = True, 0
+        if v.requires_grad and v.node is None:
+            raise RuntimeError(f"view: a view that was made a leaf was changed in place through its base, which has a "
+                               f"history, got {v.array.dtype.name} {v.array.shape}")
+        _check_custom(v)
+        _renew(v)
     v._view_version = v.array.version
+
+
+def _renew(v):
+    base, a, b = v._base, v.array, v._base.array
+    _move(v, Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,)), 0)
+    v._view_version = a.version
+
+
+def _check_custom(v):
+    """A view that a user's Function returned has the user's gradient, which a new history would go around."""
+    if v.node is not None and v.node.foreign:
+        raise RuntimeError(f"{v.node.name}: an output that shares memory with an input was changed in place, itself or "
+                           f"through another view; return a clone from forward, or declare mark_dirty")
+
+
+def _overlaps(a) -> bool:
+    """Whether two of a's elements may have one address."""
+    reach = 0
+    for stride, n in sorted(zip(a.strides, a.shape, strict=True)):
+        if n > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (n - 1)
+    return False
 
 
 def _region(t, place):

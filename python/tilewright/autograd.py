@@ -167,6 +167,8 @@ def no_second_derivative_grad(node, *dys):
 def _fit(g, shape, dtype, name):
     """Sums a broadcast gradient to its input's shape and casts it to its dtype."""
     if g.array.shape != shape:
+        if g.array.ndim < len(shape):  # an assignment's value may have leading dimensions of size 1 more
+            g = g.reshape((1,) * (len(shape) - g.array.ndim) + tuple(g.array.shape))
         g = g.sum_to_size(shape)
     if g.array.dtype is not dtype:
         g = g.to(dtype)
@@ -366,7 +368,8 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
     grads = _walk(roots, gradients, keep, create_graph, claimed, inputs)
     with set_grad_enabled(create_graph):
         for t, g in zip(inputs, grads, strict=True):
-            if g is not None:
+            kept = t.node is not None and t.node.hooks and ("retain", t.slot) in t.node.hooks
+            if g is not None and not kept:
                 _accumulate(t, g, create_graph, claimed)
 
 

@@ -7,6 +7,8 @@ Other views of the base notice by the storage's version, and take their history 
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from tilewright import _engine
 from tilewright.autograd import Node, _name, wrap
 from tilewright.grad_mode import mode
@@ -35,7 +37,7 @@ def inplace(rule, x, write, inputs, saved=(), attrs=()):
     if base is not None and not base.array.is_contiguous:
         raise NotImplementedError(f"{name}: an in-place change of a view is recorded only when its base is "
                                   f"contiguous, got strides {base.array.strides}; clone the base first")
-    if base is not None and _overlaps(x.array):
+    if base is not None and _overlaps(x.array.shape, x.array.strides):
         raise ValueError(f"{name}: elements of the view share memory, got shape {x.array.shape} with strides "
                          f"{x.array.strides}; clone it first")
     for v in (x, *inputs):
@@ -81,13 +83,19 @@ def refresh_view(v):
             raise RuntimeError(f"view: a view that was made a leaf was changed in place through its base, which has a "
                                f"history, got {v.array.dtype.name} {v.array.shape}")
         _check_custom(v)
-        _renew(v)
+        if not base.array.is_contiguous:
+            raise NotImplementedError(f"view: after an in-place change its history is taken only from a contiguous "
+                                      f"base, got strides {base.array.strides}; clone the base first")
+        _renew(v, v.node.hooks if v.node is not None else None)
     v._view_version = v.array.version
 
 
-def _renew(v):
+def _renew(v, hooks=None):
     base, a, b = v._base, v.array, v._base.array
-    _move(v, Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,)), 0)
+    node = Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,))
+    if hooks is not None:  # they are of the tensor, whatever its history
+        node.hooks = {key: (0, hook) for key, (slot, hook) in hooks.items() if slot == v.slot and type(key) is int}
+    _move(v, node, 0)
     v._view_version = a.version
 
 
@@ -98,10 +106,10 @@ def _check_custom(v):
                            f"through another view; return a clone from forward, or declare mark_dirty")
 
 
-def _overlaps(a) -> bool:
-    """Whether two of a's elements may have one address."""
+def _overlaps(shape, strides) -> bool:
+    """Whether two elements of such a view may have one address."""
     reach = 0
-    for stride, n in sorted(zip(a.strides, a.shape, strict=True)):
+    for stride, n in sorted(zip(strides, shape, strict=True)):
         if n > 1:
             if stride <= reach:
                 return True
@@ -117,6 +125,9 @@ def _region(t, place):
 
 def view_grad(node, dy):
     place, shape = node.attrs
+    if _overlaps(*place[:2]):  # windows and expanded dimensions: their gradients sum
+        from tilewright.ops.shape import as_strided_grad
+        return as_strided_grad(SimpleNamespace(attrs=(place, shape, True)), dy)
     dx = wrap(_engine.full(shape, 0, dy.array.dtype))
     _region(dx, place).copy_(dy)
     return (dx,)

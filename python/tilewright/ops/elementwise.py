@@ -163,7 +163,10 @@ def div(input, other, *, rounding_mode=None):
         return trunc(div(input, other))
     if rounding_mode is not None:
         raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
-    return _binary(_engine.div, div_grad, input, other)
+    (x, xa), (y, ya) = _operand("div", input), _operand("div", other)
+    saved = (x if x is not NUMBER and _wants(y) else None, None if y is NUMBER else y)
+    return record(div_grad, _engine.div(xa, ya), (x, y), saved, (xa if x is NUMBER else None, ya if y is NUMBER else
+                                                                 None))
 
 
 def div_grad(node, dy):

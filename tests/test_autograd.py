@@ -492,3 +492,153 @@ def test_in_place_region_of_a_gradient_that_is_a_view():
     (tw.cat([z * 5, y]) * tw.arange(7).float()).sum().backward()
     assert x.grad.tolist() == [3, 8, 10, 6]
     assert z.grad.tolist() == [0, 5, 10]
+
+
+def test_a_leafs_gradient_is_no_memory_that_another_edge_still_needs():
+    a, x = leaf(1.0, 2.0), leaf(1.0, 2.0)
+    b, d = x * 5, a * 7
+    ((a + b) * 2 + d).sum().backward()  # a's second share arrives while b's gradient, which is a's first, is waiting
+    assert a.grad.tolist() == [9.0, 9.0] and x.grad.tolist() == [10.0, 10.0]
+
+
+def test_a_leafs_hook_sees_the_sum_once():
+    x, seen = leaf(1.0, 2.0), []
+    x.register_hook(lambda g: seen.append(g) or g.clamp(-1, 1))
+    (x * 3 + x * x).sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0] and [g.tolist() for g in seen] == [[5.0, 7.0]]
+    x.grad.zero_()
+    assert seen[0].tolist() == [5.0, 7.0]
+
+
+def test_what_hooks_functions_and_callers_hold_is_never_a_leafs_gradient():
+    fixed = tw.tensor([5.0, 6.0], dtype=tw.float64)
+    x = leaf(1.0, 2.0)
+    x.register_hook(lambda g: fixed)
+    y = (x * 3).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.tolist() == [10.0, 12.0] and fixed.tolist() == [5.0, 6.0]
+
+    class Product(tw.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.save_for_backward(x, w)
+            return (x * w).sum()
+
+        @staticmethod
+        def backward(ctx, dy):
+            return ctx.saved_tensors[1], ctx.saved_tensors[0]
+
+    x, w = leaf(1.0, 2.0), leaf(5.0, 6.0)
+    Product.apply(x, w).backward()
+    x.grad.zero_()
+    assert w.tolist() == [5.0, 6.0] and w.grad.tolist() == [1.0, 2.0]
+    a, b = leaf(1.0), leaf(1.0)
+    (a + b).backward(inputs=[a, b])
+    a.grad.zero_()
+    assert b.grad.tolist() == [1.0]
+    x = leaf(1.0)
+    y = x.clone()
+    y.retain_grad()
+    (y * 3).backward()
+    x.grad.zero_()
+    assert y.grad.tolist() == [3.0]
+
+
+def test_retain_grad_shows_the_last_gradient_of_the_newest_value_once():
+    x = leaf(1.0)
+    y = x * 2
+    y.retain_grad()
+    y.retain_grad()
+    y.mul_(5)
+    y.register_hook(lambda g: g * 10)
+    (y * 3).backward()
+    assert y.grad.tolist() == [30.0] and x.grad.tolist() == [300.0]
+    with pytest.raises(RuntimeError, match=r"retain_grad"):
+        tw.ones(1).retain_grad()
+
+
+def test_a_view_whose_base_changed_has_the_new_history_everywhere():
+    class Triple(tw.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 3
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy * 3
+
+    for use in (Triple.apply, lambda v: v.amax(0) * 3 if v.ndim == 0 else v * 3):
+        x = leaf(1.0, 2.0)
+        base = tw.zeros(2, dtype=tw.float64)
+        v = base.view(2)
+        base.add_(x * 5)
+        use(v).sum().backward()
+        assert x.grad.tolist() == [15.0, 15.0]
+    x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    base = tw.ones(2, dtype=tw.float64)
+    v = base.view(2)
+    base.mul_(x)
+    (w * v).sum().backward()
+    assert x.grad.tolist() == [3.0, 4.0] and w.grad.tolist() == [1.0, 2.0]
+    x = leaf(1.0, 2.0, 3.0)
+    base = x * 1
+    windows = base.unfold(0, 2, 1)
+    base.mul_(2)
+    windows.sum().backward()
+    assert x.grad.tolist() == [2.0, 4.0, 2.0]
+
+
+def test_functions_second_output_keeps_its_slot_and_nothing_cyclic():
+    class Two(tw.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            a, b = x * 2, x.exp()
+            ctx.save_for_backward(b)
+            return a, b
+
+        @staticmethod
+        def backward(ctx, da, db):
+            (b,) = ctx.saved_tensors
+            return da * 2 + db * b
+
+    x = leaf(1.0)
+    a, b = Two.apply(x)
+    (dx,) = tw.autograd.grad((a * b).sum(), x, create_graph=True)  # (2 x e^x)' = 2 (x + 1) e^x, then 2 (x + 2) e^x
+    (ddx,) = tw.autograd.grad(dx.sum(), x)
+    np.testing.assert_allclose([dx.item(), ddx.item()], [4 * np.e, 6 * np.e], rtol=1e-12)
+    gc.collect()
+    gc.disable()
+    try:
+        a, b = Two.apply(x)
+        gone = weakref.ref(a.node)
+        del a, b
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_dirty_view_changes_its_bases_history():
+    class Double(tw.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            x.mul_(2)
+            ctx.mark_dirty(x)
+            return x
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy * 2
+
+    x = leaf(1.0, 2.0)
+    b = x * 1
+    Double.apply(b[:1])
+    b.sum().backward()
+    assert b.tolist() == [2.0, 2.0] and x.grad.tolist() == [2.0, 1.0]
+
+
+def test_roll_and_pad_never_return_their_input():
+    x = tw.ones(1, 3)
+    for y in (x.roll(1, 0), x.roll(3, 1), tw.nn.functional.pad(x, (0, 0), mode="reflect")):
+        y.zero_()
+        assert x.tolist() == [[1.0, 1.0, 1.0]]

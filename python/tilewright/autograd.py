@@ -20,7 +20,7 @@ from tilewright.grad_mode import enable_grad, is_grad_enabled, mode, no_grad, se
 
 __all__ = [
     "Function", "Node", "backward", "enable_grad", "first_order", "grad", "gradcheck", "inplace", "is_grad_enabled",
-    "no_grad", "once_differentiable", "record", "record_many", "set_grad_enabled", "wrap",
+    "no_grad", "once_differentiable", "rebase", "record", "record_many", "set_grad_enabled", "wrap",
 ]
 
 _sequence = itertools.count()
@@ -45,8 +45,8 @@ def _name(rule) -> str:
 class Node:
     """One recorded op: its gradient rule, where its inputs came from, and what the rule needs."""
 
-    __slots__ = ("__weakref__", "_own", "_saved", "_versions", "attrs", "edges", "hooks", "needs", "outputs", "rule",
-                 "sequence")
+    __slots__ = ("__weakref__", "_own", "_saved", "_versions", "attrs", "edges", "foreign", "hooks", "needs", "outputs",
+                 "rule", "sequence")
 
     def __init__(self, rule, inputs, saved, attrs, outputs):
         self.sequence = next(_sequence)
@@ -61,7 +61,8 @@ class Node:
         self.attrs = attrs
         self.needs = None  # per input, whether the walk under way wants its gradient
         self.hooks = None
-        self._own = ()  # positions of the op's own outputs among the saved values
+        self.foreign = False  # whether the rule is a user's, who may keep the gradients that it returns
+        self._own = {}  # position among the saved values -> slot, of those that are the op's own outputs
         self._saved = saved
         self._versions = versions = []
         for v in saved:
@@ -94,7 +95,7 @@ class Node:
             if array is s:
                 s = wrap(array)
                 if mode.grad and k in self._own:
-                    s.requires_grad, s.node = True, self
+                    s.requires_grad, s.node, s.slot = True, self, self._own[k]
             values.append(s)
         return values
 
@@ -132,7 +133,7 @@ def record(rule, array, inputs, saved=(), attrs=(), view_of=None):
         out.node = node = Node(rule, inputs, saved, attrs, (array,))
         for k, v in enumerate(saved):
             if v is array:
-                node._own = (k,)
+                node._own = {k: 0}
         out.requires_grad = True
     return out
 
@@ -140,6 +141,10 @@ def record(rule, array, inputs, saved=(), attrs=(), view_of=None):
 def record_many(rule, arrays, inputs, saved=(), attrs=()) -> tuple:
     """As `record`, for an op of several results; the rule takes one gradient (or None) a result."""
     outs = tuple(wrap(a) for a in arrays)
+    if mode.grad:
+        for x in inputs:
+            if x._base is not None and x._view_version != x.array.version:
+                refresh_view(x)
     if mode.grad and any(x.requires_grad for x in inputs):
         node = Node(rule, inputs, saved, attrs, arrays)
         for k, out in enumerate(outs):
@@ -162,6 +167,8 @@ def no_second_derivative_grad(node, *dys):
 def _fit(g, shape, dtype, name):
     """Sums a broadcast gradient to its input's shape and casts it to its dtype."""
     if g.array.shape != shape:
+        if g.array.ndim < len(shape):  # an assignment's value may have leading dimensions of size 1 more
+            g = g.reshape((1,) * (len(shape) - g.array.ndim) + tuple(g.array.shape))
         g = g.sum_to_size(shape)
     if g.array.dtype is not dtype:
         g = g.to(dtype)
@@ -189,22 +196,35 @@ def _key(edge):
     return edge if edge[1] >= 0 else id(edge[0])
 
 
-def _walk(roots, gradients, retain_graph, create_graph, inputs=None):
-    """Backward over the tape. Accumulates into leaves' .grad, or returns the gradients of `inputs`."""
+def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
+    """Backward over the tape. Accumulates into leaves' .grad, or returns the gradients of `inputs`.
+
+    `claimed`: ids of storages that somebody may hold: callers, hooks, user Functions. No leaf takes one as its .grad.
+    """
     targets = None if inputs is None else {_key((t.node, t.slot) if t.node else (t, -1)): None for t in inputs}
     needed = None if inputs is None else _needed(roots, targets)
-    pending, heap, claimed = {}, [], {g.array.storage_id for g in gradients}
+    pending, heap = {}, []
+    # A leaf's gradients are summed here and handed over when the walk is done: only then is no other edge about to read
+    # the same memory, and a hook sees the whole sum. id(leaf) -> [leaf, sum, whether the sum has memory of its own]
+    sums = {}
 
     def deliver(edge, g):
         target, slot = edge
         if slot < 0:
-            for hook in list(target._hooks.values()) if target._hooks else ():
-                g = _hooked(hook, g)
-            if targets is None:
-                _accumulate(target, g, create_graph, claimed)
-            elif id(target) in targets:
-                had = targets[id(target)]
-                targets[id(target)] = g if had is None else had + g
+            had = sums.get(id(target))
+            if had is not None:
+                if had[2] and not create_graph:
+                    _engine.add_out(had[1].array, g.array, had[1].array)
+                else:
+                    had[1], had[2] = had[1] + g, True
+            elif targets is not None:
+                if id(target) in targets:
+                    sums[id(target)] = [target, g, False]
+            elif target.requires_grad:
+                if target.grad is None or target._hooks or create_graph:
+                    sums[id(target)] = [target, g, False]
+                else:
+                    _accumulate(target, g, create_graph, claimed)
             return
         slots = pending.get(target)
         if slots is None:
@@ -221,7 +241,7 @@ def _walk(roots, gradients, retain_graph, create_graph, inputs=None):
             if node.hooks:
                 for slot, hook in list(node.hooks.values()):
                     if dys[slot] is not None:
-                        dys[slot] = _hooked(hook, dys[slot])
+                        dys[slot] = _hooked(hook, dys[slot], claimed)
             if targets is not None:
                 for slot, g in enumerate(dys):
                     if (node, slot) in targets:
@@ -232,6 +252,8 @@ def _walk(roots, gradients, retain_graph, create_graph, inputs=None):
             node.needs = [e is not None and (targets is None or _key(e) in targets or (e[1] >= 0 and e[0] in needed))
                           for e in edges]
             dxs = node.rule(node, *dys)
+            if node.foreign:
+                claimed.update(g.array.storage_id for g in dxs if g is not None)
             if not retain_graph:
                 node._saved = None
             if len(dxs) != len(edges):
@@ -245,16 +267,32 @@ def _walk(roots, gradients, retain_graph, create_graph, inputs=None):
                 else:
                     g = _fit(g, *edge[0].outputs[edge[1]], node.name)
                 if create_graph and getattr(node.rule, "first_order", False):
+                    g = wrap(g.array)  # the rule may have returned a tensor that has a place on the tape already
                     refusal = Node(no_second_derivative_grad, dys, (), (node.name,), (g.array,))
                     refusal.edges += edges
                     g.requires_grad, g.node = True, refusal
                 deliver(edge, g)
+        for leaf, g, _ in sums.values():
+            for hook in list(leaf._hooks.values()) if leaf._hooks else ():
+                g = _hooked(hook, g, claimed)
+            if targets is None:
+                _accumulate(leaf, g, create_graph, claimed)
+            else:
+                targets[id(leaf)] = g
     return None if targets is None else [targets[_key((t.node, t.slot) if t.node else (t, -1))] for t in inputs]
 
 
-def _hooked(hook, g):
+def _hooked(hook, g, claimed):
     result = hook(g)
-    return g if result is None else result
+    claimed.add(g.array.storage_id)  # the hook may have kept it
+    if result is None:
+        return g
+    if not isinstance(result, Tensor) or result.array.shape != g.array.shape:
+        got = result.array.shape if isinstance(result, Tensor) else type(result).__name__
+        raise ValueError(f"register_hook: a hook must return None or a Tensor of the gradient's shape {g.array.shape}, "
+                         f"got {got}")
+    claimed.add(result.array.storage_id)
+    return result.to(g.array.dtype)
 
 
 def _accumulate(leaf, g, create_graph, claimed):
@@ -266,7 +304,9 @@ def _accumulate(leaf, g, create_graph, claimed):
         return
     a = g.array
     # A leaf may keep the memory as its own only when nobody else does: scripts change .grad in place.
-    if not create_graph:
+    if create_graph:
+        g = g.clone()
+    else:
         if a.storage_id in claimed or a.storage_shared or not a.is_contiguous:
             a = _engine.clone(a)
         g = wrap(a)
@@ -291,6 +331,8 @@ def _root_gradients(op: str, roots, gradients):
             gradients[k] = wrap(_engine.full(t.array.shape, 1, t.array.dtype))
         elif g.array.shape != t.array.shape:
             raise ValueError(f"{op}: the gradient's shape must be the tensor's, got {g.shape} for {t.shape}")
+        else:
+            gradients[k] = g.to(t.array.dtype)
     return gradients
 
 
@@ -318,13 +360,17 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
         grad_tensors = [grad_tensors]
     gradients = _root_gradients("backward", roots, grad_tensors)
     keep = create_graph if retain_graph is None else retain_graph
+    claimed = {g.array.storage_id for g in gradients}
     if inputs is None:
-        _walk(roots, gradients, keep, create_graph)
+        _walk(roots, gradients, keep, create_graph, claimed)
         return
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    for t, g in zip(inputs, _walk(roots, gradients, keep, create_graph, inputs), strict=True):
-        if g is not None:
-            _accumulate(t, g, create_graph, {h.array.storage_id for h in gradients})
+    inputs = list({id(t): t for t in ([inputs] if isinstance(inputs, Tensor) else inputs)}.values())
+    grads = _walk(roots, gradients, keep, create_graph, claimed, inputs)
+    with set_grad_enabled(create_graph):
+        for t, g in zip(inputs, grads, strict=True):
+            kept = t.node is not None and t.node.hooks and ("retain", t.slot) in t.node.hooks
+            if g is not None and not kept:
+                _accumulate(t, g, create_graph, claimed)
 
 
 def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
@@ -348,7 +394,8 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
         if not t.requires_grad:
             raise RuntimeError(f"grad: every input must require grad, got {t.dtype.name} {t.shape} that does not")
     gradients = _root_gradients("grad", roots, grad_outputs)
-    results = _walk(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+    results = _walk(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph,
+                    set(), inputs)
     if not allow_unused and any(g is None for g in results):
         unused = [k for k, g in enumerate(results) if g is None]
         raise RuntimeError(f"grad: inputs {unused} are not part of the outputs' graph; pass allow_unused=True to get "
@@ -357,4 +404,4 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
 
 
 from tilewright.function import Function, gradcheck, once_differentiable  # noqa: E402 - they build on the tape above
-from tilewright.inplace import inplace, refresh_view  # noqa: E402
+from tilewright.inplace import inplace, rebase, refresh_view  # noqa: E402

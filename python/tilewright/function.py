@@ -72,6 +72,10 @@ class Function:
         Tensor = autograd.Tensor
         ctx = Context()
         inputs = [a if isinstance(a, Tensor) else None for a in args]
+        if mode.grad:
+            for a in inputs:
+                if a is not None and a._base is not None and a._view_version != a.array.version:
+                    autograd.refresh_view(a)
         ctx.needs_input_grad = tuple(a is not None and a.requires_grad for a in inputs)
         tracked = mode.grad and any(ctx.needs_input_grad)
         with no_grad():
@@ -80,21 +84,31 @@ class Function:
         if not tracked:
             return result
         tensors = [k for k, o in enumerate(outs) if isinstance(o, Tensor)]
+        bases = [a if a._base is None else a._base for a in inputs if a is not None]
         for k in tensors:
-            if any(outs[k] is a for a in inputs) and not any(outs[k] is d for d in ctx._dirty):
-                outs[k] = wrap(outs[k].array)  # an input returned as it is becomes a tensor of its own
+            o = outs[k]
+            if any(o is a for a in inputs) and not any(o is d for d in ctx._dirty):
+                outs[k] = wrap(o.array)  # an input returned as it is becomes a tensor of its own, a view of it
+                outs[k]._base, outs[k]._view_version = o if o._base is None else o._base, o.array.version
+            elif o._base is not None and not any(o._base is b for b in bases):
+                o._base = None  # a view of what forward made: nobody else writes there
         for t in ctx._dirty:
-            if t.requires_grad and t.node is None:
+            if any(v is not None and v.requires_grad and v.node is None for v in (t, t._base)):
                 raise RuntimeError(f"{cls.__name__}: a leaf that requires grad was changed in place (mark_dirty)")
+        num_args, num_outs = len(args), len(outs)  # the rule must hold neither the arguments nor the results
 
         def rule(node, *dys):
+            ctx._node = node  # for `saved_tensors`; always held, it would be a cycle
             if ctx._materialize:
                 dys = [wrap(_engine.full(shape, 0, dtype)) if d is None else d
                        for d, (shape, dtype) in zip(dys, node.outputs, strict=True)]
             given = iter(dys)
-            grads = cls.backward(ctx, *(next(given) if k in tensors else None for k in range(len(outs))))
+            try:
+                grads = cls.backward(ctx, *(next(given) if k in tensors else None for k in range(num_outs)))
+            finally:
+                ctx._node = None
             grads = list(grads) if isinstance(grads, tuple) else [grads]
-            while len(grads) > len(args) and grads[-1] is None:
+            while len(grads) > num_args and grads[-1] is None:
                 grads.pop()
             return grads
 
@@ -102,13 +116,18 @@ class Function:
         rule.first_order = getattr(cls.backward, "first_order", False)
         # A saved output is held as its array, so that the node does not hold the tensor that holds the node.
         saved = [s.array if any(s is o for o in outs) else s for s in ctx._to_save if s is not None]
-        node = ctx._node = Node(rule, inputs, saved, (), [outs[k].array for k in tensors])
-        node._own = [k for k, s in enumerate(saved) if type(s) is _engine.Array]
+        node = Node(rule, inputs, saved, (), [outs[k].array for k in tensors])
+        node.foreign = True
         for slot, k in enumerate(tensors):
             o = outs[k]
             if o.array.is_float and not any(o is n for n in ctx._non_differentiable):
-                o.requires_grad, o.node, o.slot = True, node, slot
+                node._own.update((at, slot) for at, s in enumerate(saved) if s is o.array)
+                if any(o is d for d in ctx._dirty):
+                    autograd.rebase(o, node, slot)
+                else:
+                    o.requires_grad, o.node, o.slot = True, node, slot
         ctx._to_save = tuple(None if s is None else True for s in ctx._to_save)
+        ctx._dirty = ctx._non_differentiable = ()
         return tuple(outs) if isinstance(result, tuple) else outs[0]
 
 

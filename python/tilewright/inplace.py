@@ -7,6 +7,8 @@ Other views of the base notice by the storage's version, and take their history 
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from tilewright import _engine
 from tilewright.autograd import Node, _name, wrap
 from tilewright.grad_mode import mode
@@ -35,33 +37,84 @@ def inplace(rule, x, write, inputs, saved=(), attrs=()):
     if base is not None and not base.array.is_contiguous:
         raise NotImplementedError(f"{name}: an in-place change of a view is recorded only when its base is "
                                   f"contiguous, got strides {base.array.strides}; clone the base first")
+    if base is not None and _overlaps(x.array.shape, x.array.strides):
+        raise ValueError(f"{name}: elements of the view share memory, got shape {x.array.shape} with strides "
+                         f"{x.array.strides}; clone it first")
     for v in (x, *inputs):
         if v._base is not None and v._view_version != v.array.version:
             refresh_view(v)
+    if base is not None:
+        _check_custom(x)
     node = Node(rule, inputs, saved, attrs, (x.array,))
     write()
-    node._own = [k for k, s in enumerate(saved) if s is x.array]
+    node._own = {k: 0 for k, s in enumerate(saved) if s is x.array}
     for k in node._own:
         node._versions[k] = x.array.version
-    x.requires_grad, x.node, x.slot = True, node, 0
+    rebase(x, node, 0)
+    return x
+
+
+def rebase(x, node, slot):
+    """Makes output `slot` of `node` the newest history of x, whose memory the op has just changed."""
+    _move(x, node, slot)
+    base = x._base
     if base is not None:
         # The base becomes itself with the view's region replaced, and the view a view of that.
         a, b = x.array, base.array
         place = (a.shape, a.strides, a.offset - b.offset)
-        base.node = Node(copy_slices_grad, (base, x), (), (place,), (b,))
-        base.requires_grad, base.slot = True, 0
-        refresh_view(x)
-    return x
+        _move(base, Node(copy_slices_grad, (base, x), (), (place,), (b,)), 0)
+        _renew(x)
+
+
+def _move(t, node, slot):
+    """Gives t its new place on the tape; what `retain_grad` asked for moves with it."""
+    if t.node is not None and t.node.hooks:
+        keep = t.node.hooks.pop(("retain", t.slot), None)
+        if keep is not None:
+            node.hooks = {**(node.hooks or {}), ("retain", slot): (slot, keep[1])}
+    t.requires_grad, t.node, t.slot = True, node, slot
 
 
 def refresh_view(v):
     """Makes a view's history that of its base as it is now, after an in-place change through another name."""
     base = v._base
     if base.requires_grad:
-        a, b = v.array, base.array
-        v.node = Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,))
-        v.requires_grad, v.slot = True, 0
+        if v.requires_grad and v.node is None:
+            raise RuntimeError(f"view: a view that was made a leaf was changed in place through its base, which has a "
+                               f"history, got {v.array.dtype.name} {v.array.shape}")
+        _check_custom(v)
+        if not base.array.is_contiguous:
+            raise NotImplementedError(f"view: after an in-place change its history is taken only from a contiguous "
+                                      f"base, got strides {base.array.strides}; clone the base first")
+        _renew(v, v.node.hooks if v.node is not None else None)
     v._view_version = v.array.version
+
+
+def _renew(v, hooks=None):
+    base, a, b = v._base, v.array, v._base.array
+    node = Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,))
+    if hooks is not None:  # they are of the tensor, whatever its history
+        node.hooks = {key: (0, hook) for key, (slot, hook) in hooks.items() if slot == v.slot and type(key) is int}
+    _move(v, node, 0)
+    v._view_version = a.version
+
+
+def _check_custom(v):
+    """A view that a user's Function returned has the user's gradient, which a new history would go around."""
+    if v.node is not None and v.node.foreign:
+        raise RuntimeError(f"{v.node.name}: an output that shares memory with an input was changed in place, itself or "
+                           f"through another view; return a clone from forward, or declare mark_dirty")
+
+
+def _overlaps(shape, strides) -> bool:
+    """Whether two elements of such a view may have one address."""
+    reach = 0
+    for stride, n in sorted(zip(strides, shape, strict=True)):
+        if n > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (n - 1)
+    return False
 
 
 def _region(t, place):
@@ -72,6 +125,9 @@ def _region(t, place):
 
 def view_grad(node, dy):
     place, shape = node.attrs
+    if _overlaps(*place[:2]):  # windows and expanded dimensions: their gradients sum
+        from tilewright.ops.shape import as_strided_grad
+        return as_strided_grad(SimpleNamespace(attrs=(place, shape, True)), dy)
     dx = wrap(_engine.full(shape, 0, dy.array.dtype))
     _region(dx, place).copy_(dy)
     return (dx,)

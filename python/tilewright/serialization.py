@@ -184,12 +184,13 @@ def load(f: str | os.PathLike | IO[bytes], map_location: Any = None, *, weights_
 def _decode(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, deserialize
 
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-        raise ValueError(f"load: {name} must be a safetensors file, got a zip or pickle file (PyTorch's torch.save "
-                         "makes these); convert it with safetensors.torch.save_file")
     try:
         entries = deserialize(data)
     except SafetensorError as error:
+        # Asked only now: a header's length, which comes first, may have the same bytes (640 is 80 02).
+        if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+            raise ValueError(f"load: {name} must be a safetensors file, got a zip or pickle file (PyTorch's torch.save "
+                             "makes these); convert it with safetensors.torch.save_file") from None
         raise ValueError(f"load: {name} must be a whole safetensors file, got {len(data)} bytes with {error}") from None
     tensors = {}
     for key, entry in entries:

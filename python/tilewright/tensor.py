@@ -96,10 +96,12 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
+        self._refresh()
         return self.node is None
 
     @property
     def grad_fn(self):
+        self._refresh()
         return self.node
 
     @property
@@ -262,6 +264,7 @@ class Tensor:
 
     def register_hook(self, hook) -> RemovableHandle:
         """Calls hook(gradient) when this tensor's gradient is known; what it returns, if anything, replaces it."""
+        self._refresh()
         if not self.requires_grad:
             raise RuntimeError("register_hook: the tensor does not require grad")
         key = next(_hook_numbers)
@@ -272,11 +275,18 @@ class Tensor:
             return RemovableHandle(self._hooks, key)
         if self.node.hooks is None:
             self.node.hooks = {}
-        self.node.hooks[key] = (self.slot, hook)
+        hooks = self.node.hooks
+        hooks[key] = (self.slot, hook)
+        retain = hooks.pop(("retain", self.slot), None)
+        if retain is not None:
+            hooks["retain", self.slot] = retain  # last: it shows what other hooks made of the gradient
         return RemovableHandle(self.node.hooks, key)
 
     def retain_grad(self) -> None:
         """Keeps the gradient of a tensor that is not a leaf in `.grad`, too."""
+        self._refresh()
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad: the tensor does not require grad")
         if self.node is None:
             return
         import weakref
@@ -286,9 +296,16 @@ class Tensor:
         def keep(g):
             t = me()
             if t is not None:
-                t.grad = g if t.grad is None else t.grad + g
+                t.grad = g.clone() if t.grad is None else t.grad + g
 
-        self.register_hook(keep)
+        if self.node.hooks is None:
+            self.node.hooks = {}
+        self.node.hooks["retain", self.slot] = (self.slot, keep)
+
+    def _refresh(self) -> None:
+        """Takes a view's history from its base when that was changed in place since."""
+        if self._base is not None and self._view_version != self.array.version:
+            autograd.refresh_view(self)
 
     # --- dtype and device --------------------------------------------------------------------------------------------
     def to(self, *args, dtype=None, device=None, non_blocking: bool = False, copy: bool = False):

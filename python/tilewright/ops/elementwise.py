@@ -67,7 +67,7 @@ def _binary(kernel, rule, a, b, both=True):
     """Saves the operands: each when the other's gradient needs it, or always when `both`. Numbers become attributes."""
     Tensor = autograd.Tensor
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        saved = (a, b) if both else (a if b.requires_grad else None, b if a.requires_grad else None)
+        saved = (a, b) if both else (a if _wants(b) else None, b if _wants(a) else None)
         return record(rule, kernel(a.array, b.array), (a, b), saved, (None, None))
     (x, xa), (y, ya) = _operand(kernel.__name__, a), _operand(kernel.__name__, b)
     if x is NUMBER:
@@ -75,6 +75,11 @@ def _binary(kernel, rule, a, b, both=True):
     if y is NUMBER:
         return record(rule, kernel(xa, ya), (x, y), (x if both else None, None), (None, ya))
     return _binary(kernel, rule, x, y, both)
+
+
+def _wants(x) -> bool:
+    """Whether x needs a gradient, or will: a view of a tensor that has come to need one since."""
+    return x.requires_grad or (x._base is not None and x._base.requires_grad)
 
 
 def _values(node):
@@ -158,7 +163,10 @@ def div(input, other, *, rounding_mode=None):
         return trunc(div(input, other))
     if rounding_mode is not None:
         raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
-    return _binary(_engine.div, div_grad, input, other)
+    (x, xa), (y, ya) = _operand("div", input), _operand("div", other)
+    saved = (x if x is not NUMBER and _wants(y) else None, None if y is NUMBER else y)
+    return record(div_grad, _engine.div(xa, ya), (x, y), saved, (xa if x is NUMBER else None, ya if y is NUMBER else
+                                                                 None))
 
 
 def div_grad(node, dy):
@@ -699,7 +707,7 @@ def erf_grad(node, dy):
 def lerp(input, end, weight):
     """input + weight * (end - input)."""
     (x, xa), (e, ea), (w, wa) = (_operand("lerp", v) for v in (input, end, weight))
-    saved = (x, e, None if w is NUMBER else w)
+    saved = (x, e, w) if w is not NUMBER and _wants(w) else (None, None, None if w is NUMBER else w)
     return record(lerp_grad, _engine.lerp(xa, ea, wa, 0.0), (x, e, w), saved, (wa if w is NUMBER else None,))
 
 
@@ -759,6 +767,8 @@ def contiguous(input):
 # --- in place --------------------------------------------------------------------------------------------------------
 def _before(x):
     """A copy of x as it is before an in-place op, with its history, for the gradient that needs the old value."""
+    if x._base is not None and x._view_version != x.array.version:
+        autograd.refresh_view(x)
     old = wrap(_engine.clone(x.array))
     old.requires_grad, old.node, old.slot = x.requires_grad, x.node, x.slot
     return old
@@ -767,7 +777,7 @@ def _before(x):
 def _binary_(kernel, rule, x, other):
     """x = kernel(x, other) in place; the operand that only the other's gradient needs is saved only then."""
     y, ya = _operand(kernel.__name__, other)
-    saved = (_before(x) if y.requires_grad else None, None if y is NUMBER else y)
+    saved = (_before(x) if _wants(y) else None, None if y is NUMBER else y)
     return inplace(rule, x, lambda: kernel(x.array, ya, x.array), (x, y), saved, (None, ya if y is NUMBER else None))
 
 
@@ -806,7 +816,8 @@ def pow_(input, exponent):
 
 def lerp_(input, end, weight):
     """input += weight * (end - input)."""
-    return copy_(input, lerp(input, end, weight))
+    old = _before(input) if isinstance(weight, autograd.Tensor) and _wants(weight) else input
+    return copy_(input, lerp(old, end, weight))
 
 
 def addcmul_(input, tensor1, tensor2, *, value=1):

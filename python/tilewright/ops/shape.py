@@ -447,12 +447,13 @@ def pad(input, pad, mode: str = "constant", value=None):
         raise ValueError(f"pad: widths must come in pairs, at most one a dimension, got {len(widths)} for {ndim} "
                          f"dimensions")
     from tilewright.ops.index import index_select
+    given = input
     for k in range(len(widths) // 2):
         d, before, after = ndim - 1 - k, widths[2 * k], widths[2 * k + 1]
         if before or after:
             positions = _pad_positions(mode, input.array.shape[d], before, after)
             input = index_select(input, d, wrap(_engine.from_buffer(positions)))
-    return input
+    return input.clone() if input is given else input
 
 
 def pad_grad(node, dy):
@@ -507,13 +508,14 @@ def roll(input, shifts, dims=None):
     dims = _sizes("roll", (dims,) if isinstance(dims, tuple | list) else ((dims,),))
     if len(shifts) != len(dims):
         raise ValueError(f"roll: expects as many shifts as dims, got {shifts} and {dims}")
+    given = input
     for by, dim in zip(shifts, dims, strict=True):
         d = _dim("roll", dim, input.array.ndim)
         n = input.array.shape[d]
         if n and by % n:
             cut = n - by % n
             input = cat([narrow(input, d, cut, n - cut), narrow(input, d, 0, cut)], d)
-    return input
+    return input.clone() if input is given else input
 
 
 def repeat(input, *sizes):

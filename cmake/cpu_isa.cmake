@@ -24,10 +24,10 @@ foreach(row IN LISTS TW_LEVELS)
   add_library(kernels_${level} OBJECT ${TW_KERNEL_SOURCES})
   target_compile_definitions(kernels_${level} PRIVATE TW_ISA=${level} TW_VEC_BYTES=${bytes})
   # -O3 for the kernels' loops; errno and traps are never read, and both would stop vectorisation. Not -ffast-math:
-  # NaN, infinities and the order of sums are part of each kernel's contract, and a fused multiply-add is written where it is
-  # meant (fma), so that the same source rounds the same way wherever it is inlined. Integers wrap, as NumPy's do.
-  target_compile_options(kernels_${level} PRIVATE -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -fwrapv -fno-exceptions -fno-rtti
-                         -Wno-psabi ${flags})
+  # NaN, infinities and the order of sums are part of each kernel's contract, and a fused multiply-add is written
+  # where it is meant (fma), so that the same source rounds the same way wherever it is inlined. Integers wrap.
+  target_compile_options(kernels_${level} PRIVATE -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -fwrapv
+                         -fno-exceptions -fno-rtti -Wno-psabi ${flags})
   list(APPEND TW_LEVEL_NAMES ${level})
   list(APPEND TW_KERNEL_OBJECTS $<TARGET_OBJECTS:kernels_${level}>)
   # A weak symbol compiled with one level's flags could be linked into another's code, and crash an older machine.

@@ -86,15 +86,13 @@ def refresh_view(v):
         if not base.array.is_contiguous:
             raise NotImplementedError(f"view: after an in-place change its history is taken only from a contiguous "
                                       f"base, got strides {base.array.strides}; clone the base first")
-        _renew(v, v.node.hooks if v.node is not None else None)
+        _renew(v)
     v._view_version = v.array.version
 
 
-def _renew(v, hooks=None):
+def _renew(v):
     base, a, b = v._base, v.array, v._base.array
     node = Node(view_grad, (base,), (), ((a.shape, a.strides, a.offset - b.offset), b.shape), (a,))
-    if hooks is not None:  # they are of the tensor, whatever its history
-        node.hooks = {key: (0, hook) for key, (slot, hook) in hooks.items() if slot == v.slot and type(key) is int}
     _move(v, node, 0)
     v._view_version = a.version
 

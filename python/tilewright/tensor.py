@@ -8,6 +8,7 @@ from typing import Any
 from tilewright import _engine, autograd, creation
 from tilewright.autograd import wrap
 from tilewright.ops import activation as _activation
+from tilewright.ops import elementary as _elementary
 from tilewright.ops import elementwise as _elementwise
 from tilewright.ops import index as _index
 from tilewright.ops import matmul as _matmul
@@ -51,6 +52,7 @@ class Tensor:
 
     __slots__ = ("__dict__", "__weakref__", "_base", "_hooks", "_view_version", "array", "grad", "node",
                  "requires_grad", "slot")
+    _view_version: Any
     __array_priority__ = 1000  # NumPy leaves `ndarray + tensor` to Tensor.__radd__
     __array_ufunc__ = None
 
@@ -413,8 +415,8 @@ class Tensor:
     __floordiv__ = _elementwise.floor_divide
     __mod__ = _elementwise.remainder
     __pow__ = _elementwise.pow
-    __neg__ = _elementwise.neg
-    __abs__ = _elementwise.abs
+    __neg__ = _elementary.neg
+    __abs__ = _elementary.abs
     __invert__ = _elementwise.bitwise_not
     __matmul__ = _matmul.matmul
     __and__ = __rand__ = _elementwise.bitwise_and
@@ -505,34 +507,34 @@ class Tensor:
     allclose = _elementwise.allclose
     equal = _elementwise.equal
     clamp = _elementwise.clamp
-    neg = _elementwise.neg
-    abs = _elementwise.abs
-    sign = _elementwise.sign
-    floor = _elementwise.floor
-    ceil = _elementwise.ceil
-    trunc = _elementwise.trunc
-    round = _elementwise.round
-    frac = _elementwise.frac
-    square = _elementwise.square
-    reciprocal = _elementwise.reciprocal
-    sqrt = _elementwise.sqrt
-    rsqrt = _elementwise.rsqrt
-    exp = _elementwise.exp
-    exp2 = _elementwise.exp2
-    expm1 = _elementwise.expm1
-    log = _elementwise.log
-    log2 = _elementwise.log2
-    log10 = _elementwise.log10
-    log1p = _elementwise.log1p
-    sin = _elementwise.sin
-    cos = _elementwise.cos
-    tan = _elementwise.tan
-    sinh = _elementwise.sinh
-    cosh = _elementwise.cosh
-    asin = _elementwise.asin
-    acos = _elementwise.acos
-    atan = _elementwise.atan
-    erf = _elementwise.erf
+    neg = _elementary.neg
+    abs = _elementary.abs
+    sign = _elementary.sign
+    floor = _elementary.floor
+    ceil = _elementary.ceil
+    trunc = _elementary.trunc
+    round = _elementary.round
+    frac = _elementary.frac
+    square = _elementary.square
+    reciprocal = _elementary.reciprocal
+    sqrt = _elementary.sqrt
+    rsqrt = _elementary.rsqrt
+    exp = _elementary.exp
+    exp2 = _elementary.exp2
+    expm1 = _elementary.expm1
+    log = _elementary.log
+    log2 = _elementary.log2
+    log10 = _elementary.log10
+    log1p = _elementary.log1p
+    sin = _elementary.sin
+    cos = _elementary.cos
+    tan = _elementary.tan
+    sinh = _elementary.sinh
+    cosh = _elementary.cosh
+    asin = _elementary.asin
+    acos = _elementary.acos
+    atan = _elementary.atan
+    erf = _elementary.erf
     lerp = _elementwise.lerp
     addcmul = _elementwise.addcmul
     addcdiv = _elementwise.addcdiv
@@ -546,11 +548,11 @@ class Tensor:
     lerp_ = _elementwise.lerp_
     addcmul_ = _elementwise.addcmul_
     addcdiv_ = _elementwise.addcdiv_
-    neg_ = _elementwise.neg_
-    abs_ = _elementwise.abs_
-    exp_ = _elementwise.exp_
-    log_ = _elementwise.log_
-    sqrt_ = _elementwise.sqrt_
+    neg_ = _elementary.neg_
+    abs_ = _elementary.abs_
+    exp_ = _elementary.exp_
+    log_ = _elementary.log_
+    sqrt_ = _elementary.sqrt_
     clamp_ = _elementwise.clamp_
     copy_ = _elementwise.copy_
     fill_ = _elementwise.fill_

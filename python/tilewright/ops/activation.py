@@ -8,7 +8,8 @@ import math
 from tilewright import _engine, autograd
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
-from tilewright.ops.elementwise import clamp, erf, exp, expm1, in_float32, reciprocal, where
+from tilewright.ops.elementary import erf, exp, expm1, reciprocal
+from tilewright.ops.elementwise import clamp, in_float32, where
 
 
 def _activate(kernel, rule, x, in_place, attrs=(), keep_output=False):

@@ -7,6 +7,7 @@ import warnings
 from tilewright import _engine
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode, no_grad
+from tilewright.ops import elementary as _m
 from tilewright.ops import elementwise as _e
 from tilewright.ops import reduce as _r
 from tilewright.ops.activation import sigmoid
@@ -172,7 +173,7 @@ def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "me
     reduction = _reduction("mse_loss", size_average, reduce, reduction)
     _same_shape("mse_loss", input, target, True)
     x, y, dtype = _wide(input, target)
-    return _reduced(_e.square(x - y), reduction, dtype)
+    return _reduced(_m.square(x - y), reduction, dtype)
 
 
 @_e.in_float32
@@ -185,7 +186,7 @@ def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mea
     reduction = _reduction("l1_loss", size_average, reduce, reduction)
     _same_shape("l1_loss", input, target, True)
     x, y, dtype = _wide(input, target)
-    return _reduced(_e.abs(x - y), reduction, dtype)
+    return _reduced(_m.abs(x - y), reduction, dtype)
 
 
 @_e.in_float32
@@ -202,8 +203,8 @@ def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str
         raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
     _same_shape("smooth_l1_loss", input, target, True)
     x, y, dtype = _wide(input, target)
-    d = _e.abs(x - y)
-    return _reduced(_e.where(d < beta, _e.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction, dtype)
+    d = _m.abs(x - y)
+    return _reduced(_e.where(d < beta, _m.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction, dtype)
 
 
 @_e.in_float32
@@ -218,8 +219,8 @@ def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0):
         raise ValueError(f"huber_loss: delta must be positive, got {delta}")
     _same_shape("huber_loss", input, target, True)
     x, y, dtype = _wide(input, target)
-    d = _e.abs(x - y)
-    return _reduced(_e.where(d < delta, _e.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction, dtype)
+    d = _m.abs(x - y)
+    return _reduced(_e.where(d < delta, _m.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction, dtype)
 
 
 # --- two classes -----------------------------------------------------------------------------------------------------
@@ -249,7 +250,7 @@ def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=N
 
 
 def _clamped_logs(p):
-    return _e.clamp(_e.log(p), min=-100.0), _e.clamp(_e.log1p(-p), min=-100.0)
+    return _e.clamp(_m.log(p), min=-100.0), _e.clamp(_m.log1p(-p), min=-100.0)
 
 
 def binary_cross_entropy_grad(node, dy):
@@ -287,7 +288,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, size_average=No
 
 
 def _log1p_exp_minus(x):
-    return _e.log1p(_e.exp(-_e.abs(x))) + _e.maximum(-x, 0.0)
+    return _m.log1p(_m.exp(-_m.abs(x))) + _e.maximum(-x, 0.0)
 
 
 def binary_cross_entropy_with_logits_grad(node, dy):

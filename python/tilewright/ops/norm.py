@@ -5,7 +5,8 @@ from __future__ import annotations
 from tilewright import _engine
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
-from tilewright.ops.elementwise import NUMBER, clamp, rsqrt
+from tilewright.ops.elementary import rsqrt
+from tilewright.ops.elementwise import NUMBER, clamp
 from tilewright.ops.reduce import mean as _mean
 from tilewright.ops.reduce import norm as _norm
 from tilewright.ops.reduce import sum as _sum

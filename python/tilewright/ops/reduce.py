@@ -13,6 +13,7 @@ from collections import namedtuple
 from tilewright import _engine, autograd
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
+from tilewright.ops import elementary as _m
 from tilewright.ops import elementwise as _e
 
 # What the functions of these names return, shown as in PyTorch.
@@ -347,12 +348,12 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
         y = _engine.cast(_engine.sqrt(_engine.sum(_engine.square(wide), dim, keepdim, None)), x.dtype)
         return record(norm_grad, y, (x,), (x, y), (x.array.shape, dim, keepdim))
     if math.isinf(p):
-        return (amax if p > 0 else amin)(_e.abs(x), dim, keepdim)
+        return (amax if p > 0 else amin)(_m.abs(x), dim, keepdim)
     if p == 0:
         return sum((x != 0).to(x.dtype), dim, keepdim)
     if p == 1:
-        return sum(_e.abs(x), dim, keepdim)
-    return _e.pow(sum(_e.pow(_e.abs(x), p), dim, keepdim), 1.0 / p)
+        return sum(_m.abs(x), dim, keepdim)
+    return _e.pow(sum(_e.pow(_m.abs(x), p), dim, keepdim), 1.0 / p)
 
 
 def norm_grad(node, dy):
@@ -385,4 +386,4 @@ def logsumexp(input, dim=None, keepdim: bool = False):
 
 def logsumexp_grad(node, dy):
     x, y = node.saved
-    return (_spread(dy, *node.attrs) * _e.exp(x - _spread(y, *node.attrs)),)
+    return (_spread(dy, *node.attrs) * _m.exp(x - _spread(y, *node.attrs)),)

@@ -7,7 +7,7 @@ import warnings
 from tilewright import _engine
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
-from tilewright.ops.elementwise import exp
+from tilewright.ops.elementary import exp
 from tilewright.ops.reduce import sum
 
 

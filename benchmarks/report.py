@@ -90,7 +90,7 @@ def draw_bars(results: dict[str, Any], path: Path) -> None:
         for j, p in enumerate(peers):
             ratios = [row["ratio"][p]["median"] for row in rows if p in row["ratio"]]
             at = i + 0.8 * (j + 0.5) / len(peers) - 0.4
-            axes.barh(at, geometric_mean(ratios), 0.8 / len(peers), color=COLOURS[p],
+            axes.barh(at, geometric_mean(ratios) - 1, 0.8 / len(peers), left=1, color=COLOURS[p],
                       label=None if p in axes.get_legend_handles_labels()[1] else p)
             axes.plot(min(ratios), at, "o", color="black", markersize=3)
     axes.axvline(1, color="black", linewidth=1)

@@ -1,34 +1,30 @@
-"""The message for the commonest slip: a list, a NumPy array or None where a Tensor belongs."""
+"""Public ops as `_engine.Op`: straight to the kernel where that is possible, and named in the message for the commonest
+slip, a list, a NumPy array or None where a Tensor belongs."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 
-from tilewright import autograd
+from tilewright import _engine
 
 
-def tensors_only(function: Callable) -> Callable:
-    """Wraps an op so that an argument which lacks a Tensor's attributes is a TypeError that names op and type.
+def direct(saves: str) -> Callable:
+    """Decorator for the function of an elementwise kernel of the same name. Tensors of floats (and, beside one, float
+    numbers) skip the function: C++ runs the kernel and records the rule `<name>_grad`, found beside the function.
 
-    Nothing is checked beforehand: the op runs, and only its failure is looked at.
+    `saves` is what the rule reads: "" nothing; "inputs"; "output"; "others", each operand if the other one needs a
+    gradient; "divisor", the same but the second operand always; "none": there is no gradient.
     """
-
-    @functools.wraps(function)
-    def checked(*args, **kwargs):
-        try:
-            return function(*args, **kwargs)
-        except AttributeError as error:
-            culprit = error.obj
-            if isinstance(culprit, autograd.Tensor) or not any(culprit is a for a in (*args, *kwargs.values())):
-                raise
-            raise TypeError(f"{function.__name__}: expects a Tensor, got {type(culprit).__name__}") from None
-
-    return checked
+    return lambda function: functools.update_wrapper(_engine.Op(function, function.__name__, saves), function)
 
 
 def export(names: dict) -> None:
-    """Puts the wrapped form of every op function in a module's names in the function's place."""
+    """Puts an Op in the place of every op function in a module's names.
+
+    Nothing is checked beforehand: the op runs, and only an AttributeError about one of its arguments is looked at.
+    """
     for name, value in names.items():
-        if callable(value) and not isinstance(value, type) and (value.__module__ or "").startswith("tilewright.ops."):
-            names[name] = tensors_only(value)
+        if callable(value) and not isinstance(value, type | _engine.Op) and (value.__module__ or "").startswith(
+                "tilewright.ops."):
+            names[name] = functools.update_wrapper(_engine.Op(value), value)

@@ -23,6 +23,7 @@ struct PyOp {
   PyObject* rule;  // found when first needed, beside the function; None for an op without a gradient
   const ElementwiseRow* row;
   Saves saves;
+  int numbers;  // whether the kernel may have a number in place of one of two Tensors
 };
 PyTypeObject* op_type = nullptr;
 PyOp& op_of(PyObject* o) { return *reinterpret_cast<PyOp*>(o); }
@@ -64,7 +65,7 @@ bool put_elementwise_on_tape(PyOp& op, PyObject* out, PyObject* const* args, int
 }
 
 // Whether the kernel can have the operands as they are.
-bool direct(PyObject* const* args, int n, Value* x) {
+bool direct(const PyOp& op, PyObject* const* args, int n, Value* x) {
   bool any = false;
   for (int i = 0; i < n; ++i) {
     PyObject* o = args[i];
@@ -73,7 +74,7 @@ bool direct(PyObject* const* args, int n, Value* x) {
       if (!a || !is_array(a) || !is_float(unwrap(a).dtype())) return false;
       x[i].array = &unwrap(a);
       any = true;
-    } else if (n > 1 && PyFloat_CheckExact(o)) {
+    } else if (n > 1 && op.numbers && PyFloat_CheckExact(o)) {
       x[i].kind = Value::kFloat;
       x[i].f = PyFloat_AS_DOUBLE(o);
       x[i].i = x[i].f >= -9.2e18 && x[i].f <= 9.2e18 ? static_cast<int64_t>(x[i].f) : 0;
@@ -100,7 +101,7 @@ PyObject* op_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject
   PyOp& op = op_of(self);
   const Py_ssize_t n = PyVectorcall_NARGS(nargsf);
   Value x[3];
-  if (op.row && !names && n == op.row->inputs && direct(args, static_cast<int>(n), x)) {
+  if (op.row && !names && n == op.row->inputs && direct(op, args, static_cast<int>(n), x)) {
     return guarded([&]() -> PyObject* {
       PyObject* out = wrap_tensor(wrap(elementwise(op.row->op, x, static_cast<int>(n), nullptr)));
       const int must = out && op.rule != Py_None ? must_record(args, n) : 0;
@@ -118,11 +119,12 @@ PyObject* op_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject
   return result;
 }
 
-// Op(function, kernel=None, saves="")
+// Op(function, kernel=None, saves="", numbers=True)
 PyObject* op_new(PyTypeObject* type, PyObject* args, PyObject*) {
   PyObject* function;
   const char *kernel = nullptr, *saves = "";
-  if (!PyArg_ParseTuple(args, "O|zs", &function, &kernel, &saves)) return nullptr;
+  int numbers = 1;
+  if (!PyArg_ParseTuple(args, "O|zsp", &function, &kernel, &saves, &numbers)) return nullptr;
   static const std::pair<std::string_view, Saves> kinds[] = {{"", Saves::kNothing},       {"none", Saves::kNothing},
                                                              {"inputs", Saves::kInputs},  {"output", Saves::kOutput},
                                                              {"others", Saves::kOthers}, {"divisor", Saves::kDivisor}};
@@ -138,6 +140,7 @@ PyObject* op_new(PyTypeObject* type, PyObject* args, PyObject*) {
   op.function = Py_NewRef(function);
   op.row = row;
   op.saves = kind->second;
+  op.numbers = numbers;
   if (kind->first == "none") op.rule = Py_NewRef(Py_None);
   return o;
 }

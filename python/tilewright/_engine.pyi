@@ -2,7 +2,7 @@
 
 from builtins import bool as _bool  # the name is a dtype's here
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, final, overload
+from typing import Any, Protocol, TypeAlias, final, overload
 
 from typing_extensions import CapsuleType
 
@@ -31,6 +31,64 @@ float16: dtype
 bfloat16: dtype
 float32: dtype
 float64: dtype
+
+class TensorBase:
+    array: Array
+    grad: Any
+    node: Any
+    requires_grad: _bool
+    slot: int
+    _base: Any
+    _hooks: Any
+    _view_version: int
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> _DType: ...
+    @property
+    def ndim(self) -> int: ...
+
+class NodeBase:
+    rule: Any
+    edges: list
+    attrs: Any
+    needs: tuple
+    hooks: Any
+    foreign: _bool
+    def __init__(self, rule: Any, inputs: Sequence, saved: Sequence, attrs: Any, outputs: Sequence[Array]) -> None: ...
+    @property
+    def _saved(self) -> Any: ...
+    @property
+    def saved(self) -> list: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def outputs(self) -> tuple: ...
+    @property
+    def num_outputs(self) -> int: ...
+    def mark_own(self, position: int, slot: int, /) -> None: ...
+    def free_saved(self) -> None: ...
+    def __lt__(self, other: NodeBase, /) -> _bool: ...
+
+@final
+class _Mode:
+    grad: _bool
+
+mode: _Mode
+
+def wrap(array: Array, /) -> Any: ...
+def record(rule: Any, array: Array, inputs: Sequence, saved: Sequence = (), attrs: Any = (),
+           view_of: Any = None) -> Any: ...
+def fits(gradient: Any, edge: tuple, /) -> _bool: ...
+def set_tape(tensor: type, node: type, refresh_view: Any, /) -> None: ...
+
+@final
+class Op:
+    def __init__(self, function: Any, kernel: str | None = None, saves: str = "", numbers: _bool = True, /) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+    def __getattr__(self, name: str) -> Any: ...
+    def __setattr__(self, name: str, value: Any) -> None: ...
 
 class device:
     @overload

@@ -440,7 +440,7 @@ class Tensor(_engine.TensorBase):
         return _elementwise.pow(other, self)
 
     def __rmatmul__(self, other):
-        return _matmul.matmul(_elementwise._tensor("matmul", other), self)
+        return _matmul.matmul(_elementwise.tensor("matmul", other), self)
 
     # --- ops, by family ----------------------------------------------------------------------------------------------
     @property

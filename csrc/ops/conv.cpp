@@ -111,9 +111,8 @@ Array conv(int64_t nd, const Array& x, const Array& w, const std::optional<Array
   return y;
 }
 
-Array conv_backward_x(int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b, const Dims& x_shape,
-                      const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
-  const std::string op = name_of("conv", nd, "_backward_x");
+Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b,
+                 const Dims& x_shape, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
   check_dtypes(op, dy, w);
   ConvArgs a = arguments(op, nd, x_shape, w.shape(), stride, padding, dilation, groups, dy.dtype());
   const Dims expected = output_shape(a, nd, x_shape.n);
@@ -128,6 +127,11 @@ Array conv_backward_x(int64_t nd, const Array& dy, const Array& w, const std::op
   a.y = dx.raw();
   launch(dy.device(), slots::conv_backward_x, a);
   return dx;
+}
+
+Array conv_backward_x(int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b, const Dims& x_shape,
+                      const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
+  return backward_x(name_of("conv", nd, "_backward_x"), nd, dy, w, b, x_shape, stride, padding, dilation, groups);
 }
 
 Array conv_backward_w(int64_t nd, const Array& dy, const Array& x, const Dims& w_shape, const Dims& stride,
@@ -182,10 +186,7 @@ Array conv_transpose(int64_t nd, const Array& x, const Array& w, const std::opti
     pads.d[pads.n++] = a.pad[d];
     pads.d[pads.n++] = a.pad[d] - extra[d];
   }
-  if (b)
-    TW_CHECK(b->ndim() == 1 && b->size(0) == k[1] * groups, op, ": bias must be (", k[1] * groups, ",), got ",
-             str_of(b->shape()));
-  return conv_backward_x(nd, x, w, b, result, stride, pads, dilation, groups);
+  return backward_x(op, nd, x, w, b, result, stride, pads, dilation, groups);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 // Method: gemm.h; a matrix times a few vectors is bound by memory: gemm_thin.h.
 // Error bounds: theirs, measured by tests/op_table/products.py.
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/gemm_bf16.h"
 #include "kernels/cpu/gemm_thin.h"
 
 namespace tw::TW_ISA {
@@ -106,14 +107,28 @@ void thin_of(int64_t width, const StridedProblem<T, S>& problem, int64_t batch, 
   if constexpr (R > 1) thin_of<T, S, R - 1>(width, problem, batch, swap);
 }
 
+#if TW_VEC_BYTES == 64
+struct PairsProblem {
+  const StridedProblem<float, bfloat16>& whole;
+  PairsProduct product(int64_t number) const {
+    const auto p = whole.product(number);
+    return {p.a, p.b, p.a_row, p.a_col, p.b_row, p.b_col, p.c_row, p.c_start, whole.g.K, p.end};
+  }
+};
+#endif
+
 template <class T, class S> void gemm_of(const GemmArgs& g) {
   const StridedProblem<T, S> problem{g};
   const int64_t batch = batch_count(g);
   // Lanes along K want a long K; one row or column has no other way to fill a vector.
   const int64_t width = least(g.M, g.N);
   if (batch > 0 && g.K > 0 && (width == 1 || (width > 0 && width <= kMostThin && g.K >= 128)))
-    thin_of(width, problem, batch, g.N != width);
-  else gemm_core<T>(problem, batch, g.M, g.N, g.K);
+    return thin_of(width, problem, batch, g.N != width);
+#if TW_VEC_BYTES == 64
+  if constexpr (kSame<S, bfloat16>)
+    if (g.K > 1 && has_bf16()) return gemm_core<float>(PairsProblem{problem}, batch, g.M, g.N, ceil_div(g.K, 2));
+#endif
+  gemm_core<T>(problem, batch, g.M, g.N, g.K);
 }
 
 }  // namespace

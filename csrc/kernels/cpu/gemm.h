@@ -17,6 +17,7 @@
 // and may have
 //   direct_a(i, k, &row, &col)            A's own memory at (i, k) and its strides, or null
 //   direct_c(i, j, rows, cols, &c_row)    where C[i : i + rows, j : j + cols] may hold unfinished sums, or null
+//   multiply(...)                         run_tile's work with an instruction of its own, on packed panels
 //   finishes()                            whether store() has anything to do for those (sums: C itself)
 #pragma once
 #include "kernels/cpu/gemm_end.h"
@@ -83,7 +84,9 @@ template <class T, class Product> void run_panel(const Product& p, const Block<T
       c = one_tile;
       c_row = kNr;
     }
-    if (a_row == 1) run_tile<T>(m, n, s.count, a, a_step, b, b_step, c, c_row, !s.first);
+    if constexpr (requires { p.multiply(m, n, s.count, a, b, c, c_row, true); })
+      p.multiply(m, n, s.count, a, b, c, c_row, !s.first);
+    else if (a_row == 1) run_tile<T>(m, n, s.count, a, a_step, b, b_step, c, c_row, !s.first);
     else run_tile_in_place<T>(m, n, s.count, a, a_row, b, b_step, c, c_row, !s.first);
     if (finish)
       for (int r = 0; r < m; ++r) p.store(i + r, j, n, c + r * c_row);

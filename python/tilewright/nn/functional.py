@@ -22,6 +22,7 @@ from tilewright.ops.activation import (
     tanh,
     tanhshrink,
 )
+from tilewright.ops.attention import scaled_dot_product_attention
 from tilewright.ops.conv import conv2d
 from tilewright.ops.index import embedding, one_hot
 from tilewright.ops.loss import (
@@ -54,7 +55,7 @@ __all__ = [
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv2d", "cross_entropy", "dropout", "elu",
     "embedding", "gelu", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "l1_loss", "layer_norm", "leaky_relu",
     "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "mish", "mse_loss", "nll_loss", "normalize",
-    "one_hot", "pad", "relu", "relu6", "relu_", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
+    "one_hot", "pad", "relu", "relu6", "relu_", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
     "softsign", "tanh", "tanhshrink",
 ]
 

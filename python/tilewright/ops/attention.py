@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine
-from tilewright.autograd import Tensor, record, wrap
+from tilewright.autograd import record, wrap
+from tilewright.creation import arange
 from tilewright.grad_mode import mode
 from tilewright.ops.elementwise import NUMBER
 from tilewright.ops.random import default_generator
@@ -22,7 +23,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p: f
     key gives 0.
 
     Raises:
-        ValueError: sizes that do not fit; dropout_p outside [0, 1].
+        ValueError: sizes that do not fit; dropout_p outside [0, 1]; both attn_mask and is_causal.
         TypeError: integers; query, key and value of different dtypes; a mask neither bool, float32 nor query's dtype.
 
     Vaswani et al., Attention Is All You Need (2017), equation 1; Dao et al., FlashAttention (2022), arXiv:2205.14135.
@@ -32,9 +33,8 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p: f
     >>> tw.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).tolist()
     [[1.0], [2.0]]
     """
-    for name, t in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
-        if not isinstance(t, Tensor) and (t is not None or name != "attn_mask"):
-            raise TypeError(f"scaled_dot_product_attention: {name} must be a Tensor, got {type(t).__name__}")
+    if is_causal and attn_mask is not None:
+        raise ValueError("scaled_dot_product_attention: attn_mask must be None when is_causal, got both")
     if scale is None:
         scale = 1.0 / math.sqrt(query.array.shape[-1]) if query.array.ndim and query.array.shape[-1] else 1.0
     g = default_generator
@@ -84,8 +84,7 @@ def _composite_grad(dy, q, k, v, mask, dropout_p, is_causal, scale, enable_gqa, 
         m = grouped(mask)
         s = s.masked_fill(m.logical_not(), -math.inf) if m.dtype is _engine.bool else s + m
     if is_causal:
-        rows = wrap(_engine.arange(0, L, 1, _engine.int64)).reshape(-1, 1)
-        s = s.masked_fill(wrap(_engine.arange(0, S, 1, _engine.int64)) > rows, -math.inf)
+        s = s.masked_fill(arange(S) > arange(L).reshape(-1, 1), -math.inf)
     seen = s.detach().amax(-1, True) != -math.inf
     p = s.masked_fill(seen.logical_not(), 0.0).softmax(-1).masked_fill(seen.logical_not(), 0.0)
     z = None

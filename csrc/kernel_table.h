@@ -118,6 +118,31 @@ struct CrossEntropyArgs {
   DType dtype;
 };
 
+// --- attention --
+// Rows of a (batch..., rows, cols) operand; strides in elements (0 where broadcast), columns contiguous.
+struct BatchedRows {
+  void* data;
+  int64_t row;
+  int64_t batch[kMaxDims];
+};
+
+// y = dropout(softmax(scale q k^T + mask)) v for each item of the batch. "acc" is float32, or float64 for float64 x.
+struct AttentionArgs {
+  BatchedRows q, k, v;   // (L, E), (S, E), (S, Ev)
+  BatchedRows mask;      // (L, S), columns mask_col apart; data null: none
+  BatchedRows y, dy;     // (L, Ev): y written forward, read backward
+  BatchedRows dq, dk, dv;  // backward: as q, k, v; data null: not wanted
+  void* lse;             // acc (batch, L): log2 of the sum of 2^score, +inf for a row with no key; written forward
+  int64_t L, S, E, Ev;
+  int64_t mask_col;
+  int batch_ndim;
+  int64_t batch[kMaxDims];
+  DType dtype, mask_dtype;  // mask: bool (true takes part), or a float dtype (added)
+  double scale, dropout_p;
+  uint64_t seed, offset;  // dropout: key j of row i (batch and L as one) is element i * round_up(S, 4) + j of the draw
+  bool causal;            // row i sees keys 0 ... i
+};
+
 // --- normalization --
 // Layer norm of rows of contiguous values, affine along the row.
 struct LayerNormArgs {
@@ -275,6 +300,7 @@ struct StreamArgs {
   X(adaptive_avg_pool2d, Pool2dArgs) X(adaptive_avg_pool2d_backward, Pool2dArgs)                             \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
+  X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \
   X(layer_norm, LayerNormArgs) X(layer_norm_backward, LayerNormArgs)                                         \
   X(batch_norm, BatchNormArgs) X(batch_norm_backward, BatchNormArgs)                                         \
   X(take, TakeArgs) X(take_backward, TakeArgs) X(gather, GatherArgs) X(scatter, GatherArgs)                  \

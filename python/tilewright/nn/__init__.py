@@ -32,10 +32,12 @@ from tilewright.nn.module import Module
 from tilewright.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
 from tilewright.nn.parameter import Parameter
 from tilewright.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from tilewright.nn.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
 
 __all__ = [
     "ELU", "GELU", "AdaptiveAvgPool2d", "AvgPool2d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d",
-    "Conv2d", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Hardtanh", "Identity", "L1Loss", "LayerNorm",
+    "Conv2d", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GRU", "GRUCell", "Hardtanh", "Identity", "L1Loss",
+    "LSTM", "LSTMCell", "LayerNorm", "RNN", "RNNBase", "RNNCell", "RNNCellBase",
     "LeakyReLU", "Linear", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleDict", "ModuleList", "NLLLoss",
     "Parameter", "ParameterDict", "ParameterList", "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss",
     "Softmax", "Softplus", "Tanh", "Unflatten", "functional", "init", "utils",

@@ -33,7 +33,7 @@ def _layer(rule, cell: int, x, batch_sizes, states, weights):
 
     x (T, B, I), or (rows, I) with the int64 `batch_sizes` of its steps; states h_0 (and c_0), each (D, B, H) or None.
     """
-    h0, c0 = (*states, None)[:2]
+    h0, c0 = (*states, None, None)[:2]
     inputs = (x, h0, c0, *weights)
     keep = mode.grad and any(t is not None and t.requires_grad for t in inputs)
     *arrays, gates, cells = _engine.rnn(cell, x.array, _array(batch_sizes), _array(h0), _array(c0),
@@ -169,12 +169,14 @@ def net(mode: str, x, batch_sizes, states, params, has_biases, num_layers, dropo
 
 def _call(mode: str, input, arguments):
     """The two forms that PyTorch's functions have: of a padded batch, and of packed rows with their batch sizes."""
-    if isinstance(arguments[1], (list, tuple)):
-        hx, *rest, batch_first = arguments
-        batch_sizes, x = None, input.transpose(0, 1) if batch_first else input
-    else:
+    if len(arguments) != 8:
+        raise TypeError(f"{mode}: must have 9 arguments, got {1 + len(arguments)}")
+    if isinstance(arguments[2], (list, tuple)):
         batch_sizes, hx, *rest = arguments
         batch_first, x = False, input
+    else:
+        hx, *rest, batch_first = arguments
+        batch_sizes, x = None, input.transpose(0, 1) if batch_first else input
     y, *last = net(mode, x, batch_sizes, hx if mode == "lstm" else (hx,), *rest)
     return (y.transpose(0, 1) if batch_first else y, *last)
 

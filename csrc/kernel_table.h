@@ -181,6 +181,41 @@ struct BatchNormArgs {
   DType param_dtype;  // of w, b, dw, db and the running statistics
 };
 
+// --- recurrent layers --
+enum class Cell : uint8_t { kTanh, kRelu, kLstm, kGru };
+
+// One layer over a whole sequence, in D directions. Rows are the steps' batches one after another: batch_sizes[t] rows a
+// step, falling with t (variable lengths, longest first), or B each where it is null. PyTorch's gate order and weights.
+struct RnnArgs {
+  const void* x;                // (rows, I)
+  const int64_t* batch_sizes;   // (T) or null
+  const void *h0, *c0;          // (D, B, H), null: zeros; c0, cn, dcn, dc0 and cells: LSTM only
+  const void *w_ih[2], *w_hh[2];  // (G H, I) and (G H, H): G gates
+  const void *b_ih[2], *b_hh[2];  // (G H) or null
+  void* y;                      // (rows, D H)
+  void *hn, *cn;                // (D, B, H)
+  void* gates;      // (rows, D, S, H): LSTM i f g o; GRU r z n and the hidden side of n; not RNN. What backward reads
+  void* cells;      // (rows, D, H), or null where they are not kept
+  void* work;       // rnn_work_size elements
+  const void *dy, *dhn, *dcn;  // backward; null: zeros
+  void* dgates;                // (rows, D, S, H)
+  void* previous;              // (rows, D, H): h before each step
+  void *dh0, *dc0;             // (D, B, H), written always
+  void* dx;                    // null where not wanted, as the following
+  void *dw_ih[2], *dw_hh[2], *db_ih[2], *db_hh[2];
+  int64_t T, B, rows, I, H;
+  int D;
+  bool keep;  // forward: the gates and cells will be read
+  bool dh0_wanted;
+  Cell cell;
+  DType dtype;  // float32 or float64, of all
+};
+// Two states of padded rows, the packed recurrent weights (columns rounded up to whole vectors), the steps' first rows
+// (int64) and a value a gate.
+constexpr int64_t rnn_work_size(int64_t D, int64_t T, int64_t B, int64_t H, int64_t G) {
+  return D * (2 * B * (H + 32) + G * H * (H + 16)) + 2 * (T + 8) + 4 * H + 128;
+}
+
 // --- indexing --
 // Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked
 // by the kernel before anything is written: the first bad one's position goes to *bad (else -1). The kernels that add
@@ -304,6 +339,7 @@ struct StreamArgs {
   X(layer_norm, LayerNormArgs) X(layer_norm_backward, LayerNormArgs)                                         \
   X(batch_norm, BatchNormArgs) X(batch_norm_backward, BatchNormArgs)                                         \
   X(take, TakeArgs) X(take_backward, TakeArgs) X(gather, GatherArgs) X(scatter, GatherArgs)                  \
+  X(rnn, RnnArgs) X(rnn_backward, RnnArgs)                                                                   \
   X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \

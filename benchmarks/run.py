@@ -22,15 +22,17 @@ from typing import Any
 import numpy as np
 
 import tilewright as tw
-from benchmarks import families, machine, timing
-from benchmarks.families import EPS, OURS, Case, Setup
+from benchmarks import machine, timing
+from benchmarks.families import FAMILIES
+from benchmarks.families.common import EPS, OURS, Case, Setup
+from benchmarks.memory import peak_of_fresh_process
 from tilewright import _engine
 from tilewright.kernels import Plan
 
 HERE = Path(__file__).parent
-FAMILIES = ("matmul", "conv2d", "elementwise", "reductions", "softmax", "layer_norm", "adam", "overhead", "mlp")
 PEERS = ("torch", "numpy", "jax")
 KERNEL = "kernel"
+LIBRARIES = (OURS, "torch")  # those whose whole models run
 SHORTEST = 2e-6  # a limit below this many seconds is less than what a launch costs: no fraction is given
 
 
@@ -42,6 +44,8 @@ class Refused(Exception):
 def parse_problem(text: str, family: Callable, where: str) -> dict[str, Any]:
     """The keyword arguments of one line `key=value key=value`; K, M, G after a number multiply by 1024 and its powers.
 
+    Besides the family's own keys every line may have dtype=..., which then goes before the run's.
+
     Raises:
         ValueError: a key that the family lacks, a missing one, or a value of the wrong type; names file and line.
     """
@@ -49,6 +53,9 @@ def parse_problem(text: str, family: Callable, where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for word in text.split():
         key, equals, value = word.partition("=")
+        if key == "dtype" and value in EPS and key not in values:
+            values[key] = value
+            continue
         if not equals or not value or key not in allowed or key in values:
             raise ValueError(f"{where}: must be key=value, each of {', '.join(allowed)} at most once, got '{word}'")
         if allowed[key].annotation == "int":
@@ -103,6 +110,8 @@ def check(name: str, case: Case, dtype: str) -> float:
 def run_problem(family: Callable, text: str, arguments: dict[str, Any], dtype: str, device: str, peers: dict[str, Any],
                 limits: machine.Limits, seconds: float) -> dict[str, Any]:
     """One row of the results: checked, timed, held against the limit and the peers."""
+    arguments = dict(arguments)
+    dtype = arguments.pop("dtype", dtype)
     row: dict[str, Any] = {"family": family.__name__, "problem": text, "dtype": dtype}
     try:
         case = family(Setup(dtype, device, peers, zlib.crc32(text.encode())), **arguments)
@@ -127,6 +136,8 @@ def run_problem(family: Callable, text: str, arguments: dict[str, Any], dtype: s
             "ratio": {name: timing.summary(measured[name] / measured[OURS])
                       for name in measured if name not in (OURS, KERNEL)}}
     hold_to_limit(row, limits)
+    if case.fresh:
+        row["peak_bytes"] = {name: peak_of_fresh_process(name, case.fresh) for name in case.calls if name in LIBRARIES}
     return row
 
 
@@ -205,7 +216,13 @@ def show(results: dict[str, Any]) -> str:
     for name in names:
         rows = [row for row in results["rows"] if row["family"] == name]
         peers = [p for p in PEERS if any(p in row.get("ratio", {}) for row in rows)]
-        lines += [f"## {name}, {rows[0]['dtype']}", "", *show_table(rows, peers), ""]
+        lines += [f"## {name}, {results['settings']['dtype']}", "", *show_table(rows, peers), ""]
+        for row in rows:
+            if all(row.get("peak_bytes", {}).get(name) for name in LIBRARIES):
+                ours, torch = (row["peak_bytes"][name] for name in LIBRARIES)
+                lines += [f"- {row['problem']}: peak memory {ours / 1e6:.1f} MB, torch {torch / 1e6:.1f} MB, ratio "
+                          f"{ours / torch:.2f}"]
+        lines += [""] * any("peak_bytes" in row for row in rows)
         for p in peers:
             ratios = [row["ratio"][p]["median"] for row in rows if p in row.get("ratio", {})]
             lines += [f"Against {p}: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, "
@@ -245,13 +262,13 @@ def run_families(names: list[str], options: argparse.Namespace, report: Callable
     threads = tw.get_num_threads()
     _engine.which("add", _engine.device(options.device))  # an unavailable device raises here, before any work
     peers, versions = load_peers(options.peers, threads)
-    problems = {name: read_problems(options.problems or HERE / "problems" / f"{name}.txt", getattr(families, name))
+    problems = {name: read_problems(options.problems or HERE / "problems" / f"{name}.txt", FAMILIES[name])
                 for name in names}
     limits, rows, start, load = machine.Limits(), [], time.monotonic(), os.getloadavg()[0]
     for name in names:
         limits.refresh()
         for text, arguments in problems[name]:
-            rows.append(run_problem(getattr(families, name), text, arguments, options.dtype, options.device, peers,
+            rows.append(run_problem(FAMILIES[name], text, arguments, options.dtype, options.device, peers,
                                     limits, options.seconds))
             shown = show_row(rows[-1], list(rows[-1].get("ratio", {})))
             report(f"{name}  " + "  ".join(cell for cell in shown if cell))

@@ -14,8 +14,9 @@ from tilewright import _engine
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import families, machine, run, timing  # noqa: E402
-from benchmarks.families import OURS, Case, Setup  # noqa: E402
+from benchmarks import machine, run, timing  # noqa: E402
+from benchmarks.families import FAMILIES  # noqa: E402
+from benchmarks.families.common import OURS, Case, Setup  # noqa: E402
 
 
 def small_case(result, **changes):
@@ -86,32 +87,27 @@ class TestProblems:
             self.read(tmp_path, f"# header\nm=1\n{line}\n")
         assert words in str(error.value)
 
+    def test_a_line_may_name_its_dtype(self, tmp_path):
+        assert self.read(tmp_path, "m=1 dtype=bfloat16\n") == [("m=1 dtype=bfloat16", {"m": 1, "dtype": "bfloat16"})]
+        with pytest.raises(ValueError, match="got 'dtype=int8'"):
+            self.read(tmp_path, "m=1 dtype=int8\n")
+
     def test_empty_file(self, tmp_path):
         with pytest.raises(ValueError, match="no problem in it"):
             self.read(tmp_path, "# nothing\n")
 
-    @pytest.mark.parametrize("name", run.FAMILIES)
+    @pytest.mark.parametrize("name", FAMILIES)
     def test_shipped_problems_parse_and_say_why(self, name):
         path = run.HERE / "problems" / f"{name}.txt"
         assert path.read_text().startswith("# ")
-        problems = run.read_problems(path, getattr(families, name))
+        problems = run.read_problems(path, FAMILIES[name])
         assert len({text for text, _ in problems}) == len(problems)
 
 
-SMALL = {"matmul": ["m=5 n=7 k=9", "m=5 n=7 k=9 layout=TN", "batch=2 m=3 n=4 k=5 layout=NT"],
-         "conv2d": ["n=2 c=4 hw=7 o=6 k=3 stride=2 pad=1 groups=2"],
-         "elementwise": ["op=add size=1K", "op=gelu size=1K layout=transposed", "op=where size=1K layout=broadcast",
-                         "op=tanh size=1K out=1", "op=add size=1K out=1", "op=where size=1K out=1"],
-         "reductions": ["op=sum rows=9 cols=7 dim=0", "op=amax rows=9 cols=7 dim=all", "op=argmax rows=9 cols=7 dim=1",
-                        "op=argmax rows=9 cols=7 dim=all", "op=mean rows=9 cols=7 dim=1"],
-         "softmax": ["rows=5 cols=9"], "layer_norm": ["rows=5 cols=9"], "adam": ["tensors=3 size=50"],
-         "overhead": ["grad=1"], "mlp": ["batch=8 widths=6-5-4"]}
-
-
-@pytest.mark.parametrize(("name", "line"), [(name, line) for name in run.FAMILIES for line in SMALL[name]])
+@pytest.mark.parametrize(("name", "line"), [(n, line) for n, f in FAMILIES.items() for line in f.small])
 def test_family_checks_right_and_counts_bytes(name, line):
     """Every contender of every family agrees with the reference, and a changed reference is noticed."""
-    family = getattr(families, name)
+    family = FAMILIES[name]
     peers, _ = run.load_peers(None, tw.get_num_threads())
     arguments = run.parse_problem(line, family, "here")
     case = family(Setup("float32", "cpu", peers, 0), **arguments)
@@ -127,7 +123,7 @@ def test_family_checks_right_and_counts_bytes(name, line):
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_other_dtypes_check_right(dtype):
     for name, line in [("matmul", "m=5 n=7 k=9"), ("softmax", "rows=5 cols=9"), ("elementwise", "op=exp size=1K")]:
-        family = getattr(families, name)
+        family = FAMILIES[name]
         case = family(Setup(dtype, "cpu", {}, 0), **run.parse_problem(line, family, "here"))
         assert run.check(OURS, case, dtype) <= 1
 
@@ -207,6 +203,6 @@ class TestProbes:
 
 
 def test_every_family_documents_itself():
-    for name in run.FAMILIES:
-        family = getattr(families, name)
+    for name in FAMILIES:
+        family = FAMILIES[name]
         assert inspect.getdoc(family), name

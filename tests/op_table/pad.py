@@ -11,7 +11,7 @@ from op_table.row import EXACT, SUMS, Bad, Row, Sample
 
 CONSTANT = (
     ((3,), (1, 2)), ((127,), (0, 3)), ((2, 3), (1, 0, 2, 1)), ((2, 3, 5), (1, -1)), ((2, 3, 4, 5), (1, 1, 2, 2)),
-    ((2, 3), (0, 0)), ((4,), (-2, -1)), ((), ()), ((0, 3), (1, 0, 2, 0)), ((2, 3, 5), (0, 0, 2, 1)),
+    ((2, 3), (0, 0)), ((4,), (-2, -1)), ((0, 3), (1, 0, 2, 0)), ((2, 3, 5), (0, 0, 2, 1)),
     ((3, 2, 33), (0, 0, 0, 0, 1, 2)), ((2, 9, 7, 130), (3, 2, -1, 4, 1, 0)), ((3,), (-1, 4)), ((2, 3), (-3, 0)),
     ((1, 2, 3, 4, 5), (1, 0, 0, 0, 1, 1, 0, 2)),
 )  # fmt: skip
@@ -70,7 +70,7 @@ ROWS = [
              Bad("negative", lambda g: tw.nn.functional.pad(ones(3), (-2, -2)), ValueError, "pad"),
              Bad("mode", lambda g: tw.nn.functional.pad(ones(3), (1, 1), "mirror"), ValueError, "mirror"),
              Bad("layer", lambda g: tw.nn.ZeroPad2d((1, 1)), ValueError, r"ZeroPad2d.*\(1, 1\)"),
-             Bad("layer_input", lambda g: tw.nn.ZeroPad2d(1)(ones(3)), ValueError, r"ZeroPad2d.*\(3,\)"))),
+             Bad("layer_input", lambda g: tw.nn.ZeroPad2d(1)(ones(3)), ValueError, "ZeroPad2d.*1 dim"))),
     mode_row("reflect", (tw.ones(2, 3), (3, 0))),
     mode_row("replicate", (tw.ones(2, 0), (1, 0))),
     mode_row("circular", (tw.ones(2, 3), (0, 4))),

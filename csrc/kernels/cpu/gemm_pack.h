@@ -1,10 +1,9 @@
 // Packing for products: panels of a matrix of any strides, laid out in the order in which the register tile reads them.
 //
 // Memory contiguous along the lanes is copied, memory contiguous along k is turned through registers: the first
-// shuffle is the load, which puts 16-byte pieces of four (two) rows into one register, and the second works within
-// 16-byte lanes. Measured on an AMD EPYC of family 25 (AVX-512), nanoseconds an element of a 14-row panel in L2: 0.64
-// with 16-byte registers, TRANSPOSE_NS with whole ones. No prefetcher follows a column of a large matrix, so copies
-// fetch kAhead rows ahead.
+// shuffle is the load, which puts 16-byte pieces of several rows into one register, and the second works within 16-byte
+// lanes. With 16-byte registers throughout, panels of A took 5 to 10 % of a product of 256 to 2048 on an AMD EPYC of
+// family 25 (AVX-512). No prefetcher follows a column of a large matrix, so rows to come are asked for by hand.
 #pragma once
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec.h"
@@ -41,7 +40,7 @@ template <class T, int N> TW_INLINE typename Pack<T, N>::Type join_pieces(const 
 
 // dst[k * step + r] = p[r][k] for the kLanes rows p and k < count.
 template <class T> TW_INLINE void transpose_lanes(T* dst, int64_t step, const T* const* p, int64_t count) {
-  constexpr int L = Vec<T>::kLanes, Q = 16 / sizeof(T), kRows = L / Q;  // a register holds a piece of kRows rows
+  constexpr int L = Vec<T>::kLanes, Q = 16 / sizeof(T);  // a register holds pieces of L / Q rows
   using V = typename Vec<T>::Native;
   // Of each 16-byte lane: the first halves of a and b, and the second halves; elements in turn, or pairs of them.
   typename Mask<T>::Native low, high, low_pairs, high_pairs;
@@ -55,6 +54,8 @@ template <class T> TW_INLINE void transpose_lanes(T* dst, int64_t step, const T*
   int64_t k = 0;
   for (; k + Q <= count; k += Q, dst += Q * step) {
     V r[Q];
+    if (k % (64 / int(sizeof(T))) == 0)
+      for (int i = 0; i < L; ++i) __builtin_prefetch(p[i] + k + 256 / sizeof(T));
 #pragma GCC unroll 4
     for (int q = 0; q < Q; ++q) r[q] = join_pieces<T, L>(p + q, Q, k);
     if constexpr (Q == 4) {
@@ -69,7 +70,7 @@ template <class T> TW_INLINE void transpose_lanes(T* dst, int64_t step, const T*
       Vec<T>(__builtin_shuffle(r[0], r[1], high)).store(dst + step);
     }
   }
-  static_assert(kRows * Q == L);
+  
   for (; k < count; ++k, dst += step)
     for (int i = 0; i < L; ++i) dst[i] = p[i][k];
 }
@@ -90,8 +91,17 @@ void pack_strided(T* dst, int step, const S* src, int64_t lane, int64_t depth, i
     }
     return;
   }
-  // A run of k at a time for all lanes, so that what is written stays in L1 until its lines are full.
+  // A run of k at a time for all lanes, so that what is written stays in L1 until its lines are full; a register of 64
+  // bytes fills them at once.
   constexpr int kRun = 64;
+  if (kSame<T, S> && depth == 1 && TW_VEC_BYTES == 64) {
+    for (int i = 0; i < n; i += L) {
+      const T* p[L];
+      for (int q = 0; q < L; ++q) p[q] = reinterpret_cast<const T*>(src + least(i + q, n - 1) * lane);
+      transpose_lanes(dst + i, step, p, count);
+    }
+    return;
+  }
   T run[L][kRun];
   for (int64_t k0 = 0; k0 < count; k0 += kRun) {
     const int64_t length = least(kRun, count - k0);

@@ -2,10 +2,11 @@
 //
 // Order of the sums, the same for every layout of A: K is cut into chunks of kChunk; in a chunk, lane l of a vector
 // sums k = l, l + lanes, l + 2 lanes, ...; sum() adds the lanes by its tree; chunks are added in order.
-// Rows contiguous along k: kRows of them at a time, lanes along k. Columns contiguous along the rows: lane l of the
-// order is a pass of its own over rows k = l, l + lanes, ... of memory, with sums for a strip of A's rows in registers.
+// Rows contiguous along k: kRows of them at a time, lanes along k. Contiguous along A's rows: each lane of the order has
+// its own sums for a strip of rows, in L1.
 // Error: gamma(kChunk / lanes + lanes + K / kChunk) |A||X|, measured by tests/op_table/products.py.
-// Bytes: A once, X once a piece. What is read next is fetched ahead: a stride hides it from the prefetchers.
+// Bytes: A once, X once a piece. What is read next is fetched ahead: a stride hides it from the prefetchers. Sums in
+// registers, with a pass over the memory's rows l, l + lanes, ... for each lane, read a 64 MB matrix at half the rate.
 #pragma once
 #include "kernels/cpu/gemm_pack.h"
 #include "kernels/cpu/gemm_tile.h"
@@ -14,8 +15,7 @@ namespace tw::TW_ISA {
 
 constexpr int kMostThin = 4;  // with 5, sums and operands no longer fit the registers of AVX2
 constexpr int64_t kChunk = 1024;
-// Vectors of a strip: sums for R columns of X fill most of the registers.
-template <int R> constexpr int kStripVectors = (TW_VEC_BYTES == 64 ? 2 : 1) * (R == 1 ? 8 : R == 2 ? 4 : 3);
+template <int R> constexpr int64_t kStrip = 512 / (R == 3 ? 4 : R);  // sums of a strip: 32 KB at avx512
 
 // n rows of A, contiguous along k; x[r] begins at x + r * kChunk; y has R values a row.
 template <int kRows, int R, class T, class S>
@@ -48,48 +48,64 @@ TW_INLINE void dot_rows(const S* a, int64_t a_row, const T* x, int64_t count, T*
     for (int r = 0; r < R; ++r) y[i * R + r] = add ? y[i * R + r] + sum(acc[i][r]) : sum(acc[i][r]);
 }
 
-// V vectors of A's rows (the last of them `last` lanes), contiguous along the rows.
-template <int V, int R, class T, class S>
-TW_INLINE void dot_columns(const S* a, int64_t a_col, int last, const T* x, int64_t count, T* y, bool add) {
-  constexpr int L = Vec<T>::kLanes, kLine = 64 / sizeof(S), kAhead = 4;
-  Vec<T> lanes[L][R][V];
-  for (int l = 0; l < L; ++l) {
-    Vec<T> acc[R][V];
+// At most kStrip<R> of A's rows, contiguous along the rows: sums for each lane of the order are kept in cache, and
+// kSteps rows of memory that meet the same lane are taken at a time, so that four bytes are read for one of sums moved.
+template <int R, class T, class S>
+TW_INLINE void dot_columns(const S* a, int64_t a_col, int64_t width, const T* x, int64_t count, T* y, bool add) {
+  constexpr int L = Vec<T>::kLanes, kSteps = 4;
+  constexpr int64_t W = kStrip<R>;
+  T lanes[L][R][W];
+  const int64_t whole = round_up(width, L);
+  for (int l = 0; l < L; ++l)
     for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) acc[r][v] = Vec<T>(T(0));
-    for (int64_t k = l; k < count; k += L) {
-      const S* at = a + k * a_col;
-      for (int v = 0; v < V * L; v += kLine) __builtin_prefetch(at + kAhead * L * a_col + v);
-      Vec<T> xk[R];
+      for (int64_t i = 0; i < whole; i += L) Vec<T>(T(0)).store(&lanes[l][r][i]);
+  for (int64_t k0 = 0; k0 < count; k0 += kSteps * L)
+    for (int l = 0; l < L && k0 + l < count; ++l) {
+      const S* at = a + (k0 + l) * a_col;
+      if (k0 + l + (kSteps - 1) * L < count) {
+        Vec<T> xk[kSteps][R];
+        for (int q = 0; q < kSteps; ++q)
+          for (int r = 0; r < R; ++r) xk[q][r] = Vec<T>(x[r * kChunk + k0 + l + q * L]);
+        for (int64_t i = 0; i < whole; i += L) {
+          Vec<T> sums[R];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) xk[r] = Vec<T>(x[r * kChunk + k]);
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) {
-        const Vec<T> av = V == 1 && last < L ? load_as<T>(at, last) : load_as<T>(at + v * L);
+          for (int r = 0; r < R; ++r) sums[r] = Vec<T>::load(&lanes[l][r][i]);
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) acc[r][v] = fma(av, xk[r], acc[r][v]);
+          for (int q = 0; q < kSteps; ++q) {
+            const S* p = at + q * L * a_col + i;
+            __builtin_prefetch(p + a_col);  // the next lane's
+            const Vec<T> av = i + L <= width ? load_as<T>(p) : load_as<T>(p, int(width - i));
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) sums[r] = fma(av, xk[q][r], sums[r]);
+          }
+#pragma GCC unroll 4
+          for (int r = 0; r < R; ++r) sums[r].store(&lanes[l][r][i]);
+        }
+        continue;
       }
+      for (int64_t k = k0 + l; k < count; k += L, at += L * a_col)
+        for (int64_t i = 0; i < whole; i += L) {
+          const Vec<T> av = i + L <= width ? load_as<T>(at + i) : load_as<T>(at + i, int(width - i));
+          for (int r = 0; r < R; ++r) {
+            T* to = &lanes[l][r][i];
+            fma(av, Vec<T>(x[r * kChunk + k]), Vec<T>::load(to)).store(to);
+          }
+        }
     }
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) lanes[l][r][v] = acc[r][v];
-  }
   for (int h = L / 2; h > 0; h /= 2)
     for (int l = 0; l < h; ++l)
       for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) lanes[l][r][v] = lanes[l][r][v] + lanes[l + h][r][v];
-  for (int v = 0; v < V; ++v)
-    for (int i = 0; i < (V == 1 ? last : L); ++i)
-      for (int r = 0; r < R; ++r) {
-        T* to = y + (v * L + i) * R + r;
-        *to = add ? *to + lanes[0][r][v][i] : lanes[0][r][v][i];
-      }
+        for (int64_t i = 0; i < whole; i += L)
+          (Vec<T>::load(&lanes[l][r][i]) + Vec<T>::load(&lanes[l + h][r][i])).store(&lanes[l][r][i]);
+  for (int64_t i = 0; i < width; ++i)
+    for (int r = 0; r < R; ++r) y[i * R + r] = add ? y[i * R + r] + lanes[0][r][i] : lanes[0][r][i];
 }
 
 // One chunk of `rows` rows: y (rows x R) = or += A X.
 template <int R, class T, class S>
 __attribute__((noinline)) void dot_chunk(const S* a, int64_t a_row, int64_t a_col, int64_t rows, const S* x,
                                          int64_t x_row, int64_t x_col, int64_t count, T* y, bool add) {
-  constexpr int L = Vec<T>::kLanes, kRows = TW_VEC_BYTES == 64 ? 4 : R == 1 ? 4 : 2;
+  constexpr int kRows = TW_VEC_BYTES == 64 ? 4 : R == 1 ? 4 : 2;
   T xs[R * kChunk];
   for (int r = 0; r < R; ++r)
     pack_strided(xs + r * kChunk, 1, x + r * x_col, int64_t(1), x_row, 1, count, 1);
@@ -101,11 +117,8 @@ __attribute__((noinline)) void dot_chunk(const S* a, int64_t a_row, int64_t a_co
     return;
   }
   if (a_row == 1) {
-    constexpr int V = kStripVectors<R>;
-    for (; i + V * L <= rows; i += V * L)
-      dot_columns<V, R>(a + i, a_col, L, static_cast<const T*>(xs), count, y + i * R, add);
-    for (; i < rows; i += L)
-      dot_columns<1, R>(a + i, a_col, int(least(L, rows - i)), static_cast<const T*>(xs), count, y + i * R, add);
+    for (; i < rows; i += kStrip<R>)
+      dot_columns<R>(a + i, a_col, least(kStrip<R>, rows - i), static_cast<const T*>(xs), count, y + i * R, add);
     return;
   }
   for (; i < rows; ++i) {
@@ -121,8 +134,8 @@ __attribute__((noinline)) void dot_chunk(const S* a, int64_t a_row, int64_t a_co
 template <int R, class T, class S, class Operands, class Store>
 void thin_product(int64_t batch, int64_t M, int64_t K, int64_t a_row, int64_t a_col, int64_t x_row, int64_t x_col,
                   const Operands& operands, const Store& store) {
-  constexpr int64_t kPiece = int64_t(1) << 17, kStrip = kStripVectors<R> * Vec<T>::kLanes;
-  const int64_t chunks = ceil_div(K, kChunk), rows = least(M, round_up(most(1, kPiece / K), kStrip));
+  constexpr int64_t kPiece = int64_t(1) << 17;
+  const int64_t chunks = ceil_div(K, kChunk), rows = least(M, round_up(most(1, kPiece / K), kStrip<R>));
   const int64_t groups = ceil_div(M, rows);
   const bool split = batch * groups < 8 && chunks > 1;
   T* sums = split ? static_cast<T*>(scratch(2, sizeof(T) * batch * chunks * M * R)) : nullptr;

@@ -10,8 +10,11 @@ TW_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // THE table of block sizes. The register tile is mr rows of `vectors` vectors: mr * vectors accumulators, `vectors`
 // of B and one broadcast of A fill the registers (32 at avx512, 16 below; scalar has no FMA and needs one more for the
-// product, so its tile is smaller). kc: a panel of A (mr x kc) takes at most 24 KB, half of the smallest L1, and a
-// block of B (kc x cols) at most 768 KB, inside 1 MB of L2.
+// product, so its tile is smaller). kc: a panel of A (mr x kc) takes at most 24 KB, which leaves room in the smallest
+// L1. cols: a block of B that all threads share (kc x cols, 1.5 MB) streams from L2 and L3 at 128 bytes a 28
+// multiply-adds; blocks of 512 columns fit L2 but pack A twice as often, and were 3 % slower at 2048 with A transposed
+// (AMD EPYC, family 25 model 17); kc 256 or 512 with blocks of one size was up to 10 % slower there. rows: of a task
+// that packs for itself.
 struct Blocks {
   int mr, vectors, kc, rows, cols;
 };
@@ -33,7 +36,7 @@ template <class T> constexpr int kStepA = (kMr<T> + 3) / 4 * 4;  // panels of A 
 template <class T, int R, int V>
 __attribute__((noinline)) void tile(int cols, int64_t count, const T* a, int64_t a_step, const T* b,
                                     int64_t b_step, T* c, int64_t c_row, bool add) {
-  constexpr int L = Vec<T>::kLanes;
+  constexpr int L = Vec<T>::kLanes, kAhead = 16;  // rows of B: no prefetcher follows those of a large matrix
   Vec<T> acc[R][V];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i) {
@@ -43,6 +46,8 @@ __attribute__((noinline)) void tile(int cols, int64_t count, const T* a, int64_t
     for (int v = 0; v < V; ++v) acc[i][v] = Vec<T>(T(0));
   }
   for (int64_t k = 0; k < count; ++k) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) __builtin_prefetch(b + kAhead * b_step + v * L);
     Vec<T> bv[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) bv[v] = Vec<T>::load(b + v * L);

@@ -20,6 +20,7 @@ MATMUL_SHAPES = (
     ((2, 300), (300, 37)), ((3, 1100), (1100, 5)), ((4, 129), (129, 261)), ((70, 1030), (1030, 4)),
     ((2, 300, 2), (2, 2)), ((2, 9, 130), (2, 130, 3)), ((5, 400), (400, 40)), ((40, 401), (401, 5)),
 )  # fmt: skip
+DEEP_SHAPES = (((57, 801), (801, 133)), ((64, 2600), (2600, 40)), ((2, 3), (3, 2)))
 PRODUCT = Tolerance(2.0, "array", "a sum of products whose order differs from NumPy's; the error scales with its terms")
 
 
@@ -162,7 +163,7 @@ ROWS = [
         transposed_matmul, FLOATS, PRODUCT,
         magnitude=lambda a, b: np.matmul(np.swapaxes(np.abs(a), -1, -2), np.abs(b)),
         large=lambda g: Sample(g.array(700, 300), g.array(700, 129))),
-    Row("matmul_deep", "matmul", np.matmul, lambda g: pairs(g, (((57, 801), (801, 133)), ((64, 2600), (2600, 40)))),
+    Row("matmul_deep", "matmul", np.matmul, lambda g: pairs(g, DEEP_SHAPES),
         FLOATS, PRODUCT, magnitude=sized(np.matmul), large=lambda g: Sample(g.array(131, 900), g.array(900, 200))),
     Row("linear", "F.linear", R.linear, linear_samples, FLOATS, PRODUCT,
         magnitude=lambda x, w, b=None: R.linear(np.abs(x), np.abs(w), None if b is None else np.abs(b)),

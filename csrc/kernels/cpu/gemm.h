@@ -32,9 +32,9 @@ namespace tw::TW_ISA {
 template <class T> struct Block {
   int64_t j0, j1, k, count;
   bool first, last;
-  const T* b;   // its panels of kNr columns, packed
+  const T* b;    // its panels of kNr columns, packed
   int64_t near;  // whole panels of B whose rows are at most so far apart are read where they are
-  T* sums;     // of row i0 and column j0
+  T* sums;       // of row i0 and column j0
   int64_t sums_row, i0;
   bool unfinished;  // the sums are a part of K, added up elsewhere
 };
@@ -43,7 +43,8 @@ template <class T> struct Block {
 // L1 crowded.
 constexpr int64_t kNear = 1024;
 
-template <class T, class Product> TW_INLINE const T* near_b(const Product& p, const Block<T>& s, int64_t j, int64_t* step) {
+template <class T, class Product>
+TW_INLINE const T* near_b(const Product& p, const Block<T>& s, int64_t j, int64_t* step) {
   const T* b = s.j1 - j >= kNr<T> ? p.direct_b(j, s.k, step) : nullptr;
   return b && *step <= s.near ? b : nullptr;
 }
@@ -110,7 +111,9 @@ void gemm_piece(const Product& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1
   const int64_t kc = block_depth<T>(k1 - k0), panels = ceil_div(i1 - i0, kMr), cols = round_up(j1 - j0, kNr);
   const int64_t tile_at = kc * kStepA<T> + kMr * kNr;
   T* a = static_cast<T*>(scratch(0, sizeof(T) * (tile_at + kc * cols)));
-  Block<T> s{j0, j1, 0, 0, false, false, a + tile_at, panels <= 2 ? int64_t(1) << 40 : kNear / int64_t(sizeof(T)), sums, sums_row, i0, sums != nullptr};
+  Block<T> s{j0,    j1,       0,           0,
+             false, false,    a + tile_at, panels <= 2 ? int64_t(1) << 40 : kNear / int64_t(sizeof(T)),
+             sums,  sums_row, i0,          sums != nullptr};
   if (!sums && kc < k1 - k0) {
     s.sums = static_cast<T*>(scratch(1, sizeof(T) * (i1 - i0) * cols));
     s.sums_row = cols;
@@ -142,8 +145,18 @@ template <class T, class Product> void gemm_shared(const Product& p, int64_t M, 
   T* sums = k_blocks > 1 ? static_cast<T*>(scratch(2, sizeof(T) * M * cols)) : nullptr;
   const auto block = [&](int64_t number) {
     const int64_t j0 = number / k_blocks * cols, k = number % k_blocks * kc;
-    return Block<T>{j0, least(N, j0 + cols), k, least(kc, K - k), k == 0, k + kc >= K,
-                    packed + number % 2 * kc * cols, kNear / int64_t(sizeof(T)), sums, cols, 0, false};
+    return Block<T>{j0,
+                    least(N, j0 + cols),
+                    k,
+                    least(kc, K - k),
+                    k == 0,
+                    k + kc >= K,
+                    packed + number % 2 * kc * cols,
+                    kNear / int64_t(sizeof(T)),
+                    sums,
+                    cols,
+                    0,
+                    false};
   };
   int64_t step;
   const bool in_place = N % kNr == 0 && near_b(p, block(0), 0, &step);

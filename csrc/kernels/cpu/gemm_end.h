@@ -1,9 +1,9 @@
 // The end of a product, written once for matrices and convolutions: c = act(alpha * sums + beta * c + bias), converted
 // to c's dtype. In the order of the formula: the product is rounded to T before beta * c is added by one fma.
 #pragma once
+#include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec_math.h"
 #include "kernels/functors.h"
-#include "kernels/cpu/loops.h"
 
 namespace tw::TW_ISA {
 

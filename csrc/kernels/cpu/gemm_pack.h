@@ -70,7 +70,7 @@ template <class T> TW_INLINE void transpose_lanes(T* dst, int64_t step, const T*
       Vec<T>(__builtin_shuffle(r[0], r[1], high)).store(dst + step);
     }
   }
-  
+
   for (; k < count; ++k, dst += step)
     for (int i = 0; i < L; ++i) dst[i] = p[i][k];
 }

@@ -106,9 +106,8 @@ template <int R, class T, class S>
 __attribute__((noinline)) void dot_chunk(const S* a, int64_t a_row, int64_t a_col, int64_t rows, const S* x,
                                          int64_t x_row, int64_t x_col, int64_t count, T* y, bool add) {
   constexpr int kRows = TW_VEC_BYTES == 64 ? 4 : R == 1 ? 4 : 2;
-  T xs[R * kChunk];
-  for (int r = 0; r < R; ++r)
-    pack_strided(xs + r * kChunk, 1, x + r * x_col, int64_t(1), x_row, 1, count, 1);
+  T xs[R * kChunk + Vec<T>::kLanes];  // pack_strided writes whole vectors
+  for (int r = 0; r < R; ++r) pack_strided(xs + r * kChunk, 1, x + r * x_col, int64_t(1), x_row, 1, count, 1);
   int64_t i = 0;
   if (a_col == 1) {
     for (; i + kRows <= rows; i += kRows)

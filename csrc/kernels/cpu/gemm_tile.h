@@ -29,13 +29,13 @@ template <class T> constexpr Blocks blocks() {
 #endif
 }
 template <class T> constexpr int kMr = blocks<T>().mr;
-template <class T> constexpr int kNr = blocks<T>().vectors * Vec<T>::kLanes;
-template <class T> constexpr int kStepA = (kMr<T> + 3) / 4 * 4;  // panels of A are packed four rows at a time
+template <class T> constexpr int kNr = blocks<T>().vectors* Vec<T>::kLanes;
+template <class T> constexpr int kStepA = (kMr<T> + 3) / 4 * 4;  // in whole registers
 
 // c (R x cols, at most V vectors) = or += sum over k of a[k, 0 : R] (outer) b[k, 0 : V vectors]
 template <class T, int R, int V>
-__attribute__((noinline)) void tile(int cols, int64_t count, const T* a, int64_t a_step, const T* b,
-                                    int64_t b_step, T* c, int64_t c_row, bool add) {
+__attribute__((noinline)) void tile(int cols, int64_t count, const T* a, int64_t a_step, const T* b, int64_t b_step,
+                                    T* c, int64_t c_row, bool add) {
   constexpr int L = Vec<T>::kLanes, kAhead = 16;  // rows of B: no prefetcher follows those of a large matrix
   Vec<T> acc[R][V];
 #pragma GCC unroll 16

@@ -9,8 +9,8 @@
 // Method: implicit GEMM on the core of gemm.h, panels packed straight from the image (conv_image.h). For dx with a
 // stride, pixels are taken by phase (y mod stride, x mod stride, ...): within one phase each tap meets either every
 // pixel or none, so that no multiplication is by an inserted zero.
-// One channel a group (depthwise): depthwise.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
-#include "kernels/cpu/conv_image.h"
+// One channel a group (depthwise): depthwise.cpp; 3x3 filters with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+#include "kernels/cpu/winograd.h"
 
 namespace tw::TW_ISA {
 
@@ -120,8 +120,8 @@ bool is_pointwise(const ConvArgs& a) {
   return true;
 }
 bool is_depthwise(const ConvArgs& a) {
-  return a.groups == a.C && a.groups == a.O && a.groups > 1 &&
-         a.size[0] == 1 && a.out[0] == 1 && a.kernel[0] == 1 && a.pad[0] == 0;
+  return a.groups == a.C && a.groups == a.O && a.groups > 1 && a.size[0] == 1 && a.out[0] == 1 && a.kernel[0] == 1 &&
+         a.pad[0] == 0;
 }
 
 // x as the forward pass sees it; the taps go to memory for kd + kh + kw numbers.
@@ -162,6 +162,8 @@ int64_t* taps_scratch(const ConvArgs& a, int64_t more = 0) {
 
 template <class T, class S> void forward(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise<T, S>(a);
+  if constexpr (kSame<T, float>)
+    if (worth_winograd(a)) return winograd<S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, K = Cg * volume(a.kernel), P = volume(a.out);
   const Image<S> image = input_image<S>(a, taps_scratch(a));
   const PositionsProduct<T, S> first{static_cast<const S*>(a.w),     nullptr,    K, 1,       image,
@@ -181,6 +183,8 @@ template <class T, class S> void forward(const ConvArgs& a) {
 
 template <class T, class S> void backward_w(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_w<T, S>(a);
+  if constexpr (kSame<T, float>)
+    if (worth_winograd(a)) return winograd_backward_w<S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps_of_row = Cg * volume(a.kernel), P = volume(a.out);
   const TapsProduct<T, S> first{
       static_cast<const S*>(a.dy),        a.O * P, P,          input_image<S>(a, taps_scratch(a)),
@@ -211,6 +215,8 @@ int64_t phase_taps(const ConvArgs& a, int d, int64_t phase, int64_t* offsets, in
 
 template <class T, class S> void backward_x(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_x<T, S>(a);
+  if constexpr (kSame<T, float>)
+    if (worth_winograd(a)) return winograd_backward_x<S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps = volume(a.kernel), P = volume(a.out);
   const int64_t D = a.size[0], H = a.size[1], W = a.size[2], size = D * H * W;
   int64_t *tables = taps_scratch(a, Og * taps), *offsets[3], *which[3];

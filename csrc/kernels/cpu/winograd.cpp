@@ -35,6 +35,42 @@ TW_INLINE void pixels_2d(V (&d)[4][4]) {
   for (int j = 0; j < 4; ++j) pixels_1d(d[0][j], d[1][j], d[2][j], d[3][j]);
 }
 
+// The even and the odd ones of 2 L elements.
+TW_INLINE V even_of(V a, V b) {
+  typename Mask<float>::Native index;
+  for (int i = 0; i < L; ++i) index[i] = 2 * i;
+  return __builtin_shuffle(a.v, b.v, index);
+}
+TW_INLINE V odd_of(V a, V b) {
+  typename Mask<float>::Native index;
+  for (int i = 0; i < L; ++i) index[i] = 2 * i + 1;
+  return __builtin_shuffle(a.v, b.v, index);
+}
+
+// Which of the L elements from column x on lie in a row of W; the others are loaded as 0, from no memory.
+struct Part {
+  int lo, hi;
+  Part() = default;
+  Part(int64_t x, int64_t W) : lo(int(least(L, most(0, -x)))), hi(int(most(lo, least(L, W - x)))) {}
+  template <class S> TW_INLINE V load(const S* p) const {
+#if TW_VEC_BYTES == 64
+    if constexpr (kSame<S, float>) {
+      return V(V::Native(_mm512_maskz_loadu_ps(__mmask16((1u << hi) - (1u << lo)), p)));
+    }
+#elif TW_VEC_BYTES == 32
+    if constexpr (kSame<S, float>) {
+      const Mask<float> i = Mask<float>::iota();
+      const auto seen = (i >= Mask<float>(lo)) & (i < Mask<float>(hi));
+      return V(V::Native(_mm256_maskload_ps(p, reinterpret_cast<__m256i>(seen.v))));
+    }
+#endif
+    if (lo == 0 && hi == L) return load_as<float>(p);
+    S lanes[L] = {};
+    for (int i = lo; i < hi; ++i) lanes[i] = p[i];
+    return load_as<float>(static_cast<const S*>(lanes));
+  }
+};
+
 // One group's convolution: y (O channels) from x (C channels).
 template <class S> struct Layer {
   Image<S> tiles;  // as 4x4 windows, two pixels apart
@@ -48,7 +84,11 @@ template <class S> struct Layer {
   int64_t panels() const { return ceil_div(O, kMr<float>); }
   int64_t panel_rows() const { return ceil_div(O, panels()); }
 
-  // Filters o0 .. o0 + n as panels of A for each place: u[(place * panels + panel) * C + c][lane].
+  // From one place to the next. The odd row keeps the 16 places of one value out of each other's sets of L1.
+  int64_t filters_step(int64_t panels) const { return (panels * C + 1) * kLanesA; }
+  int64_t pixels_step() const { return (C + 1) * kLanesB; }
+
+  // Filters o0 .. o0 + n as panels of A for each place: u[place][panel * C + c][lane].
   void filters(float* u, int64_t o0, int64_t n) const {
     constexpr int64_t kTogether = 8;
     const int64_t height = panel_rows(), count = ceil_div(n, height), parts = ceil_div(C, kTogether);
@@ -77,7 +117,7 @@ template <class S> struct Layer {
               t[0][s] = f[0], t[1][s] = (ends + f[1]) * half, t[2][s] = (ends - f[1]) * half, t[3][s] = f[2];
             }
             float* to = u + (panel * C + c0 + c) * kLanesA + v;
-            const int64_t step = count * C * kLanesA;
+            const int64_t step = filters_step(count);
             for (int i = 0; i < 4; ++i) {
               const V ends = t[i][0] + t[i][2];
               t[i][0].store(to + (i * 4) * step);
@@ -90,19 +130,43 @@ template <class S> struct Layer {
     });
   }
 
-  // Tiles j .. j + n, channels c0 .. c1, as one panel of B for each place: b[place * C + c][lane].
+  // Tiles j .. j + n, channels c0 .. c1, as one panel of B for each place: b[place][c][lane]. Lanes behind a run of
+  // tiles in one row are written by the next run.
   void pixels(float* b, int64_t j, int n, int64_t c0, int64_t c1) const {
-    alignas(64) float window[kPlaces * kLanesB];
-    for (int64_t c = c0; c < c1; ++c) {
-      tiles.pack_positions(window, j, n, c * kPlaces, kPlaces);
-      for (int v = 0; v < n; v += L) {
-        V d[4][4];
-#pragma GCC unroll 16
-        for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4] = V::load(window + p * kLanesB + v);
-        pixels_2d(d);
-#pragma GCC unroll 16
-        for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4].store(b + (p * C + c) * kLanesB + v);
+    for (int at = 0; at < n;) {
+      const auto run = tiles.run(j + at, least(L, n - at));
+      const int64_t x = run.ox * 2 + tiles.tap_x[0];
+      const S* row[4];
+      Part part[4];  // of the row, from columns x, x + L, x + 2 and x + 2 + L on
+      for (int i = 0; i < 4; ++i) {
+        row[i] = tiles.seen_row(run, 0, 0, i);
+        part[i] = Part(x + i / 2 * 2 + i % 2 * L, tiles.W);
+        if (row[i]) row[i] += x;
       }
+      const int room = int(least(L, kLanesB - at));
+      for (int64_t c = c0; c < c1; ++c) {
+        V d[4][4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          if (row[i]) {
+            const S* p = row[i] + c * tiles.H * tiles.W;
+            const V v0 = part[0].load(p), v1 = part[1].load(p + L);
+            const V v2 = part[2].load(p + 2), v3 = part[3].load(p + 2 + L);
+            d[i][0] = even_of(v0, v1), d[i][1] = odd_of(v0, v1), d[i][2] = even_of(v2, v3), d[i][3] = odd_of(v2, v3);
+          } else {
+            d[i][0] = d[i][1] = d[i][2] = d[i][3] = V(0.0f);
+          }
+        }
+        pixels_2d(d);
+        float* to = b + c * kLanesB + at;
+        if (room == L) {
+#pragma GCC unroll 16
+          for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4].store(to + p * pixels_step());
+        } else {
+          for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4].store(to + p * pixels_step(), room);
+        }
+      }
+      at += int(run.length);
     }
   }
 
@@ -110,13 +174,13 @@ template <class S> struct Layer {
   void multiply(const float* u, int64_t u_panels, int64_t panel, int64_t count, int64_t o0, int64_t n, const float* b,
                 int64_t j, int tiles_here) const {
     const int64_t height = panel_rows(), o = panel * height, outs = least(n - o, count * height);
-    float* m = static_cast<float*>(scratch(0, sizeof(float) * kPlaces * outs * kLanesB));
+    float* m = static_cast<float*>(scratch(0, sizeof(float) * kPlaces * (outs + 1) * kLanesB));
     for (int64_t p = 0; p < kPlaces; ++p)
       for (int64_t q = 0; q < count; ++q)
         run_tile<float>(int(least(height, outs - q * height)), tiles_here, C,
-                        u + (p * u_panels + panel + q) * C * kLanesA, b + p * C * kLanesB, kLanesB,
-                        m + (p * outs + q * height) * kLanesB, kLanesB, false);
-    for (int64_t i = 0; i < outs; ++i) results(m + i * kLanesB, outs * kLanesB, o0 + o + i, j, tiles_here);
+                        u + p * filters_step(u_panels) + (panel + q) * C * kLanesA, kLanesA, b + p * pixels_step(),
+                        kLanesB, m + (p * (outs + 1) + q * height) * kLanesB, kLanesB, false);
+    for (int64_t i = 0; i < outs; ++i) results(m + i * kLanesB, (outs + 1) * kLanesB, o0 + o + i, j, tiles_here);
   }
 
   // A^T m A of one channel's tiles, stored.
@@ -157,27 +221,27 @@ template <class S> struct Layer {
     const int64_t count = N * tiles.rows * tiles.cols, blocks = ceil_div(count, kLanesB), height = panel_rows();
     const int64_t part = height * ceil_div(panels(), ceil_div(kPlaces * panels() * C * kLanesA * 4, kMaxFilters));
     constexpr int64_t kFewBlocks = 16;
-    float* all =
-        blocks < kFewBlocks ? static_cast<float*>(scratch(2, sizeof(float) * blocks * kPlaces * C * kLanesB)) : nullptr;
+    float* all = blocks < kFewBlocks ? static_cast<float*>(scratch(2, sizeof(float) * blocks * kPlaces * pixels_step()))
+                                     : nullptr;
     if (all) {
       constexpr int64_t kTogether = 16;
       const int64_t parts = ceil_div(C, kTogether);
       parallel_for(blocks * parts, [&](int64_t piece) {
         const int64_t block = piece / parts, c = piece % parts * kTogether, j = block * kLanesB;
-        pixels(all + block * kPlaces * C * kLanesB, j, int(least(kLanesB, count - j)), c, least(C, c + kTogether));
+        pixels(all + block * kPlaces * pixels_step(), j, int(least(kLanesB, count - j)), c, least(C, c + kTogether));
       });
     }
     for (int64_t o = 0; o < O; o += part) {
       const int64_t n = least(part, O - o), here = ceil_div(n, height);
-      float* u = static_cast<float*>(scratch(1, sizeof(float) * kPlaces * here * C * kLanesA));
+      float* u = static_cast<float*>(scratch(1, sizeof(float) * kPlaces * filters_step(here)));
       filters(u, o, n);
       const int64_t pieces = all ? least(here, ceil_div(kFewBlocks, blocks)) : 1, together = ceil_div(here, pieces);
       parallel_for(blocks * ceil_div(here, together), [&](int64_t piece) {
         const int64_t block = piece % blocks, panel = piece / blocks * together, j = block * kLanesB;
         const int tiles_here = int(least(kLanesB, count - j));
-        const float* b = all + block * kPlaces * C * kLanesB;
+        const float* b = all + block * kPlaces * pixels_step();
         if (!all) {
-          float* own = static_cast<float*>(scratch(3, sizeof(float) * kPlaces * C * kLanesB));
+          float* own = static_cast<float*>(scratch(3, sizeof(float) * kPlaces * pixels_step()));
           pixels(own, j, tiles_here, 0, C);
           b = own;
         }
@@ -290,8 +354,8 @@ template <class S> struct WeightGradient {
     const int64_t a_panels = ceil_div(n, kMr<float>), height = ceil_div(n, a_panels), b_panels = ceil_div(C, kLanesB);
     const int64_t width = b_panels * kLanesB, bytes = kPlaces * 4 * (a_panels * kLanesA + width);
     const int64_t wanted = most(32, least(384, kMaxChunk / bytes)), together = most(1, wanted / tile_cols);
-    const int64_t step = together * tile_cols;  // tiles of one chunk
-    float* m = static_cast<float*>(scratch(1, sizeof(float) * kPlaces * n * width));
+    const int64_t place = n * width + kLanesB, step = together * tile_cols | 1;  // tiles of one chunk
+    float* m = static_cast<float*>(scratch(1, sizeof(float) * kPlaces * place));
     float* a = static_cast<float*>(scratch(2, size_t(bytes * step)));
     float* b = a + kPlaces * a_panels * step * kLanesA;
     for (int64_t row = 0; row < rows; row += together) {
@@ -311,13 +375,13 @@ template <class S> struct WeightGradient {
         for (int64_t q = 0; q < b_panels; ++q)
           for (int64_t i = first; i < least(a_panels, first + 8); ++i)
             run_tile<float>(int(least(height, n - i * height)), int(least(kLanesB, C - q * kLanesB)), here * tile_cols,
-                            a + (kPlaces * i + p) * step * kLanesA, b + (kPlaces * q + p) * step * kLanesB, kLanesB,
-                            m + (p * n + i * height) * width + q * kLanesB, width, row > 0);
+                            a + (kPlaces * i + p) * step * kLanesA, kLanesA, b + (kPlaces * q + p) * step * kLanesB,
+                            kLanesB, m + p * place + i * height * width + q * kLanesB, width, row > 0);
       });
     }
     parallel_ranges(n, ceil_div(512, C), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o)
-        for (int64_t c = 0; c < C; c += L) results(m + o * width + c, n * width, o0 + o, c, int(least(L, C - c)));
+        for (int64_t c = 0; c < C; c += L) results(m + o * width + c, place, o0 + o, c, int(least(L, C - c)));
     });
   }
 };

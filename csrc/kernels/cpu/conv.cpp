@@ -9,7 +9,9 @@
 // Method: implicit GEMM on the core of gemm.h, panels packed straight from the image (conv_image.h). For dx with a
 // stride, pixels are taken by phase (y mod stride, x mod stride, ...): within one phase each tap meets either every
 // pixel or none, so that no multiplication is by an inserted zero.
-// One channel a group (depthwise): depthwise.cpp; 3x3 filters with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+// One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters
+// with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+#include "kernels/cpu/conv_few.h"
 #include "kernels/cpu/winograd.h"
 
 namespace tw::TW_ISA {
@@ -199,6 +201,7 @@ int64_t* taps_scratch(const ConvArgs& a, int64_t more = 0) {
 
 template <class T, class S> void forward(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise<T, S>(a);
+  if (worth_few(a, a.O, a.C)) return conv_few<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd<S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, K = Cg * volume(a.kernel), P = volume(a.out);
@@ -265,6 +268,7 @@ int64_t phase_taps(const ConvArgs& a, int d, int64_t phase, int64_t* offsets, in
 
 template <class T, class S> void backward_x(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_x<T, S>(a);
+  if (worth_few(a, a.C, a.O)) return conv_few_backward_x<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd_backward_x<S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps = volume(a.kernel), P = volume(a.out);

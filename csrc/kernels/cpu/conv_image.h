@@ -33,10 +33,10 @@ template <class T, class S> TW_INLINE void copy_line(T* dst, const S* src, int64
     if (step == 2) {
       for (; i + L <= n; i += L) load_even(src + 2 * i).store(dst + i);
       if (i == n) return;
-      // The last of them: 2 (n - i) - 1 elements may be read, the second load beginning at number L - 1.
+      // The last of them: 2 (n - i) - 1 elements may be read, the second load beginning at number L - 1. Zeros follow.
       const int rest = int(n - i), there = 2 * rest - 1;
       const Vec<T> a = Vec<T>::load(src + 2 * i, there < L ? there : L);
-      const Vec<T> b = there < L ? a : Vec<T>::load(src + 2 * i + L - 1, there - L + 1);
+      const Vec<T> b = there < L ? Vec<T>(T(0)) : Vec<T>::load(src + 2 * i + L - 1, there - L + 1);
       const Vec<T> both = even_lanes(a, b);
       if (i + L <= room) both.store(dst + i);
       else both.store(dst + i, rest);

@@ -72,6 +72,7 @@ struct ConvArgs {
   int64_t N, C, O, groups;
   int64_t size[3], out[3];  // of x and of y
   int64_t kernel[3], stride[3], pad[3], dilation[3];
+  bool winograd;  // 3x3 filters may take fewer multiplications
   DType dtype;
 };
 

@@ -1,14 +1,20 @@
 // Convolutions of one, two and three dimensions, their gradients, and transposed convolutions: shapes, checks, launches,
 // bindings. The missing leading dimensions of the kernel's three are 1.
+#include <cstdlib>
+
 #include "ops/common.h"
 
 namespace tw {
 namespace {
 
+// Whether 3x3 filters may go by Winograd's method; TILEWRIGHT_WINOGRAD=0 starts with no.
+bool use_winograd = [] {
+  const char* set = std::getenv("TILEWRIGHT_WINOGRAD");
+  return !(set && std::string(set) == "0");
+}();
+
 // The name of the function that a caller used, from the number of spatial dimensions.
-std::string name_of(const char* prefix, int64_t nd, const char* suffix = "") {
-  return str(prefix, nd, "d", suffix);
-}
+std::string name_of(const char* prefix, int64_t nd, const char* suffix = "") { return str(prefix, nd, "d", suffix); }
 
 // One number for all dimensions, or one each.
 void fill(const std::string& op, const char* what, const Dims& d, int64_t nd, int64_t least, int64_t* to) {
@@ -60,6 +66,7 @@ ConvArgs arguments(const std::string& op, int64_t nd, const Dims& x_shape, const
   a.C = x[1];
   a.O = w[0];
   a.groups = groups;
+  a.winograd = use_winograd;
   a.dtype = dtype;
   for (int64_t i = 0; i < nd; ++i) {
     const int64_t d = 3 - nd + i;
@@ -196,6 +203,8 @@ void bind_conv(py::module_& m) {
   m.def("conv_backward_x", &conv_backward_x);
   m.def("conv_backward_w", &conv_backward_w);
   m.def("conv_transpose", &conv_transpose);
+  m.def("winograd", [] { return use_winograd; });
+  m.def("set_winograd", [](bool on) { use_winograd = on; });
 }
 
 }  // namespace tw

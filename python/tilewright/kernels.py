@@ -23,6 +23,27 @@ def which(name: str, device="cpu") -> str:
     return _engine.which(name, _engine.device(str(device)))
 
 
+def winograd() -> bool:
+    """Whether convolutions with 3x3 filters may go by Winograd's method; the variable TILEWRIGHT_WINOGRAD=0 starts
+    with False."""
+    return _engine.winograd()
+
+
+def set_winograd(enabled: bool) -> None:
+    """Lets 3x3 filters of stride 1 take Winograd's 16 multiplications a tile in place of 36, or not.
+
+    The method's rounding errors are of the size of the direct sums' (csrc/kernels/cpu/winograd.cpp), but they are
+    others: a value that is tiny among large neighbours carries the neighbours' rounding.
+
+    >>> from tilewright import kernels
+    >>> kernels.set_winograd(False)
+    >>> kernels.winograd()
+    False
+    >>> kernels.set_winograd(True)
+    """
+    _engine.set_winograd(enabled)
+
+
 class Plan:
     """A recording of kernel launches, replayed from C++ over the same memory, with no Python in between.
 

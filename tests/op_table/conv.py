@@ -24,14 +24,16 @@ CONV2D = (
     ((1, 1, 1, 1), (1, 1, 1, 1), {}), ((2, 3, 5, 7), (4, 3, 3, 3), {}), ((2, 3, 8, 8), (4, 3, 3, 3), {"padding": 1}),
     ((1, 4, 9, 9), (6, 4, 3, 3), {"stride": 2, "padding": 1}),
     ((2, 4, 7, 6), (6, 4, 3, 2), {"stride": (2, 1), "padding": (1, 0)}), ((1, 2, 11, 9), (3, 2, 3, 3), {"dilation": 2}),
-    ((2, 4, 6, 6), (8, 2, 3, 3), {"groups": 2, "padding": 1}), ((2, 6, 7, 7), (6, 1, 3, 3), {"groups": 6, "padding": 1}),
+    ((2, 4, 6, 6), (8, 2, 3, 3), {"groups": 2, "padding": 1}),
+    ((2, 6, 7, 7), (6, 1, 3, 3), {"groups": 6, "padding": 1}),
     ((1, 4, 7, 7), (8, 1, 5, 5), {"groups": 4, "padding": 2, "stride": 2}), ((3, 5, 4, 4), (7, 5, 1, 1), {}),
-    ((2, 5, 5, 5), (7, 5, 1, 1), {"stride": 2}), ((0, 3, 5, 5), (4, 3, 3, 3), {}), ((1, 16, 10, 10), (17, 16, 3, 3), {}),
+    ((2, 5, 5, 5), (7, 5, 1, 1), {"stride": 2}), ((0, 3, 5, 5), (4, 3, 3, 3), {}),
+    ((1, 16, 10, 10), (17, 16, 3, 3), {}),
     ((1, 3, 6, 6), (2, 3, 3, 3), {"padding": "same"}), ((1, 3, 6, 6), (2, 3, 3, 3), {"padding": "valid"}),
     ((1, 1, 28, 28), (6, 1, 5, 5), {}), ((1, 3, 4, 4), (2, 3, 3, 3), {"padding": 4, "dilation": 3, "stride": 3}),
-    ((3, 5, 5), (2, 3, 3, 3), {}), ((2, 18, 7, 9), (19, 18, 3, 3), {"padding": 1}),
-    ((1, 35, 6, 5), (16, 35, 3, 3), {"padding": (2, 0)}), ((1, 33, 21, 20), (17, 33, 3, 3), {"padding": "same"}),
-    ((2, 40, 8, 5), (36, 20, 3, 3), {"padding": 1, "groups": 2}),
+    ((3, 5, 5), (2, 3, 3, 3), {}), ((2, 34, 10, 9), (43, 34, 3, 3), {"padding": 1}),
+    ((1, 35, 8, 6), (65, 35, 3, 3), {"padding": (2, 0)}), ((1, 33, 37, 35), (40, 33, 3, 3), {"padding": "same"}),
+    ((2, 80, 8, 6), (72, 40, 3, 3), {"padding": 1, "groups": 2}),
 )  # fmt: skip
 CONV3D = (
     ((1, 1, 1, 1, 1), (1, 1, 1, 1, 1), {}), ((2, 3, 4, 5, 6), (4, 3, 3, 3, 3), {"padding": 1}),
@@ -41,7 +43,8 @@ CONV3D = (
     ((0, 3, 3, 3, 3), (4, 3, 3, 3, 3), {}),
 )  # fmt: skip
 TRANSPOSE1D = (
-    ((1, 1, 1), (1, 1, 1), {}), ((2, 3, 7), (3, 4, 3), {}), ((1, 4, 9), (4, 3, 4), {"stride": 2, "padding": 1, "groups": 2}),
+    ((1, 1, 1), (1, 1, 1), {}), ((2, 3, 7), (3, 4, 3), {}),
+    ((1, 4, 9), (4, 3, 4), {"stride": 2, "padding": 1, "groups": 2}),
     ((1, 3, 6), (3, 2, 2), {"stride": 3, "output_padding": 2}), ((4, 33), (4, 5, 5), {"padding": 4}),
     ((2, 6, 17), (6, 1, 3), {"groups": 6, "padding": 1, "stride": 2}),
     ((1, 2, 5), (2, 3, 3), {"dilation": 3, "output_padding": 2, "stride": 2, "padding": 1}), ((0, 3, 5), (3, 4, 3), {}),
@@ -52,11 +55,12 @@ TRANSPOSE2D = (
     ((2, 4, 4, 3), (4, 2, 3, 2), {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2), "groups": 2}),
     ((1, 5, 6, 5), (5, 4, 2, 2), {"stride": 2}), ((3, 4, 4), (3, 2, 3, 3), {"dilation": 2, "padding": 2}),
     ((1, 6, 5, 5), (6, 1, 3, 3), {"groups": 6, "stride": 2, "padding": 1, "output_padding": 1}),
-    ((1, 18, 5, 7), (18, 20, 3, 3), {"padding": 1}), ((2, 3, 1, 1), (3, 4, 4, 4), {}), ((3, 5, 4, 4), (5, 7, 1, 1), {}),
+    ((1, 40, 6, 8), (40, 36, 3, 3), {"padding": 1}), ((2, 3, 1, 1), (3, 4, 4, 4), {}), ((3, 5, 4, 4), (5, 7, 1, 1), {}),
 )  # fmt: skip
 TRANSPOSE3D = (
     ((1, 1, 1, 1, 1), (1, 1, 1, 1, 1), {}), ((2, 3, 2, 3, 4), (3, 2, 2, 2, 2), {"stride": 2}),
-    ((1, 4, 3, 2, 3), (4, 3, 3, 1, 2), {"stride": (2, 1, 3), "padding": (1, 0, 0), "output_padding": (1, 0, 2), "groups": 2}),
+    ((1, 4, 3, 2, 3), (4, 3, 3, 1, 2), {"stride": (2, 1, 3), "padding": (1, 0, 0), "output_padding": (1, 0, 2),
+                                         "groups": 2}),
     ((3, 3, 3, 3), (3, 2, 3, 3, 3), {"padding": 1}),
 )  # fmt: skip
 
@@ -92,7 +96,8 @@ def bad(nd):
         Bad("groups", lambda g: f(ones(1, 4, *tail), ones(3, 2, *k), groups=2), ValueError,
             rf"{name}: groups must divide.*4 channels in and 3 out for 2 groups"),
         Bad("no_groups", lambda g: f(ones(1, 4, *tail), ones(3, 2, *k), groups=0), ValueError, f"{name}: groups.*0"),
-        Bad("kernel", lambda g: f(ones(1, 1, *(2,) * nd), ones(1, 1, *k)), ValueError, f"{name}: kernel must fit.*3.*2"),
+        Bad("kernel", lambda g: f(ones(1, 1, *(2,) * nd), ones(1, 1, *k)), ValueError,
+            f"{name}: kernel must fit.*3.*2"),
         Bad("stride", lambda g: f(ones(1, 1, *tail), ones(1, 1, *k), stride=0), ValueError, f"{name}: stride.*0"),
         Bad("padding", lambda g: f(ones(1, 1, *tail), ones(1, 1, *k), padding=-1), ValueError, f"{name}: padding.*-1"),
         Bad("same", lambda g: f(ones(1, 1, *tail), ones(1, 1, *k), stride=2, padding="same"), ValueError,
@@ -129,23 +134,51 @@ def transposed_bad(nd):
 SLOTS = ("conv", "conv_backward_x", "conv_backward_w")
 
 
-def row(name, cases, large, transposed=False):
+def winograd_can_be_switched_off():
+    """Both ways are exact on small integers; on normal numbers they differ, in the last bits."""
+    rng = np.random.default_rng(5)
+    whole = rng.integers(-4, 5, (1, 64, 9, 10)), rng.integers(-4, 5, (64, 64, 3, 3)) * 4
+    normal = rng.standard_normal((1, 64, 9, 10)), rng.standard_normal((64, 64, 3, 3))
+    assert tw.kernels.winograd()
+    try:
+        results = []
+        for on in (True, False):
+            tw.kernels.set_winograd(on)
+            assert tw.kernels.winograd() is on
+            results += [tw.nn.functional.conv2d(tw.tensor(x, dtype=tw.float32), tw.tensor(w, dtype=tw.float32),
+                                                padding=1).numpy() for x, w in (whole, normal)]
+    finally:
+        tw.kernels.set_winograd(True)
+    assert np.array_equal(results[0], R.conv(*whole, padding=1)) and np.array_equal(results[0], results[2])
+    exact = R.conv(*(a.astype(np.float32).astype(np.float64) for a in normal), padding=1)
+    errors = [np.abs(r - exact).max() for r in (results[1], results[3])]
+    assert not np.array_equal(results[1], results[3]) and errors[0] < 1.5 * errors[1]
+
+
+def row(name, cases, large, transposed=False, properties=()):
     ref = R.conv_transpose if transposed else R.conv
     nd = int(name[-2])
     return Row(name, f"F.{name}", ref, samples(cases, transposed), FLOATS, PRODUCT, magnitude=terms(ref), slots=SLOTS,
                flops=None if transposed else flops, bad=transposed_bad(nd) if transposed else bad(nd),
-               large=lambda g: next(samples((large,), transposed)(g)))
+               properties=properties, large=lambda g: next(samples((large,), transposed)(g)))
 
 
 ROWS = [
     row("conv1d", CONV1D, ((3, 20, 1500), (33, 20, 2), {"dilation": 8})),
-    row("conv2d", CONV2D, ((5, 16, 30, 31), (33, 16, 3, 3), {"padding": 1})),
+    row("conv2d", CONV2D, ((5, 16, 30, 31), (33, 16, 3, 3), {"padding": 1}),
+        properties=(winograd_can_be_switched_off,)),
     row("conv3d", CONV3D, ((2, 9, 12, 13, 14), (17, 9, 3, 3, 3), {"padding": 1})),
     row("conv_transpose1d", TRANSPOSE1D, ((3, 33, 300), (33, 20, 4), {"stride": 2, "padding": 1}), True),
     row("conv_transpose2d", TRANSPOSE2D, ((3, 33, 15, 16), (33, 20, 4, 4), {"stride": 2, "padding": 1}), True),
     row("conv_transpose3d", TRANSPOSE3D, ((2, 17, 7, 6, 8), (17, 9, 2, 2, 2), {"stride": 2}), True),
+    Row("conv2d_winograd", "F.conv2d", R.conv,
+        lambda g: (Sample(g.array(1, 2, 4, 5), g.array(3, 2, 3, 3)),
+                   Sample(g.array(2, 50, 9, 12), g.array(45, 50, 3, 3), g.array(45), 1, 1)), FLOATS, PRODUCT,
+        magnitude=terms(R.conv), large=lambda g: Sample(g.array(3, 70, 40, 41), g.array(65, 70, 3, 3), None, 1, 1)),
     Row("conv2d_strided", "F.conv2d", R.conv,
-        lambda g: (Sample(g.array(2, 5, 9, 11), g.array(7, 5, 3, 3), None, 2, 1),), FLOATS, PRODUCT,
+        lambda g: (Sample(g.array(2, 5, 9, 11), g.array(7, 5, 3, 3), None, 2, 1),
+                   Sample(g.array(2, 3, 37, 35), g.array(9, 3, 7, 7), None, 2, 3),
+                   Sample(g.array(1, 10, 45, 40), g.array(12, 10, 3, 3), None, 2, 1)), FLOATS, PRODUCT,
         magnitude=terms(R.conv), large=lambda g: Sample(g.array(4, 20, 30, 31), g.array(33, 20, 3, 3), None, 2, 1)),
     Row("conv2d_pointwise", "F.conv2d", R.conv,
         lambda g: (Sample(g.array(2, 5, 9, 11), g.array(7, 5, 1, 1)),), FLOATS, PRODUCT,

@@ -9,8 +9,10 @@
 // Method: implicit GEMM on the core of gemm.h, panels packed straight from the image (conv_image.h). For dx with a
 // stride, pixels are taken by phase (y mod stride, x mod stride, ...): within one phase each tap meets either every
 // pixel or none, so that no multiplication is by an inserted zero.
-// One channel a group (depthwise): depthwise.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
-#include "kernels/cpu/conv_image.h"
+// One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters
+// with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+#include "kernels/cpu/conv_few.h"
+#include "kernels/cpu/winograd.h"
 
 namespace tw::TW_ISA {
 
@@ -29,6 +31,7 @@ template <class T, class S> struct PositionsProduct {
   Epilogue<T> end;
   int64_t first_row;  // of this group, for the bias
   int64_t out_start, out_image, out_plane, out_z, out_y, out_x;
+  bool pointwise;
 
   TW_INLINE void pack_a(T* dst, int64_t i, int rows, int64_t k, int64_t count) const {
     const S* from = w + i * w_row;
@@ -43,26 +46,57 @@ template <class T, class S> struct PositionsProduct {
   TW_INLINE void pack_b(T* dst, int64_t j, int cols, int64_t k, int64_t count) const {
     image.pack_positions(dst, j, cols, k, count);
   }
-  TW_INLINE const T* direct_b(int64_t, int64_t, int64_t*) const { return nullptr; }
+  TW_INLINE const T* direct_a(int64_t i, int64_t k, int64_t* row, int64_t* col) const {
+    *row = w_row;
+    *col = w_col;
+    return kSame<T, S> && !w_at ? reinterpret_cast<const T*>(w + i * w_row + k * w_col) : nullptr;
+  }
+  // Filters of one tap that meet every pixel read whole panels of one image where it is.
+  TW_INLINE const T* direct_b(int64_t j, int64_t k, int64_t* step) const {
+    const int64_t n = j / image.cols, p = j - n * image.cols;
+    if (!kSame<T, S> || !pointwise || p + kNr < T >> image.cols) return nullptr;
+    *step = image.cols;
+    return reinterpret_cast<const T*>(image.data + n * image.image + k * image.cols + p);
+  }
+  // Unfinished sums may lie in y, where the columns are one run of it.
+  TW_INLINE T* direct_c(int64_t i, int64_t j, int, int cols, int64_t* row) const {
+    const int64_t run = dense() ? image.positions() : image.cols, at = j % run;
+    if (out_x != 1 || at + cols > run || end.c_dtype != dtype_of<T>) return nullptr;
+    *row = out_plane;
+    return static_cast<T*>(end.c) + place(j / run) + i * out_plane + at;
+  }
+  TW_INLINE bool finishes() const { return end.bias != nullptr; }
   TW_INLINE void store(int64_t i, int64_t j, int64_t cols, const T* sums) const {
-    const bool dense = out_x == 1 && out_y == image.cols && (image.planes == 1 || out_z == image.rows * image.cols);
-    const int64_t run = dense ? image.positions() : image.cols;  // this many positions lie side by side
+    const int64_t run = dense() ? image.positions() : image.cols;  // this many positions lie side by side
     while (cols > 0) {
       const int64_t row = j / run, at_x = j - row * run, length = least(cols, run - at_x);
-      int64_t at = out_start + i * out_plane + at_x * out_x;
-      if (dense) {
-        at += row * out_image;
-      } else {
-        const int64_t plane = row / image.rows, n = plane / image.planes;
-        at += n * out_image + (plane - n * image.planes) * out_z + (row - plane * image.rows) * out_y;
-      }
+      const int64_t at = place(row) + i * out_plane + at_x * out_x;
       if (out_x == 1) end.row(at, first_row + i, length, sums);
-      else
-        for (int64_t q = 0; q < length; ++q) end.row(at + q * out_x, first_row + i, 1, sums + q);
+      else scatter(at, first_row + i, length, sums);
       j += length;
       cols -= length;
       sums += length;
     }
+  }
+
+ private:
+  TW_INLINE bool dense() const {
+    return out_x == 1 && out_y == image.cols && (image.planes == 1 || out_z == image.rows * image.cols);
+  }
+  // One row's sums to every out_x-th element.
+  TW_INLINE void scatter(int64_t at, int64_t row, int64_t n, const T* sums) const {
+    if constexpr (kSame<T, S>) {
+      T *to = static_cast<T*>(end.c) + at, bias = end.bias ? static_cast<const T*>(end.bias)[row] : T(0);
+      for (int64_t q = 0; q < n; ++q) to[q * out_x] = sums[q] + bias;
+    } else {
+      for (int64_t q = 0; q < n; ++q) end.row(at + q * out_x, row, 1, sums + q);
+    }
+  }
+  // Where the run number `row` of channel 0 begins: an image, or one of its rows.
+  TW_INLINE int64_t place(int64_t row) const {
+    if (dense()) return out_start + row * out_image;
+    const int64_t plane = row / image.rows, n = plane / image.planes;
+    return out_start + n * out_image + (plane - n * image.planes) * out_z + (row - plane * image.rows) * out_y;
   }
 };
 
@@ -87,6 +121,11 @@ template <class T, class S> struct TapsProduct {
     image.pack_taps(dst, j, cols, k, count);
   }
   TW_INLINE const T* direct_b(int64_t, int64_t, int64_t*) const { return nullptr; }
+  TW_INLINE T* direct_c(int64_t i, int64_t j, int, int, int64_t* row) const {
+    *row = out_row;
+    return end.c_dtype == dtype_of<T> ? static_cast<T*>(end.c) + out_start + i * out_row + j : nullptr;
+  }
+  TW_INLINE bool finishes() const { return false; }
   TW_INLINE void store(int64_t i, int64_t j, int64_t cols, const T* sums) const {
     end.row(out_start + i * out_row + j, 0, cols, sums);
   }
@@ -120,8 +159,8 @@ bool is_pointwise(const ConvArgs& a) {
   return true;
 }
 bool is_depthwise(const ConvArgs& a) {
-  return a.groups == a.C && a.groups == a.O && a.groups > 1 &&
-         a.size[0] == 1 && a.out[0] == 1 && a.kernel[0] == 1 && a.pad[0] == 0;
+  return a.groups == a.C && a.groups == a.O && a.groups > 1 && a.size[0] == 1 && a.out[0] == 1 && a.kernel[0] == 1 &&
+         a.pad[0] == 0;
 }
 
 // x as the forward pass sees it; the taps go to memory for kd + kh + kw numbers.
@@ -162,11 +201,25 @@ int64_t* taps_scratch(const ConvArgs& a, int64_t more = 0) {
 
 template <class T, class S> void forward(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise<T, S>(a);
+  if (worth_few(a, a.O, a.C)) return conv_few<T, S>(a);
+  if constexpr (kSame<T, float>)
+    if (worth_winograd(a)) return winograd<S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, K = Cg * volume(a.kernel), P = volume(a.out);
   const Image<S> image = input_image<S>(a, taps_scratch(a));
-  const PositionsProduct<T, S> first{static_cast<const S*>(a.w),     nullptr,    K, 1,       image,
-                                     epilogue<T>(a.y, a.b, a.dtype), 0,          0, a.O * P, P,
-                                     image.rows * image.cols,        image.cols, 1};
+  const PositionsProduct<T, S> first{static_cast<const S*>(a.w),
+                                     nullptr,
+                                     K,
+                                     1,
+                                     image,
+                                     epilogue<T>(a.y, a.b, a.dtype),
+                                     0,
+                                     0,
+                                     a.O * P,
+                                     P,
+                                     image.rows * image.cols,
+                                     image.cols,
+                                     1,
+                                     is_pointwise(a)};
   const int64_t x_step = Cg * volume(a.size);
   run_groups<T>(
       first,
@@ -181,7 +234,11 @@ template <class T, class S> void forward(const ConvArgs& a) {
 
 template <class T, class S> void backward_w(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_w<T, S>(a);
-  const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps_of_row = Cg * volume(a.kernel), P = volume(a.out);
+  const int64_t P = volume(a.out);
+  constexpr int64_t kFewTiles = 40;  // below, reading and writing the 16 products costs more than it saves
+  if constexpr (kSame<T, float>)
+    if (worth_winograd(a) && a.N * P >= 4 * kFewTiles) return winograd_backward_w<S>(a);
+  const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps_of_row = Cg * volume(a.kernel);
   const TapsProduct<T, S> first{
       static_cast<const S*>(a.dy),        a.O * P, P,          input_image<S>(a, taps_scratch(a)),
       epilogue<T>(a.y, nullptr, a.dtype), 0,       taps_of_row};
@@ -211,6 +268,9 @@ int64_t phase_taps(const ConvArgs& a, int d, int64_t phase, int64_t* offsets, in
 
 template <class T, class S> void backward_x(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_x<T, S>(a);
+  if (worth_few(a, a.C, a.O)) return conv_few_backward_x<T, S>(a);
+  if constexpr (kSame<T, float>)
+    if (worth_winograd(a)) return winograd_backward_x<S>(a);
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps = volume(a.kernel), P = volume(a.out);
   const int64_t D = a.size[0], H = a.size[1], W = a.size[2], size = D * H * W;
   int64_t *tables = taps_scratch(a, Og * taps), *offsets[3], *which[3];
@@ -221,11 +281,25 @@ template <class T, class S> void backward_x(const ConvArgs& a) {
   }
   const bool pointwise = is_pointwise(a);
   const int64_t phases = least(a.stride[0], D) * least(a.stride[1], H) * least(a.stride[2], W);
+  // Phases that no tap meets are zeros, written at once unless there is a bias.
+  bool untouched = false;
+  for (int d = 0; d < 3; ++d)
+    for (int64_t phase = 0; phase < least(a.stride[d], a.size[d]); ++phase)
+      untouched |= phase_taps(a, d, phase, offsets[d], which[d]) == 0;
+  untouched = untouched && !a.b;
+  if (untouched) {
+    constexpr int64_t kBytes = 1 << 18;
+    const int64_t bytes = a.N * a.C * size * int64_t(sizeof(S));
+    parallel_for(ceil_div(bytes, kBytes), [&](int64_t piece) {
+      __builtin_memset(static_cast<char*>(a.y) + piece * kBytes, 0, size_t(least(kBytes, bytes - piece * kBytes)));
+    });
+  }
   for (int64_t i = 0; i < phases; ++i) {
     const int64_t px = i % least(a.stride[2], W), rest = i / least(a.stride[2], W);
     const int64_t phase[3] = {rest / least(a.stride[1], H), rest % least(a.stride[1], H), px};
     int64_t k[3];
     for (int d = 0; d < 3; ++d) k[d] = phase_taps(a, d, phase[d], offsets[d], which[d]);
+    if (untouched && k[0] * k[1] * k[2] == 0) continue;
     int64_t K = 0;
     for (int64_t o = 0; o < Og; ++o)  // where w has the terms (o, q, r, s) of this phase
       for (int64_t q = 0; q < k[0]; ++q)
@@ -265,7 +339,8 @@ template <class T, class S> void backward_x(const ConvArgs& a) {
                                        size,
                                        a.stride[0] * H * W,
                                        pointwise ? size : a.stride[1] * W,
-                                       a.stride[2]};
+                                       a.stride[2],
+                                       pointwise};
     run_groups<T>(
         first,
         [=](PositionsProduct<T, S>& p, int64_t g) {

@@ -6,6 +6,17 @@
 
 namespace tw::TW_ISA {
 
+// Lanes 0, 2, 4, ... of the 2 L - 1 elements whose first L are a and whose last L are b.
+template <class T> TW_INLINE Vec<T> even_lanes(Vec<T> a, Vec<T> b) {
+  constexpr int L = Vec<T>::kLanes;
+  typename Mask<T>::Native index;
+  for (int i = 0; i < L; ++i) index[i] = 2 * i < L ? 2 * i : 2 * i + 1;
+  return __builtin_shuffle(a.v, b.v, index);
+}
+template <class T> TW_INLINE Vec<T> load_even(const T* p) {
+  return even_lanes(Vec<T>::load(p), Vec<T>::load(p + Vec<T>::kLanes - 1));
+}
+
 // dst[i] = src[i * step] for i < n. May write zeros behind them, up to dst[room].
 template <class T, class S> TW_INLINE void copy_line(T* dst, const S* src, int64_t step, int64_t n, int64_t room) {
   constexpr int L = Vec<T>::kLanes;
@@ -19,8 +30,18 @@ template <class T, class S> TW_INLINE void copy_line(T* dst, const S* src, int64
     return;
   }
   if constexpr (kSame<T, S>)
-    if (step == 2)
+    if (step == 2) {
       for (; i + L <= n; i += L) load_even(src + 2 * i).store(dst + i);
+      if (i == n) return;
+      // The last of them: 2 (n - i) - 1 elements may be read, the second load beginning at number L - 1. Zeros follow.
+      const int rest = int(n - i), there = 2 * rest - 1;
+      const Vec<T> a = Vec<T>::load(src + 2 * i, there < L ? there : L);
+      const Vec<T> b = there < L ? Vec<T>(T(0)) : Vec<T>::load(src + 2 * i + L - 1, there - L + 1);
+      const Vec<T> both = even_lanes(a, b);
+      if (i + L <= room) both.store(dst + i);
+      else both.store(dst + i, rest);
+      return;
+    }
   for (; i < n; ++i) {
     if constexpr (kSame<T, S>) dst[i] = src[i * step];
     else convert(dst + i, src + i * step, 1);

@@ -1,158 +1,181 @@
-// Depthwise convolution (groups == C == O) in one and two dimensions and its gradients: one filter a plane.
+// Depthwise convolution (groups == C == O) in one and two dimensions, and its gradients: one filter a plane.
 //
-// Shapes and dtypes as in conv.cpp, with w (C, 1, kh, kw). Each sum has only kh * kw terms (for dw: N * oh * ow),
-// too few for a matrix product, so planes are computed directly, vectors along a row. Method: the plane is first
-// copied into scratch with its padding, in the type of the arithmetic; then every tap of every row is an unmasked
-// run. dx with a stride spreads dy over the plane with zeros between, which makes it a plain correlation with the
-// turned filter. dw keeps one vector of sums a tap and plane, added up over the images in order.
+// Shapes and dtypes as in conv.cpp, with w (C, 1, kh, kw). Each sum has only kh * kw terms (for dw: N * oh * ow), too
+// few for a matrix product, so planes are computed directly. Method: the plane is copied into scratch with its padding,
+// in the type of the arithmetic, its rows and columns sorted by their remainder by the stride. Then each tap of all
+// positions is one run of memory, and vectors go over the plane as if it were one long row: what they compute at the
+// padding's places is dropped (dw: masked), and a 7 x 7 plane fills its vectors as well as a large one. dx takes its
+// pixels by phase, as in conv.cpp. dw keeps one vector of sums a tap, added up over the images in order.
 // Accumulates in float32, or float64 for float64. Error: gamma(kh * kw), for dw gamma(oh * ow / lanes + N). Measured by
 // tests/op_table/conv.py.
-#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/planes.h"
 
 namespace tw::TW_ISA {
 namespace {
 
-// Elements 0, step, 2 step, ... of p: n of them, and zeros or anything behind them. Planes have a vector of slack at
-// their end, which a load may touch.
-template <class T> TW_INLINE Vec<T> load_step(const T* p, int64_t step, int n) {
-  if (step == 1) return Vec<T>::load(p, n);
-  if (step == 2) return load_even(p);
-  typename Vec<T>::Native v = {};
-  for (int i = 0; i < Vec<T>::kLanes; ++i)
-    if (i < n) v[i] = p[i * step];
-  return v;
-}
+constexpr int64_t kStrip = 2048;  // positions whose sums stay in L1 until they are stored
 
-// A plane (height x width) with zeros round it and, for spread > 1, between its elements.
-template <class T> struct Padded {
-  T* data;
-  int64_t width;
-
-  template <class S>
-  void fill(const S* x, int64_t rows, int64_t cols, int64_t height, int64_t top, int64_t left, int64_t spread_y,
-            int64_t spread_x) {
-    for (int64_t i = 0; i < height * width; ++i) data[i] = T(0);
-    for (int64_t y = 0; y < rows; ++y) {
-      T* to = data + (top + y * spread_y) * width + left;
-      if (spread_x == 1) convert(to, x + y * cols, cols);
-      else
-        for (int64_t i = 0; i < cols; ++i) convert(to + i * spread_x, x + y * cols + i, 1);
-    }
-  }
-};
-
-// y (rows x cols) = bias + sum over taps of w * the plane
+// y[oy * y_row + ox * y_col] = bias + sum over taps of w * plane, for rows x cols positions, `width` apart in the plane.
 template <class T, class S>
-void correlate(S* y, int64_t rows, int64_t cols, const Padded<T>& plane, const T* w, T bias, const ConvArgs& a,
-               int64_t stride_h, int64_t stride_w) {
-  constexpr int L = Vec<T>::kLanes;
-  for (int64_t oy = 0; oy < rows; ++oy)
-    for (int64_t ox = 0; ox < cols; ox += L) {
-      const int n = int(least(L, cols - ox));
-      Vec<T> acc(bias);
-      for (int64_t r = 0; r < a.kernel[1]; ++r) {
-        const T* from = plane.data + (oy * stride_h + r * a.dilation[1]) * plane.width + ox * stride_w;
-        for (int64_t s = 0; s < a.kernel[2]; ++s)
-          acc = fma(Vec<T>(w[r * a.kernel[2] + s]), load_step(from + s * a.dilation[2], stride_w, n), acc);
+void correlate(S* y, int64_t rows, int64_t cols, int64_t y_row, int64_t y_col, const T* plane, int64_t width,
+               const T* w, const Tap* taps, int64_t count, T bias, T* sums) {
+  constexpr int L = Vec<T>::kLanes, kTogether = 4;
+  const int64_t rows_of_strip = most(1, kStrip / width);
+  for (int64_t row = 0; row < rows; row += rows_of_strip) {
+    const int64_t here = least(rows_of_strip, rows - row), length = (here - 1) * width + cols;
+    for (int64_t p = 0; p < length; p += kTogether * L) {
+      Vec<T> acc[kTogether];
+      for (int q = 0; q < kTogether; ++q) acc[q] = Vec<T>(bias);
+      for (int64_t t = 0; t < count; ++t) {
+        const Vec<T> weight(w[taps[t].weight]);
+        const T* from = plane + taps[t].at + row * width + p;
+#pragma GCC unroll 4
+        for (int q = 0; q < kTogether; ++q) acc[q] = fma(weight, Vec<T>::load(from + q * L), acc[q]);
       }
-      store_as(y + oy * cols + ox, acc, n);
+      for (int q = 0; q < kTogether; ++q) acc[q].store(sums + p + q * L);
     }
+    store_rows(y + row * y_row, here, cols, y_row, y_col, sums, width);
+  }
 }
 
-// The padded plane that the forward pass reads: it reaches as far as the last position's last tap, at least round the image.
-int64_t padded(int64_t size, int64_t pad, int64_t positions, int64_t stride, int64_t taps, int64_t dilation) {
-  return most(size + pad, (positions - 1) * stride + (taps - 1) * dilation + 1);
-}
+template <class T> int64_t strip_room(int64_t width) { return most(kStrip, width) + kSlack<T>; }
 
-constexpr int64_t kPiece = 1 << 16;  // multiply-adds worth handing to another thread
+// The padded plane that the forward pass reads: as far as the last position's last tap, at least round the image.
+Sorted padded_input(const ConvArgs& a) {
+  int64_t size[2];
+  for (int d = 0; d < 2; ++d)
+    size[d] = most(a.size[d + 1] + a.pad[d + 1],
+                   (a.out[d + 1] - 1) * a.stride[d + 1] + (a.kernel[d + 1] - 1) * a.dilation[d + 1] + 1);
+  return Sorted(size[0], size[1], a.stride[1], a.stride[2]);
+}
+void input_taps(const ConvArgs& a, const Sorted& plane, Tap* taps) {
+  for (int64_t r = 0; r < a.kernel[1]; ++r)
+    for (int64_t s = 0; s < a.kernel[2]; ++s)
+      taps[r * a.kernel[2] + s] = {r * a.kernel[2] + s, plane.at(r * a.dilation[1], s * a.dilation[2])};
+}
 
 }  // namespace
 
 template <class T, class S> void depthwise(const ConvArgs& a) {
-  const int64_t height = padded(a.size[1], a.pad[1], a.out[1], a.stride[1], a.kernel[1], a.dilation[1]);
-  const int64_t width = padded(a.size[2], a.pad[2], a.out[2], a.stride[2], a.kernel[2], a.dilation[2]),
-                taps = a.kernel[1] * a.kernel[2];
-  parallel_ranges(a.N * a.C, ceil_div(kPiece, a.out[1] * a.out[2] * taps), [&](int64_t begin, int64_t end) {
-    T* w = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width + 2 * Vec<T>::kLanes)));
-    Padded<T> plane{w + taps, width};
+  const Sorted plane = padded_input(a);
+  const int64_t count = a.kernel[1] * a.kernel[2], size = a.size[1] * a.size[2], P = a.out[1] * a.out[2];
+  Tap* taps = static_cast<Tap*>(scratch(3, sizeof(Tap) * count));
+  input_taps(a, plane, taps);
+  parallel_ranges(a.N * a.C, ceil_div(kPiece, P * count), [&](int64_t begin, int64_t end) {
+    const int64_t room = round_up(plane.size() + kSlack<T>, Vec<T>::kLanes);
+    T* x = static_cast<T*>(scratch(0, sizeof(T) * (room + strip_room<T>(plane.width) + count)));
+    T *sums = x + room, *w = sums + strip_room<T>(plane.width);
+    clear(x, room);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t c = i % a.C;
-      plane.fill(static_cast<const S*>(a.x) + i * a.size[1] * a.size[2], a.size[1], a.size[2], height, a.pad[1],
-                 a.pad[2], 1, 1);
-      convert(w, static_cast<const S*>(a.w) + c * taps, taps);
+      plane.fill(x, static_cast<const S*>(a.x) + i * size, a.size[1], a.size[2], a.pad[1], a.pad[2]);
+      convert(w, static_cast<const S*>(a.w) + c * count, count);
       T bias = T(0);
       if (a.b) convert(&bias, static_cast<const S*>(a.b) + c, 1);
-      correlate(static_cast<S*>(a.y) + i * a.out[1] * a.out[2], a.out[1], a.out[2], plane, w, bias, a, a.stride[1],
-                a.stride[2]);
+      correlate(static_cast<S*>(a.y) + i * P, a.out[1], a.out[2], a.out[2], 1, x, plane.width, w, taps, count, bias,
+                sums);
     }
   });
 }
 
 template <class T, class S> void depthwise_backward_x(const ConvArgs& a) {
-  // dx[y, x] meets dy at (y + pad - r * dilation) / stride; with the filter turned, taps begin `reach - pad` above y.
-  // Padding may exceed the filter's reach: then rows of dy lie above the first one that any pixel meets.
-  const int64_t reach_h = (a.kernel[1] - 1) * a.dilation[1], reach_w = (a.kernel[2] - 1) * a.dilation[2],
-                taps = a.kernel[1] * a.kernel[2];
-  const int64_t skip_h = a.pad[1] > reach_h ? a.pad[1] - reach_h : 0,
-                skip_w = a.pad[2] > reach_w ? a.pad[2] - reach_w : 0;
-  const int64_t top = reach_h - a.pad[1] + skip_h, left = reach_w - a.pad[2] + skip_w;
-  const int64_t height = most(skip_h + a.size[1] + reach_h, top + (a.out[1] - 1) * a.stride[1] + 1);
-  const int64_t width = most(skip_w + a.size[2] + reach_w, left + (a.out[2] - 1) * a.stride[2] + 1);
-  parallel_ranges(a.N * a.C, ceil_div(kPiece, a.size[1] * a.size[2] * taps), [&](int64_t begin, int64_t end) {
-    T* w = static_cast<T*>(scratch(0, sizeof(T) * (2 * taps + height * width)));
-    T* turned = w + taps;
-    Padded<T> plane{turned + taps, width}, seen{plane.data + skip_h * width + skip_w, width};
+  // The pixels phase, phase + stride, ... meet tap r at dy's row (phase + pad - r * dilation) / stride and those after
+  // it, if that is a whole number. dy is padded as far as any tap of any phase reaches.
+  const int64_t count = a.kernel[1] * a.kernel[2], size = a.size[1] * a.size[2], P = a.out[1] * a.out[2];
+  int64_t before[2] = {}, reach[2];
+  for (int d = 0; d < 2; ++d) {
+    const int64_t n = a.size[d + 1], stride = a.stride[d + 1];
+    reach[d] = a.out[d + 1];
+    for (int64_t phase = 0; phase < least(stride, n); ++phase)
+      for (int64_t r = 0; r < a.kernel[d + 1]; ++r) {
+        const int64_t at = phase + a.pad[d + 1] - r * a.dilation[d + 1];
+        if (at % stride) continue;
+        before[d] = most(before[d], -at / stride);
+        reach[d] = most(reach[d], at / stride + ceil_div(n - phase, stride));
+      }
+  }
+  const Sorted plane(before[0] + reach[0], before[1] + reach[1], 1, 1);
+  // The taps of each phase, and where the next one's begin.
+  const int64_t phases_x = least(a.stride[2], a.size[2]), phases = least(a.stride[1], a.size[1]) * phases_x;
+  Tap* taps = static_cast<Tap*>(scratch(3, sizeof(Tap) * count + sizeof(int64_t) * (phases + 1)));
+  auto* first = reinterpret_cast<int64_t*>(taps + count);
+  int64_t n = 0;
+  for (int64_t phase = 0; phase < phases; ++phase) {
+    first[phase] = n;
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t y = phase / phases_x + a.pad[1] - t / a.kernel[2] * a.dilation[1];
+      const int64_t x = phase % phases_x + a.pad[2] - t % a.kernel[2] * a.dilation[2];
+      if (y % a.stride[1] == 0 && x % a.stride[2] == 0)
+        taps[n++] = {t, plane.at(before[0] + y / a.stride[1], before[1] + x / a.stride[2])};
+    }
+  }
+  first[phases] = n;
+  parallel_ranges(a.N * a.C, ceil_div(kPiece, P * count), [&](int64_t begin, int64_t end) {
+    const int64_t room = round_up(plane.size() + kSlack<T>, Vec<T>::kLanes);
+    T* dy = static_cast<T*>(scratch(0, sizeof(T) * (room + strip_room<T>(plane.width) + count)));
+    T *sums = dy + room, *w = sums + strip_room<T>(plane.width);
+    clear(dy, room);
     for (int64_t i = begin; i < end; ++i) {
-      plane.fill(static_cast<const S*>(a.dy) + i * a.out[1] * a.out[2], a.out[1], a.out[2], height, top, left,
-                 a.stride[1], a.stride[2]);
-      convert(w, static_cast<const S*>(a.w) + i % a.C * taps, taps);
-      for (int64_t t = 0; t < taps; ++t) turned[t] = w[taps - 1 - t];
+      const int64_t c = i % a.C;
+      plane.fill(dy, static_cast<const S*>(a.dy) + i * P, a.out[1], a.out[2], before[0], before[1]);
+      convert(w, static_cast<const S*>(a.w) + c * count, count);
       T bias = T(0);
-      if (a.b) convert(&bias, static_cast<const S*>(a.b) + i % a.C, 1);
-      correlate(static_cast<S*>(a.y) + i * a.size[1] * a.size[2], a.size[1], a.size[2], seen, turned, bias, a, 1, 1);
+      if (a.b) convert(&bias, static_cast<const S*>(a.b) + c, 1);
+      for (int64_t phase = 0; phase < phases; ++phase) {
+        const int64_t py = phase / phases_x, px = phase % phases_x;
+        correlate(static_cast<S*>(a.y) + i * size + py * a.size[2] + px, ceil_div(a.size[1] - py, a.stride[1]),
+                  ceil_div(a.size[2] - px, a.stride[2]), a.stride[1] * a.size[2], a.stride[2], dy, plane.width, w,
+                  taps + first[phase], first[phase + 1] - first[phase], bias, sums);
+      }
     }
   });
 }
 
 template <class T, class S> void depthwise_backward_w(const ConvArgs& a) {
-  constexpr int L = Vec<T>::kLanes, kTogether = 4;  // as many sums at once hide the latency of an addition
-  const int64_t height = padded(a.size[1], a.pad[1], a.out[1], a.stride[1], a.kernel[1], a.dilation[1]);
-  const int64_t width = padded(a.size[2], a.pad[2], a.out[2], a.stride[2], a.kernel[2], a.dilation[2]),
-                taps = a.kernel[1] * a.kernel[2], P = a.out[1] * a.out[2];
+  constexpr int L = Vec<T>::kLanes, kTogether = 9;  // as many sums at once hide the latency of an addition
+  const Sorted plane = padded_input(a);
+  const int64_t count = a.kernel[1] * a.kernel[2], size = a.size[1] * a.size[2], P = a.out[1] * a.out[2];
+  const int64_t length = (a.out[1] - 1) * plane.width + a.out[2], whole = round_up(length, L);
+  const int64_t totals = round_up(count, kTogether);
+  // All ones where the long row holds positions: what lies between them may be infinite, and times 0 is not 0.
+  Tap* taps = static_cast<Tap*>(scratch(3, sizeof(Tap) * totals + sizeof(T) * (whole + L)));
+  auto* mask = reinterpret_cast<typename Mask<T>::Native*>(
+      (reinterpret_cast<uintptr_t>(taps + totals) + sizeof(Vec<T>) - 1) / sizeof(Vec<T>) * sizeof(Vec<T>));
+  input_taps(a, plane, taps);
+  for (int64_t t = count; t < totals; ++t) taps[t] = taps[count - 1];
+  for (int64_t p = 0; p < whole; ++p) mask[p / L][p % L] = p < length && p % plane.width < a.out[2] ? -1 : 0;
   parallel_for(a.C, [&](int64_t c) {
-    T* sums = static_cast<T*>(scratch(0, sizeof(T) * (taps + height * width + 2 * L + P)));
-    T* dy = sums + taps + height * width + 2 * L;
-    Padded<T> plane{sums + taps, width};
-    for (int64_t t = 0; t < taps; ++t) sums[t] = T(0);
+    const int64_t room = round_up(plane.size() + kSlack<T>, L);
+    T* x = static_cast<T*>(scratch(0, sizeof(T) * (room + whole + totals * (L + 1))));
+    T *dy = x + room, *total = dy + whole, *sums = total + totals * L;
+    clear(x, room + whole);
+    clear(total, totals * L);
     for (int64_t n = 0; n < a.N; ++n) {
-      plane.fill(static_cast<const S*>(a.x) + (n * a.C + c) * a.size[1] * a.size[2], a.size[1], a.size[2], height,
-                 a.pad[1], a.pad[2], 1, 1);
-      convert(dy, static_cast<const S*>(a.dy) + (n * a.C + c) * P, P);
-      for (int64_t t = 0; t < taps; t += kTogether) {
+      plane.fill(x, static_cast<const S*>(a.x) + (n * a.C + c) * size, a.size[1], a.size[2], a.pad[1], a.pad[2]);
+      for (int64_t oy = 0; oy < a.out[1]; ++oy)
+        copy_line(dy + oy * plane.width, static_cast<const S*>(a.dy) + (n * a.C + c) * P + oy * a.out[2], 1, a.out[2],
+                  a.out[2]);
+      for (int64_t t = 0; t < count; t += kTogether) {
         const T* from[kTogether];
         Vec<T> acc[kTogether];
         for (int q = 0; q < kTogether; ++q) {
-          const int64_t tap = least(t + q, taps - 1);
-          from[q] = plane.data + tap / a.kernel[2] * a.dilation[1] * width + tap % a.kernel[2] * a.dilation[2];
+          from[q] = x + taps[t + q].at;
           acc[q] = Vec<T>(T(0));
         }
-        for (int64_t oy = 0; oy < a.out[1]; ++oy)
-          for (int64_t ox = 0; ox < a.out[2]; ox += L) {
-            const int m = int(least(L, a.out[2] - ox));
-            const int64_t at = oy * a.stride[1] * width + ox * a.stride[2];
-            const Vec<T> d = Vec<T>::load(dy + oy * a.out[2] + ox, m);
-            const auto whole = Mask<T>::iota() < Mask<T>(m);
-#pragma GCC unroll 4
-            for (int q = 0; q < kTogether; ++q) {
-              Vec<T> x = load_step(from[q] + at, a.stride[2], m);
-              if (m < L) x = select(whole, x, Vec<T>(T(0)));  // an infinity behind them times 0 is not 0
-              acc[q] = fma(d, x, acc[q]);
-            }
-          }
-        for (int q = 0; q < kTogether && t + q < taps; ++q) sums[t + q] += sum(acc[q]);
+        for (int64_t p = 0; p < length; p += L) {
+          const Vec<T> d = Vec<T>::load(dy + p), zero(T(0));
+          const Mask<T> kept(mask[p / L]);
+#pragma GCC unroll 9
+          for (int q = 0; q < kTogether; ++q) acc[q] = fma(d, select(kept, Vec<T>::load(from[q] + p), zero), acc[q]);
+        }
+        for (int q = 0; q < kTogether; ++q) {
+          T* to = total + (t + q) * L;
+          (Vec<T>::load(to) + acc[q]).store(to);
+        }
       }
     }
-    convert(static_cast<S*>(a.y) + c * taps, static_cast<const T*>(sums), taps);
+    for (int64_t t = 0; t < count; ++t) sums[t] = sum(Vec<T>::load(total + t * L));
+    convert(static_cast<S*>(a.y) + c * count, static_cast<const T*>(sums), count);
   });
 }
 

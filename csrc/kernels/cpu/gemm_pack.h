@@ -130,13 +130,4 @@ void pack_strided(T* dst, int step, const S* src, int64_t lane, int64_t depth, i
   }
 }
 
-// Lanes 0, 2, 4, ... of the 2 L - 1 elements from p.
-template <class T> TW_INLINE Vec<T> load_even(const T* p) {
-  constexpr int L = Vec<T>::kLanes;
-  using Index = typename Mask<T>::Native;
-  Index index;
-  for (int i = 0; i < L; ++i) index[i] = 2 * i < L ? 2 * i : 2 * i + 1;  // the second load begins one element early
-  return __builtin_shuffle(Vec<T>::load(p).v, Vec<T>::load(p + L - 1).v, index);
-}
-
 }  // namespace tw::TW_ISA

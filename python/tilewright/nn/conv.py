@@ -139,9 +139,10 @@ class Conv2d(_ForwardConv):
 
 
 class Conv3d(_ForwardConv):
-    """Cross-correlation of volumes (N, in_channels, D, H, W) with filters (out_channels, in_channels/groups, kd, kh, kw).
+    """Cross-correlation of volumes (N, in_channels, D, H, W) with filters.
 
-    Sizes, padding, padding_mode, start and errors as in Conv2d, with one dimension more.
+    The filters are (out_channels, in_channels/groups, kd, kh, kw). Sizes, padding, padding_mode, start and errors as in
+    Conv2d, with one dimension more.
 
     >>> import tilewright as tw
     >>> from tilewright import nn
@@ -186,10 +187,10 @@ class _TransposedConv(_Conv):
 
 
 class ConvTranspose1d(_TransposedConv):
-    """The transpose of Conv1d: (N, in_channels, L) to (N, out_channels, l), filters (in_channels, out_channels/groups, k).
+    """The transpose of Conv1d: (N, in_channels, L) to (N, out_channels, l).
 
-    l = (L - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1. W and the bias start uniform in
-    +-1/sqrt(out_channels/groups k).
+    Filters (in_channels, out_channels/groups, k), l = (L - 1) stride - 2 padding + dilation (k - 1) + output_padding
+    + 1. W and the bias start uniform in +-1/sqrt(out_channels/groups k).
 
     Raises:
         ValueError: sizes below 1, groups that do not divide both channel counts, an output_padding that is neither

@@ -119,7 +119,8 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: in
 
 
 def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int, int] = 1,
-           padding: int | tuple[int, int, int] | str = 0, dilation: int | tuple[int, int, int] = 1, groups: int = 1) -> Tensor:
+           padding: int | tuple[int, int, int] | str = 0, dilation: int | tuple[int, int, int] = 1,
+           groups: int = 1) -> Tensor:
     """The cross-correlation of volumes with a bank of filters.
 
     The formula is conv2d's with one more dimension.
@@ -230,8 +231,8 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
 
 
 def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int, int] = 1,
-                     padding: int | tuple[int, int, int] = 0, output_padding: int | tuple[int, int, int] = 0, groups: int = 1,
-                     dilation: int | tuple[int, int, int] = 1) -> Tensor:
+                     padding: int | tuple[int, int, int] = 0, output_padding: int | tuple[int, int, int] = 0,
+                     groups: int = 1, dilation: int | tuple[int, int, int] = 1) -> Tensor:
     """The transpose of conv3d, which adds each input times the filters to the voxels it came from.
 
     y = b + the gradient, by its input, of conv3d with these weights, applied to x. Every size becomes

@@ -227,6 +227,11 @@ template <class T, class C> void run_forward(const RnnArgs& a) {
     for (int64_t n0 = B * group / plan.groups; n0 < last; n0 += kRowsOnce) {
       const int64_t rows = least(kRowsOnce, last - n0);
       for (int64_t block = blocks * piece / plan.pieces; block < blocks * (piece + 1) / plan.pieces; ++block) {
+        // The input's side was made long ago: it comes from afar while the product runs.
+        for (int64_t n = n0; n < n0 + rows; ++n)
+          for (int g = 0; g < C::kGates; ++g)
+            __builtin_prefetch(gates + (layer.start[t] + n) * layer.DS + (d * C::kSlots + g) * H + panels.begin(block),
+                               0, 2);
         step_product(panels, block, rows, static_cast<const T*>(layer.state(d, s & 1, n0)), layer.state_row, sums);
         const int64_t begin = panels.begin(block), end = begin + panels.cols(block), step = panels.vectors(block) * L;
         for (int64_t n = n0; n < n0 + rows; ++n) {

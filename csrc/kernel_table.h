@@ -62,14 +62,16 @@ struct GemmArgs {
 };
 
 // --- convolution and pooling, NCHW --
-struct Conv2dArgs {
-  const void* x;   // (N, C, H, W)
-  const void* w;   // (O, C / groups, kh, kw)
-  const void* b;   // (O) or null
-  const void* dy;  // (N, O, oh, ow), backward only
-  void* y;         // forward: (N, O, oh, ow); backward: dx, dw or db
-  int64_t N, C, H, W, O, kh, kw, oh, ow;
-  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+// One, two and three spatial dimensions alike: (depth, height, width), the missing leading ones of size 1.
+struct ConvArgs {
+  const void* x;   // (N, C, D, H, W)
+  const void* w;   // (O, C / groups, kd, kh, kw)
+  const void* b;   // a bias of the result's channels, or null: (O) forward, (C) backward_x
+  const void* dy;  // (N, O, od, oh, ow), backward only
+  void* y;         // forward: (N, O, od, oh, ow); backward: dx or dw
+  int64_t N, C, O, groups;
+  int64_t size[3], out[3];  // of x and of y
+  int64_t kernel[3], stride[3], pad[3], dilation[3];
   DType dtype;
 };
 
@@ -114,6 +116,31 @@ struct CrossEntropyArgs {
   double smoothing;
   Reduction reduction;
   DType dtype;
+};
+
+// --- attention --
+// Rows of a (batch..., rows, cols) operand; strides in elements (0 where broadcast), columns contiguous.
+struct BatchedRows {
+  void* data;
+  int64_t row;
+  int64_t batch[kMaxDims];
+};
+
+// y = dropout(softmax(scale q k^T + mask)) v for each item of the batch. "acc" is float32, or float64 for float64 x.
+struct AttentionArgs {
+  BatchedRows q, k, v;   // (L, E), (S, E), (S, Ev)
+  BatchedRows mask;      // (L, S), columns mask_col apart; data null: none
+  BatchedRows y, dy;     // (L, Ev): y written forward, read backward
+  BatchedRows dq, dk, dv;  // backward: as q, k, v; data null: not wanted
+  void* lse;             // acc (batch, L): log2 of the sum of 2^score, +inf for a row with no key; written forward
+  int64_t L, S, E, Ev;
+  int64_t mask_col;
+  int batch_ndim;
+  int64_t batch[kMaxDims];
+  DType dtype, mask_dtype;  // mask: bool (true takes part), or a float dtype (added)
+  double scale, dropout_p;
+  uint64_t seed, offset;  // dropout: key j of row i (batch and L as one) is element i * round_up(S, 4) + j of the draw
+  bool causal;            // row i sees keys 0 ... i
 };
 
 // --- normalization --
@@ -302,12 +329,13 @@ struct StreamArgs {
   X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)          \
   X(all, ReduceArgs) X(argmax, ReduceArgs) X(argmin, ReduceArgs) X(var, ReduceArgs)                          \
   X(gemm, GemmArgs)                                                                                          \
-  X(conv2d, Conv2dArgs) X(conv2d_backward_x, Conv2dArgs) X(conv2d_backward_w, Conv2dArgs)                    \
+  X(conv, ConvArgs) X(conv_backward_x, ConvArgs) X(conv_backward_w, ConvArgs)                                \
   X(max_pool2d, Pool2dArgs) X(max_pool2d_backward, Pool2dArgs)                                               \
   X(avg_pool2d, Pool2dArgs) X(avg_pool2d_backward, Pool2dArgs)                                               \
   X(adaptive_avg_pool2d, Pool2dArgs) X(adaptive_avg_pool2d_backward, Pool2dArgs)                             \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
+  X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \
   X(layer_norm, LayerNormArgs) X(layer_norm_backward, LayerNormArgs)                                         \
   X(batch_norm, BatchNormArgs) X(batch_norm_backward, BatchNormArgs)                                         \
   X(take, TakeArgs) X(take_backward, TakeArgs) X(gather, GatherArgs) X(scatter, GatherArgs)                  \

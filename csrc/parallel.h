@@ -18,7 +18,7 @@ void wait_a_little(int64_t n);
 // Scratch memory of the calling thread: 64-byte aligned, uninitialised, valid until the same thread asks for the same
 // slot again. A kernel that fills a buffer and then calls parallel_run, whose bodies take scratch too, uses another
 // slot for it, since the calling thread runs bodies as well.
-constexpr int kScratchSlots = 4;
+constexpr int kScratchSlots = 6;
 void* scratch(int slot, size_t bytes);
 
 int num_threads();

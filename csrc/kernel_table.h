@@ -86,6 +86,21 @@ struct Pool2dArgs {
   DType dtype;
 };
 
+// --- pads --
+enum class PadMode : uint8_t { kConstant, kReflect, kReplicate, kCircular };
+
+// Sizes are coalesced; the last dimension is the innermost one that grows.
+struct PadArgs {
+  const void* x;  // forward: (n..., block); backward: dy (out..., block)
+  void* y;        // forward: (out..., block); backward: dx (n..., block)
+  int ndim;
+  int64_t n[kMaxDims], out[kMaxDims], before[kMaxDims];  // negative: so many items are cropped
+  int64_t block;                                         // contiguous items that move together
+  PadMode mode;
+  uint64_t fill;  // constant: the value's bits
+  DType dtype;
+};
+
 // --- softmax and its kin --
 // Over the middle dimension of contiguous (outer, n, inner).
 struct SoftmaxArgs {
@@ -333,6 +348,7 @@ struct StreamArgs {
   X(max_pool2d, Pool2dArgs) X(max_pool2d_backward, Pool2dArgs)                                               \
   X(avg_pool2d, Pool2dArgs) X(avg_pool2d_backward, Pool2dArgs)                                               \
   X(adaptive_avg_pool2d, Pool2dArgs) X(adaptive_avg_pool2d_backward, Pool2dArgs)                             \
+  X(pad, PadArgs) X(pad_backward, PadArgs)                                                                   \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
   X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \

@@ -37,6 +37,7 @@ from tilewright.ops.loss import (
 )
 from tilewright.ops.matmul import linear
 from tilewright.ops.norm import batch_norm, layer_norm, normalize
+from tilewright.ops.pad import pad
 from tilewright.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -47,7 +48,6 @@ from tilewright.ops.pool import (
     max_pool2d,
 )
 from tilewright.ops.random import dropout
-from tilewright.ops.shape import pad
 from tilewright.ops.softmax import log_softmax, softmax
 
 __all__ = [

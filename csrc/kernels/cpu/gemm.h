@@ -15,7 +15,9 @@
 //   direct_b(j, k, &step)                 B's own memory where that already looks packed, else null
 //   store(i, j, cols, const T* sums)      takes the finished sums of C[i, j : j + cols]
 // and may have
+//   direct_a(i, k, &row, &col)            A's own memory at (i, k) and its strides, or null
 //   direct_c(i, j, rows, cols, &c_row)    where C[i : i + rows, j : j + cols] may hold unfinished sums, or null
+//   multiply(...)                         run_tile's work with an instruction of its own, on packed panels
 //   finishes()                            whether store() has anything to do for those (sums: C itself)
 #pragma once
 #include "kernels/cpu/gemm_end.h"
@@ -31,39 +33,62 @@ template <class T> struct Block {
   int64_t j0, j1, k, count;
   bool first, last;
   const T* b;   // its panels of kNr columns, packed
-  bool direct;  // whole panels of B are read where they are, if they can be
+  int64_t near;  // whole panels of B whose rows are at most so far apart are read where they are
   T* sums;     // of row i0 and column j0
   int64_t sums_row, i0;
   bool unfinished;  // the sums are a part of K, added up elsewhere
 };
 
-// Rows i .. i + m of a block. `a` has room for a packed panel of A and a tile.
-template <class T, class Product>
-void run_panel(const Product& p, const Block<T>& s, int64_t i, int m, T* a) {
+// Operands are read where they are when packing would not pay: rows that close (bytes) share pages and leave no set of
+// L1 crowded.
+constexpr int64_t kNear = 1024;
+
+template <class T, class Product> TW_INLINE const T* near_b(const Product& p, const Block<T>& s, int64_t j, int64_t* step) {
+  const T* b = s.j1 - j >= kNr<T> ? p.direct_b(j, s.k, step) : nullptr;
+  return b && *step <= s.near ? b : nullptr;
+}
+
+// Rows i .. i + m of a block. `own` has room for a packed panel of A and a tile.
+template <class T, class Product> void run_panel(const Product& p, const Block<T>& s, int64_t i, int m, T* own) {
   constexpr int64_t kNr = TW_ISA::kNr<T>;
-  T* one_tile = a + s.count * kStepA<T>;
-  p.pack_a(a, i, m, s.k, s.count);
+  T* one_tile = own + s.count * kStepA<T>;
+  const T* a = nullptr;
+  int64_t a_row = 1, a_step = kStepA<T>;
+  if constexpr (requires { p.direct_a(i, s.k, &a_row, &a_step); }) {
+    a = p.direct_a(i, s.k, &a_row, &a_step);
+    const bool columns = a_row == 1 && a_step * int64_t(sizeof(T)) <= kNear, rows = a_step == 1 && s.j1 - s.j0 <= kNr;
+    if (!columns && !rows) a = nullptr;
+    if (columns) a_row = 1;
+  }
+  if (!a) {
+    p.pack_a(own, i, m, s.k, s.count);
+    a = own;
+    a_row = 1;
+    a_step = kStepA<T>;
+  }
   for (int64_t j = s.j0; j < s.j1; j += kNr) {
     const int n = int(least(kNr, s.j1 - j));
     int64_t b_step = kNr, c_row = kNr;
-    const T* b = s.direct && n == kNr ? p.direct_b(j, s.k, &b_step) : nullptr;
+    const T* b = near_b(p, s, j, &b_step);
     if (!b) b = s.b + (j - s.j0) * s.count, b_step = kNr;
-    T* c = one_tile;
+    T* c = nullptr;
+    bool finish = s.last && !s.unfinished;
     if constexpr (requires { p.direct_c(i, j, m, n, &c_row); }) {
-      T* place = s.unfinished ? nullptr : p.direct_c(i, j, m, n, &c_row);
-      if (place) {
-        run_tile<T>(m, n, s.count, a, b, b_step, place, c_row, !s.first);
-        if (s.last && p.finishes())
-          for (int r = 0; r < m; ++r) p.store(i + r, j, n, place + r * c_row);
-        continue;
-      }
+      if (!s.unfinished) c = p.direct_c(i, j, m, n, &c_row);
+      if (c && !p.finishes()) finish = false;
     }
-    if (s.sums) {
+    if (!c && s.sums) {
       c = s.sums + (i - s.i0) * s.sums_row + (j - s.j0);
       c_row = s.sums_row;
+    } else if (!c) {
+      c = one_tile;
+      c_row = kNr;
     }
-    run_tile<T>(m, n, s.count, a, b, b_step, c, c_row, !s.first);
-    if (s.last && !s.unfinished)
+    if constexpr (requires { p.multiply(m, n, s.count, a, b, c, c_row, true); })
+      p.multiply(m, n, s.count, a, b, c, c_row, !s.first);
+    else if (a_row == 1) run_tile<T>(m, n, s.count, a, a_step, b, b_step, c, c_row, !s.first);
+    else run_tile_in_place<T>(m, n, s.count, a, a_row, b, b_step, c, c_row, !s.first);
+    if (finish)
       for (int r = 0; r < m; ++r) p.store(i + r, j, n, c + r * c_row);
   }
 }
@@ -85,7 +110,7 @@ void gemm_piece(const Product& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1
   const int64_t kc = block_depth<T>(k1 - k0), panels = ceil_div(i1 - i0, kMr), cols = round_up(j1 - j0, kNr);
   const int64_t tile_at = kc * kStepA<T> + kMr * kNr;
   T* a = static_cast<T*>(scratch(0, sizeof(T) * (tile_at + kc * cols)));
-  Block<T> s{j0, j1, 0, 0, false, false, a + tile_at, panels <= 2, sums, sums_row, i0, sums != nullptr};
+  Block<T> s{j0, j1, 0, 0, false, false, a + tile_at, panels <= 2 ? int64_t(1) << 40 : kNear / int64_t(sizeof(T)), sums, sums_row, i0, sums != nullptr};
   if (!sums && kc < k1 - k0) {
     s.sums = static_cast<T*>(scratch(1, sizeof(T) * (i1 - i0) * cols));
     s.sums_row = cols;
@@ -96,9 +121,8 @@ void gemm_piece(const Product& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1
     s.last = s.k + kc >= k1;
     int64_t step;
     for (int64_t j = j0; j < j1; j += kNr) {
-      const int n = int(least(kNr, j1 - j));
-      if (s.direct && n == kNr && p.direct_b(j, s.k, &step)) continue;
-      p.pack_b(a + tile_at + (j - j0) * s.count, j, n, s.k, s.count);
+      if (near_b(p, s, j, &step)) continue;
+      p.pack_b(a + tile_at + (j - j0) * s.count, j, int(least(kNr, j1 - j)), s.k, s.count);
     }
     for (int64_t t = 0; t < panels; ++t) {
       const int64_t i = i0 + (i1 - i0) * t / panels, next = i0 + (i1 - i0) * (t + 1) / panels;
@@ -119,15 +143,19 @@ template <class T, class Product> void gemm_shared(const Product& p, int64_t M, 
   const auto block = [&](int64_t number) {
     const int64_t j0 = number / k_blocks * cols, k = number % k_blocks * kc;
     return Block<T>{j0, least(N, j0 + cols), k, least(kc, K - k), k == 0, k + kc >= K,
-                    packed + number % 2 * kc * cols, false, sums, cols, 0, false};
+                    packed + number % 2 * kc * cols, kNear / int64_t(sizeof(T)), sums, cols, 0, false};
   };
-  for (int64_t now = -1; now < number; ++now) {
+  int64_t step;
+  const bool in_place = N % kNr == 0 && near_b(p, block(0), 0, &step);
+  for (int64_t now = in_place ? 0 : -1; now < number; ++now) {
     const Block<T> s = block(most(now, 0)), next = block(now + 1);
-    const int64_t to_pack = now + 1 < number ? ceil_div(next.j1 - next.j0, kNr) : 0;
+    const int64_t to_pack = now + 1 < number && !in_place ? ceil_div(next.j1 - next.j0, kNr) : 0;
     const int64_t together = most(1, kPiece / (kMr * (s.j1 - s.j0) * s.count));
     parallel_for(to_pack + (now < 0 ? 0 : ceil_div(panels, together)), [&](int64_t piece) {
       if (piece < to_pack) {
         const int64_t j = next.j0 + piece * kNr;
+        int64_t b_step;
+        if (near_b(p, next, j, &b_step)) return;
         return p.pack_b(const_cast<T*>(next.b) + piece * kNr * next.count, j, int(least(kNr, next.j1 - j)), next.k,
                         next.count);
       }

@@ -18,11 +18,11 @@ struct Blocks {
 template <class T> constexpr Blocks blocks() {
   constexpr int kc = sizeof(T) == 4 ? 384 : 192;
 #if TW_VEC_BYTES == 64
-  return {14, 2, kc, 504, 512};
+  return {14, 2, kc, 504, 1024};
 #elif TW_VEC_BYTES == 32
-  return {6, 2, kc, 504, 512};
+  return {6, 2, kc, 504, 1024};
 #else
-  return {4, 2, kc, 504, 512};
+  return {4, 2, kc, 504, 1024};
 #endif
 }
 template <class T> constexpr int kMr = blocks<T>().mr;
@@ -31,8 +31,8 @@ template <class T> constexpr int kStepA = (kMr<T> + 3) / 4 * 4;  // panels of A 
 
 // c (R x cols, at most V vectors) = or += sum over k of a[k, 0 : R] (outer) b[k, 0 : V vectors]
 template <class T, int R, int V>
-__attribute__((noinline)) void tile(int cols, int64_t count, const T* a, const T* b, int64_t b_step, T* c,
-                                    int64_t c_row, bool add) {
+__attribute__((noinline)) void tile(int cols, int64_t count, const T* a, int64_t a_step, const T* b,
+                                    int64_t b_step, T* c, int64_t c_row, bool add) {
   constexpr int L = Vec<T>::kLanes;
   Vec<T> acc[R][V];
 #pragma GCC unroll 16
@@ -52,7 +52,7 @@ __attribute__((noinline)) void tile(int cols, int64_t count, const T* a, const T
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) acc[i][v] = fma(ai, bv[v], acc[i][v]);
     }
-    a += kStepA<T>;
+    a += a_step;
     b += b_step;
   }
   if (cols == V * L) {
@@ -77,18 +77,73 @@ __attribute__((noinline)) void tile(int cols, int64_t count, const T* a, const T
 }
 
 template <class T, int V, int R = kMr<T>>
-TW_INLINE void run_rows(int rows, int cols, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row,
-                        bool add) {
-  if (R == 1 || rows == R) return tile<T, R, V>(cols, count, a, b, b_step, c, c_row, add);
-  if constexpr (R > 1) run_rows<T, V, R - 1>(rows, cols, count, a, b, b_step, c, c_row, add);
+TW_INLINE void run_rows(int rows, int cols, int64_t count, const T* a, int64_t a_step, const T* b, int64_t b_step, T* c,
+                        int64_t c_row, bool add) {
+  if (R == 1 || rows == R) return tile<T, R, V>(cols, count, a, a_step, b, b_step, c, c_row, add);
+  if constexpr (R > 1) run_rows<T, V, R - 1>(rows, cols, count, a, a_step, b, b_step, c, c_row, add);
 }
-// c[0 : rows, 0 : cols] = or += a packed panel of A (rows x count) times one of B (count x cols, rows b_step apart).
+// c[0 : rows, 0 : cols] = or += A (count columns of `rows` elements, a_step apart) times B (count rows of at least `cols`
+// elements, up to whole vectors, b_step apart).
 template <class T>
-void run_tile(int rows, int cols, int64_t count, const T* a, const T* b, int64_t b_step, T* c, int64_t c_row,
-              bool add) {
+void run_tile(int rows, int cols, int64_t count, const T* a, int64_t a_step, const T* b, int64_t b_step, T* c,
+              int64_t c_row, bool add) {
   static_assert(kNr<T> == 2 * Vec<T>::kLanes);
-  if (cols > Vec<T>::kLanes) run_rows<T, 2>(rows, cols, count, a, b, b_step, c, c_row, add);
-  else run_rows<T, 1>(rows, cols, count, a, b, b_step, c, c_row, add);
+  if (cols > Vec<T>::kLanes) run_rows<T, 2>(rows, cols, count, a, a_step, b, b_step, c, c_row, add);
+  else run_rows<T, 1>(rows, cols, count, a, a_step, b, b_step, c, c_row, add);
+}
+
+// The same for at most kMrInPlace rows of A that are contiguous along k and a_row apart: nothing is packed. As many as
+// there are ways in the smallest L1, since rows of a power of two of elements all meet in one set.
+constexpr int kMrInPlace = 7;
+template <class T, int R, int V>
+__attribute__((noinline)) void tile_in_place(int cols, int64_t count, const T* a, int64_t a_row, const T* b,
+                                             int64_t b_step, T* c, int64_t c_row, bool add) {
+  constexpr int L = Vec<T>::kLanes;
+  Vec<T> acc[R][V];
+  const T* row[R];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    row[i] = a + i * a_row;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc[i][v] = Vec<T>(T(0));
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    Vec<T> bv[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) bv[v] = Vec<T>::load(b + v * L);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const Vec<T> ai(row[i][k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) acc[i][v] = fma(ai, bv[v], acc[i][v]);
+    }
+    b += b_step;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      T* p = c + i * c_row + v * L;
+      const int n = v < V - 1 ? L : cols - (V - 1) * L;
+      (add ? Vec<T>::load(p, n) + acc[i][v] : acc[i][v]).store(p, n);
+    }
+}
+
+template <class T, int V, int R = kMrInPlace>
+TW_INLINE void run_rows_in_place(int rows, int cols, int64_t count, const T* a, int64_t a_row, const T* b,
+                                 int64_t b_step, T* c, int64_t c_row, bool add) {
+  if (R == 1 || rows == R) return tile_in_place<T, R, V>(cols, count, a, a_row, b, b_step, c, c_row, add);
+  if constexpr (R > 1) run_rows_in_place<T, V, R - 1>(rows, cols, count, a, a_row, b, b_step, c, c_row, add);
+}
+template <class T>
+void run_tile_in_place(int rows, int cols, int64_t count, const T* a, int64_t a_row, const T* b, int64_t b_step, T* c,
+                       int64_t c_row, bool add) {
+  for (int i = 0; i < rows; i += kMrInPlace) {
+    const int m = int(least(kMrInPlace, rows - i));
+    if (cols > Vec<T>::kLanes)
+      run_rows_in_place<T, 2>(m, cols, count, a + i * a_row, a_row, b, b_step, c + i * c_row, c_row, add);
+    else run_rows_in_place<T, 1>(m, cols, count, a + i * a_row, a_row, b, b_step, c + i * c_row, c_row, add);
+  }
 }
 
 }  // namespace tw::TW_ISA

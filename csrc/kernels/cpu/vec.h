@@ -482,13 +482,26 @@ template <class T, class S> TW_INLINE void store_as(S* p, Vec<T> x) {
     *reinterpret_cast<typename Pack<S, kLanes>::Unaligned*>(p) = s;
   }
 }
+// n elements, 0 <= n < 2 kMost, in pieces of kMost, kMost / 2, ..., 1.
+template <int kMost, class S> TW_INLINE void copy_few(S* dst, const S* src, int n) {
+  const int here = n & kMost;
+  if (here) __builtin_memcpy(dst, src, kMost * sizeof(S));
+  if constexpr (kMost > 1) copy_few<kMost / 2>(dst + here, src + here, n);
+}
 // The first n elements only, 0 <= n <= kLanes; the other lanes load as 0.
 template <class T, class S> TW_INLINE Vec<T> load_as(const S* p, int n) {
   if constexpr (kSame<T, S>) {
     return Vec<T>::load(p, n);
   } else {
     S buffer[Vec<T>::kLanes] = {};
-    for (int i = 0; i < n; ++i) buffer[i] = p[i];
+#if TW_VEC_BYTES == 64
+    if constexpr (sizeof(S) == 2 && Vec<T>::kLanes == 16)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(buffer), _mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), p));
+    else if constexpr (sizeof(S) == 1 && Vec<T>::kLanes == 16)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(buffer), _mm_maskz_loadu_epi8(__mmask16((1u << n) - 1), p));
+    else
+#endif
+      copy_few<Vec<T>::kLanes>(static_cast<S*>(buffer), p, n);
     return load_as<T>(static_cast<const S*>(buffer));
   }
 }
@@ -498,7 +511,14 @@ template <class T, class S> TW_INLINE void store_as(S* p, Vec<T> x, int n) {
   } else {
     S buffer[Vec<T>::kLanes];
     store_as(buffer, x);
-    for (int i = 0; i < n; ++i) p[i] = buffer[i];
+#if TW_VEC_BYTES == 64
+    if constexpr (sizeof(S) == 2 && Vec<T>::kLanes == 16)
+      _mm256_mask_storeu_epi16(p, __mmask16((1u << n) - 1), _mm256_loadu_si256(reinterpret_cast<__m256i*>(buffer)));
+    else if constexpr (sizeof(S) == 1 && Vec<T>::kLanes == 16)
+      _mm_mask_storeu_epi8(p, __mmask16((1u << n) - 1), _mm_loadu_si128(reinterpret_cast<__m128i*>(buffer)));
+    else
+#endif
+      copy_few<Vec<T>::kLanes>(p, static_cast<const S*>(buffer), n);
   }
 }
 

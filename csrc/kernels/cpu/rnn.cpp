@@ -37,6 +37,13 @@ template <class T> struct Row {
   bool keep;
 };
 
+// The sigmoid of a gate, to 4 ulp from -80 on (float64: -700), where it stays: nothing that a sum of gates could show.
+template <class T> TW_INLINE Vec<T> gate(Vec<T> x) {
+  const T end = sizeof(T) == 4 ? T(80) : T(700);
+  const Vec<T> one = T(1);
+  return one / (one + exp_normal(clamp_keep_nan(-x, -end, end)));
+}
+
 // A cell has kGates gates of which kUnits vectors of hidden values fill a tile, and keeps kSlots values. forward() takes
 // the state's side of the gates, backward() what the later step sends back, for n hidden values from j on. In dgates,
 // the state's side of the gates begins at slot 0 and the input's side at kInput; both run over kGates slots.
@@ -63,10 +70,10 @@ struct Lstm {
   static constexpr int kGates = 4, kUnits = 1, kSlots = 4, kInput = 0;
   template <class T, class... N> static TW_INLINE void forward(const Row<T>& r, int64_t j, const Vec<T>* s, N... n) {
     T* const at = r.gates + j;
-    const Vec<T> i = sigmoid(Vec<T>::load(at, n...) + s[0]);
-    const Vec<T> f = sigmoid(Vec<T>::load(at + r.H, n...) + s[1]);
+    const Vec<T> i = gate(Vec<T>::load(at, n...) + s[0]);
+    const Vec<T> f = gate(Vec<T>::load(at + r.H, n...) + s[1]);
     const Vec<T> g = tanh(Vec<T>::load(at + 2 * r.H, n...) + s[2]);
-    const Vec<T> o = sigmoid(Vec<T>::load(at + 3 * r.H, n...) + s[3]);
+    const Vec<T> o = gate(Vec<T>::load(at + 3 * r.H, n...) + s[3]);
     const Vec<T> c = fma(f, Vec<T>::load(r.c + j, n...), i * g), h = o * tanh(c);
     c.store(r.c + j, n...);
     h.store(r.h + j, n...);
@@ -99,8 +106,8 @@ struct Gru {
   static constexpr int kGates = 3, kUnits = 1, kSlots = 4, kInput = 1;
   template <class T, class... N> static TW_INLINE void forward(const Row<T>& r, int64_t j, const Vec<T>* s, N... n) {
     T* const at = r.gates + j;
-    const Vec<T> reset = sigmoid(Vec<T>::load(at, n...) + s[0]), one = T(1);
-    const Vec<T> z = sigmoid(Vec<T>::load(at + r.H, n...) + s[1]);
+    const Vec<T> reset = gate(Vec<T>::load(at, n...) + s[0]), one = T(1);
+    const Vec<T> z = gate(Vec<T>::load(at + r.H, n...) + s[1]);
     const Vec<T> hidden = r.bias ? s[2] + Vec<T>::load(r.bias + j, n...) : s[2];
     const Vec<T> m = tanh(fma(reset, hidden, Vec<T>::load(at + 2 * r.H, n...)));
     const Vec<T> h = fma(one - z, m, z * Vec<T>::load(r.previous + j, n...));

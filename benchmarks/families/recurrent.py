@@ -25,9 +25,9 @@ def _net(s: Setup, name: str, gates: int, T: int, B: int, H: int, directions: in
     x, state = s.normal(T, B, H), s.operand(np.zeros((layers * directions, B, H), np.float32))
     mode = {"rnn": "rnn_tanh"}.get(name, name)
     for library, module in {OURS: tw, **{k: v for k, v in s.peers.items() if k == "torch"}}.items():
-        def run(x: Any, state: Any, *w: Any, f: Any = getattr(module, mode)) -> Any:
-            return f(x, (state, state) if name == "lstm" else state, list(w), True, layers, 0.0, bool(backward),
-                     directions == 2, False)[0]
+        def run(x: Any, state: Any, *w: Any, module: Any = module) -> Any:
+            return getattr(module, mode)(x, (state, state) if name == "lstm" else state, list(w), True, layers, 0.0,
+                                         bool(backward), directions == 2, False)[0]
 
         makers[library] = run
     rows, wide = T * B, directions * H

@@ -181,8 +181,8 @@ template <class T> void copy_row(T* to, const T* from, int64_t n) {
 
 // c (M x N) = or += a b, over whole sequences.
 template <class T>
-void product(int64_t M, int64_t N, int64_t K, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t b_row,
-             T* c, int64_t c_row, const T* bias = nullptr, bool add = false) {
+void product(int64_t M, int64_t N, int64_t K, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t b_row, T* c,
+             int64_t c_row, const T* bias = nullptr, bool add = false) {
   GemmArgs g{};
   g.a = a, g.b = b, g.c = c, g.bias = bias;
   g.M = M, g.N = N, g.K = K;

@@ -11,9 +11,16 @@
 namespace tw::TW_ISA {
 
 // Rows of the register tile of V vectors: their accumulators, V vectors of b and one broadcast of a fill the registers.
-template <int V> constexpr int kStepRows = TW_VEC_BYTES == 64   ? (V == 4 ? 6 : V == 3 ? 9 : 14)
-                                           : TW_VEC_BYTES == 32 ? (V == 4 ? 2 : V == 3 ? 4 : 6)
-                                                                : (V == 4 ? 2 : V == 3 ? 3 : 4);
+template <int V>
+constexpr int kStepRows = TW_VEC_BYTES == 64   ? (V == 4   ? 6
+                                                  : V == 3 ? 9
+                                                           : 14)
+                          : TW_VEC_BYTES == 32 ? (V == 4   ? 2
+                                                  : V == 3 ? 4
+                                                           : 6)
+                                               : (V == 4   ? 2
+                                                  : V == 3 ? 3
+                                                           : 4);
 constexpr int64_t kDepth = 512;    // a panel's block of k: 128 KB of float32, kept in L2 while the rows pass over it
 constexpr int64_t kRowsOnce = 64;  // rows whose sums are in cache at once
 

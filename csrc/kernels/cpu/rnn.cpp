@@ -12,7 +12,7 @@
 // reverse it is the initial one until its sequence begins.
 // Error bound: a step's is gemm's and a few ulp of the cell; measured by tests/op_table/rnn.py.
 // Operations: 2 rows G H (I + H) forward, twice that backward; bytes of a step: G H H weights from the nearest cache.
-// Sources: Hochreiter & Schmidhuber (1997); Gers et al. (2000); Cho et al. (2014), with the reset gate after the product.
+// Sources: Hochreiter & Schmidhuber (1997); Gers et al. (2000); Cho et al. (2014), the reset gate after the product.
 #include "kernels/cpu/rnn.h"
 
 namespace tw::TW_ISA {
@@ -44,8 +44,8 @@ template <class T> TW_INLINE Vec<T> gate(Vec<T> x) {
   return one / (one + exp_normal(clamp_keep_nan(-x, -end, end)));
 }
 
-// A cell has kGates gates of which kUnits vectors of hidden values fill a tile, and keeps kSlots values. forward() takes
-// the state's side of the gates, backward() what the later step sends back, for n hidden values from j on. In dgates,
+// A cell has kGates gates, of which kUnits vectors of hidden values fill a tile, and keeps kSlots values. forward takes
+// the state's side of the gates, backward what the later step sends back, for n hidden values from j on. In dgates,
 // the state's side of the gates begins at slot 0 and the input's side at kInput; both run over kGates slots.
 template <bool kRelu> struct Plain {
   static constexpr int kGates = 1, kUnits = 4, kSlots = 1, kInput = 0;

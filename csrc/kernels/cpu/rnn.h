@@ -2,7 +2,7 @@
 //
 // A step multiplies the state of some rows (a, up to 1024 long) with a recurrent matrix that stays the same for all
 // steps, so the matrix is packed once into panels: one for each block of `units` vectors of hidden values, which holds
-// for each k the block's columns of all gates side by side. One panel gives all that a cell needs for its hidden values,
+// for each k the block's columns of all gates side by side. One panel gives all that a cell needs for its values,
 // so the gates are finished while the tile's sums are in L1. Each sum is one chain of multiply-adds over kDepth k,
 // chains added in order, whatever rows and threads share the work.
 #pragma once

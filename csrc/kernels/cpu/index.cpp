@@ -5,7 +5,7 @@
 // add in the order of the indices, in the array's own type, so equal indices sum to the same bits for any number of
 // threads. Error of n additions to one place: n * eps / 2 of the sum of magnitudes (test_indexing.py). Negative indices
 // count from the end in index, index_put and, where asked, take. All indices are checked before anything is added to or
-// overwritten (of gather and index, whose results are fresh, piece by piece); *bad: the first bad one's position, or -1.
+// overwritten (gather and index, whose results are fresh: piece by piece); *bad: the first bad one's position, or -1.
 // Method: reads are cut by output rows. Sums of rows are sorted by counting, then each thread owns output rows and
 // columns and walks its row's list; scatter cuts only the dimensions beside the indexed one, but for a long list into a
 // short array, whose parts have sums of their own.

@@ -144,11 +144,11 @@ struct BatchedRows {
 
 // y = dropout(softmax(scale q k^T + mask)) v for each item of the batch. "acc" is float32, or float64 for float64 x.
 struct AttentionArgs {
-  BatchedRows q, k, v;   // (L, E), (S, E), (S, Ev)
-  BatchedRows mask;      // (L, S), columns mask_col apart; data null: none
-  BatchedRows y, dy;     // (L, Ev): y written forward, read backward
+  BatchedRows q, k, v;     // (L, E), (S, E), (S, Ev)
+  BatchedRows mask;        // (L, S), columns mask_col apart; data null: none
+  BatchedRows y, dy;       // (L, Ev): y written forward, read backward
   BatchedRows dq, dk, dv;  // backward: as q, k, v; data null: not wanted
-  void* lse;             // acc (batch, L): log2 of the sum of 2^score, +inf for a row with no key; written forward
+  void* lse;               // acc (batch, L): log2 of the sum of 2^score, +inf for a row with no key; written forward
   int64_t L, S, E, Ev;
   int64_t mask_col;
   int batch_ndim;
@@ -203,16 +203,16 @@ enum class Cell : uint8_t { kTanh, kRelu, kLstm, kGru };
 // One layer over a whole sequence, in D directions. Rows are the steps' batches one after another: batch_sizes[t] rows a
 // step, falling with t (variable lengths, longest first), or B each where it is null. PyTorch's gate order and weights.
 struct RnnArgs {
-  const void* x;                // (rows, I)
-  const int64_t* batch_sizes;   // (T) or null
-  const void *h0, *c0;          // (D, B, H), null: zeros; c0, cn, dcn, dc0 and cells: LSTM only
+  const void* x;                  // (rows, I)
+  const int64_t* batch_sizes;     // (T) or null
+  const void *h0, *c0;            // (D, B, H), null: zeros; c0, cn, dcn, dc0 and cells: LSTM only
   const void *w_ih[2], *w_hh[2];  // (G H, I) and (G H, H): G gates
   const void *b_ih[2], *b_hh[2];  // (G H) or null
-  void* y;                      // (rows, D H)
-  void *hn, *cn;                // (D, B, H)
-  void* gates;      // (rows, D, S, H): LSTM i f g o; GRU r z n and the hidden side of n; not RNN. What backward reads
-  void* cells;      // (rows, D, H), or null where they are not kept
-  void* work;       // rnn_work_size elements
+  void* y;                        // (rows, D H)
+  void *hn, *cn;                  // (D, B, H)
+  void* gates;  // (rows, D, S, H): LSTM i f g o; GRU r z n and the hidden side of n; not RNN. What backward reads
+  void* cells;  // (rows, D, H), or null where they are not kept
+  void* work;   // rnn_work_size elements
   const void *dy, *dhn, *dcn;  // backward; null: zeros
   void* dgates;                // (rows, D, S, H)
   void* previous;              // (rows, D, H): h before each step

@@ -293,3 +293,46 @@ def test_sums_over_indices_do_not_depend_on_threads():
     for sums, scattered in results:
         assert np.array_equal(sums, results[0][0]) and np.array_equal(scattered, results[0][1])
     assert (np.abs(results[0][0] - exact) <= count * 2.0**-24 * size).all()
+
+
+def test_single_elements_of_long_lists():
+    """One dimension, long enough for every way that gather, scatter_add and index pick for single elements."""
+    rng = np.random.default_rng(8)
+    n, count = 500, 100_003
+    index, values = rng.integers(0, n, count), rng.integers(-9, 10, count)
+    table, matrix = rng.standard_normal(n).astype(np.float32), rng.standard_normal((n, 30)).astype(np.float32)
+    column = rng.integers(-30, 30, count)
+    at, before = tw.tensor(index), tw.get_num_threads()
+    for dtype in (np.int8, np.int64, np.float32, np.float64):  # sums that every dtype holds exactly, or wraps
+        want = np.arange(n).astype(dtype)
+        np.add.at(want, index, values.astype(dtype))
+        got = tw.tensor(np.arange(n).astype(dtype)).scatter_add(0, at, tw.tensor(values.astype(dtype)))
+        assert np.array_equal(got.numpy(), want)
+    assert np.array_equal(tw.gather(tw.tensor(table), 0, at).numpy(), table[index])
+    assert np.array_equal(tw.tensor(matrix)[at, tw.tensor(column)].numpy(), matrix[index, column])
+    put = tw.tensor(matrix)
+    put[at, tw.tensor(column)] = 2.0
+    changed = matrix.copy()
+    changed[index, column] = 2.0
+    assert np.array_equal(put.numpy(), changed)
+    sums = []
+    try:
+        for threads in (1, 2, 5):
+            tw.set_num_threads(threads)
+            sums.append(tw.zeros(n).scatter_add(0, at, tw.tensor(table[index])).numpy())
+    finally:
+        tw.set_num_threads(before)
+    assert np.array_equal(sums[0], sums[1]) and np.array_equal(sums[0], sums[2])
+    times = np.bincount(index, minlength=n)
+    assert (np.abs(sums[0] - times * table.astype(np.float64)) <= times * 2.0**-24 * times * np.abs(table)).all()
+    for bad, place in ((n, 70_000), (-1, 3)):
+        wrong = index.copy()
+        wrong[[place, 99_000]] = bad
+        for call, first in ((lambda i: tw.gather(tw.tensor(table), 0, i), place),
+                            (lambda i: tw.zeros(n).scatter_add(0, i, tw.tensor(table[index])), place)):
+            with pytest.raises(IndexError, match=rf"{bad}.*position {first}"):
+                call(tw.tensor(wrong))
+    wrong = column.copy()
+    wrong[[80_000, 5]] = 30
+    with pytest.raises(IndexError, match=r"30.*position 5"):
+        tw.tensor(matrix)[at, tw.tensor(wrong)]

@@ -170,6 +170,20 @@ def test_embedding_as_pytorch():
     assert not frozen.weight.requires_grad and values(frozen(tw.tensor([1]))).tolist() == [[1, 1]]
 
 
+@pytest.mark.parametrize("kwargs", ({"max_norm": 1.5}, {"max_norm": 1.0, "norm_type": 1.0}, {"scale_grad_by_freq": True},
+                                    {"max_norm": 1.0, "scale_grad_by_freq": True, "padding_idx": 1}), ids=str)
+def test_embedding_options_as_pytorch(kwargs):
+    torch = pytest.importorskip("torch")
+    ours = nn.Embedding(7, 3, **kwargs)
+    theirs = torch_twin(ours, torch.nn.Embedding(7, 3, **kwargs))
+    index, weight = np.array([[0, 5, 6], [5, 1, 1]]), array((2, 3, 3), seed=9)
+    (ours(tw.tensor(index)) * tw.from_numpy(weight)).sum().backward()
+    (theirs(torch.tensor(index)) * torch.from_numpy(weight)).sum().backward()
+    np.testing.assert_allclose(values(ours.weight), values(theirs.weight), rtol=RTOL, atol=ATOL)
+    np.testing.assert_allclose(values(ours.weight.grad), values(theirs.weight.grad), rtol=RTOL, atol=ATOL)
+    assert repr(ours) == repr(theirs)
+
+
 def test_linear_and_losses_by_hand():
     layer = nn.Linear(2, 1)
     with tw.no_grad():

@@ -51,7 +51,8 @@ def twins(torch, name, *args, **kwargs):
 def compare(ours, theirs):
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(to_np(a.detach()), b.detach().numpy(), rtol=0, atol=1e-12 * (1 + b.abs().max().item()))
+        size = 1 + b.abs().max().item()
+        np.testing.assert_allclose(to_np(a.detach()), b.detach().numpy(), rtol=0, atol=1e-12 * size)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

@@ -101,9 +101,11 @@ struct Layer {
 };
 
 // (y, hn, cn, gates, cells); cn of the LSTM, gates and cells where they are kept for backward.
-std::tuple<Array, Array, OptionalArray, OptionalArray, OptionalArray> rnn(
-    int cell, const Array& x, const OptionalArray& batch_sizes, const OptionalArray& h0, const OptionalArray& c0,
-    const Arrays& weights, bool keep) {
+std::tuple<Array, Array, OptionalArray, OptionalArray, OptionalArray> rnn(int cell, const Array& x,
+                                                                          const OptionalArray& batch_sizes,
+                                                                          const OptionalArray& h0,
+                                                                          const OptionalArray& c0,
+                                                                          const Arrays& weights, bool keep) {
   Layer layer(cell, x, batch_sizes, h0, c0, weights);
   RnnArgs& a = layer.args;
   const bool lstm = a.cell == Cell::kLstm;

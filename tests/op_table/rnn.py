@@ -51,28 +51,28 @@ def net(mode, x, states, weights, layers=1, bias=True, bidirectional=False, size
     return rows.reshape(*x.shape[:-1], -1), *last
 
 
-def arguments(g, mode, T, B, I, H, layers=1, bias=True, bidirectional=False, sizes=None):
+def arguments(g, mode, T, B, inputs, H, layers=1, bias=True, bidirectional=False, sizes=None):
     """x, the states and the parameters of a net, of a size that keeps gates off their flat ends."""
     directions, rows = 2 if bidirectional else 1, GATES[mode] * H
-    arrays = [g.array(sum(sizes), I, low=-1, high=1) if sizes else g.array(T, B, I, low=-1, high=1)]
+    arrays = [g.array(*((sum(sizes),) if sizes else (T, B)), inputs, low=-1, high=1)]
     arrays += [g.array(layers * directions, B, H, low=-1, high=1) for _ in range(2 if mode == "lstm" else 1)]
     for layer in range(layers):
-        inputs = directions * H if layer else I
+        width = directions * H if layer else inputs
         for _ in range(directions):
-            arrays += [g.array(rows, inputs, low=-1, high=1) / 2, g.array(rows, H, low=-1, high=1) / 2 ** (H > 40)]
+            arrays += [g.array(rows, width, low=-1, high=1) / 2, g.array(rows, H, low=-1, high=1) / 2 ** (H > 40)]
             arrays += [g.array(rows, low=-1, high=1) for _ in range(2 if bias else 0)]
     arrays = [quantize(a, g.dtype) for a in arrays]
     return Sample(*arrays, layers=layers, bias=bias, bidirectional=bidirectional, sizes=sizes)
 
 
 CASES = (
-    {"T": 3, "B": 2, "I": 3, "H": 3},
-    {"T": 2, "B": 1, "I": 2, "H": 5, "bias": False, "layers": 2},
-    {"T": 3, "B": 3, "I": 2, "H": 4, "bidirectional": True, "sizes": [3, 2, 1]},
-    {"T": 1, "B": 1, "I": 1, "H": 1},
-    {"T": 4, "B": 17, "I": 5, "H": 33, "bidirectional": True},
-    {"T": 2, "B": 2, "I": 0, "H": 17},
-    {"T": 2, "B": 3, "I": 7, "H": 129, "layers": 2},
+    {"T": 3, "B": 2, "inputs": 3, "H": 3},
+    {"T": 2, "B": 1, "inputs": 2, "H": 5, "bias": False, "layers": 2},
+    {"T": 3, "B": 3, "inputs": 2, "H": 4, "bidirectional": True, "sizes": [3, 2, 1]},
+    {"T": 1, "B": 1, "inputs": 1, "H": 1},
+    {"T": 4, "B": 17, "inputs": 5, "H": 33, "bidirectional": True},
+    {"T": 2, "B": 2, "inputs": 0, "H": 17},
+    {"T": 2, "B": 3, "inputs": 7, "H": 129, "layers": 2},
 )
 
 
@@ -140,8 +140,8 @@ def cell_row(mode):
         return [s.reshape(shape) for s in last]
 
     def samples(g):
-        for T, B, I, H, bias in ((1, 2, 3, 4, True), (1, 5, 2, 17, False), (1, 1, 3, 5, True), (1, 33, 20, 129, True)):
-            arrays = list(arguments(g, mode, T, B, I, H, bias=bias).args)
+        for B, inputs, H, bias in ((2, 3, 4, True), (5, 2, 17, False), (1, 3, 5, True), (33, 20, 129, True)):
+            arrays = list(arguments(g, mode, 1, B, inputs, H, bias=bias).args)
             for k in range(3 if lstm else 2):
                 arrays[k] = arrays[k].reshape(arrays[k].shape[2:] if B == 1 else arrays[k].shape[1:])
             yield Sample(*arrays)

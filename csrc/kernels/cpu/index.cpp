@@ -4,10 +4,11 @@
 // Copies move items of 1, 2, 4 or 8 bytes whatever their dtype; adding forms take float32, float64 and integers, and
 // add in the order of the indices, in the array's own type, so equal indices sum to the same bits for any number of
 // threads. Error of n additions to one place: n * eps / 2 of the sum of magnitudes (test_indexing.py). Negative indices
-// count from the end in index, index_put and, where asked, take. All indices are checked before anything is written;
-// *bad is the position of the first bad one, else -1.
+// count from the end in index, index_put and, where asked, take. All indices are checked before anything is added to or
+// overwritten (gather and index, whose results are fresh: piece by piece); *bad: the first bad one's position, or -1.
 // Method: reads are cut by output rows. Sums of rows are sorted by counting, then each thread owns output rows and
-// columns and walks its row's list; scatter cuts only the dimensions beside the indexed one.
+// columns and walks its row's list; scatter cuts only the dimensions beside the indexed one, but for a long list into a
+// short array, whose parts have sums of their own.
 // Bytes: take and gather read and write each output item once, plus 8 an index.
 #include "kernels/cpu/loops.h"
 
@@ -19,18 +20,20 @@ constexpr int64_t kPiece = 1 << 15;  // items a piece moves
 TW_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 TW_INLINE int64_t wrap(int64_t i, int64_t n) { return i < 0 ? i + n : i; }
 
-// Writes the position of the first index outside [low, n) to *bad, or leaves it.
+// Whether the indices begin .. end lie in [low, n); if not, *bad becomes the first outside, unless it is smaller.
+TW_INLINE bool inside(const int64_t* index, int64_t begin, int64_t end, int64_t low, int64_t n, int64_t* bad) {
+  uint64_t outside = 0;
+  for (int64_t i = begin; i < end; ++i) outside |= uint64_t(index[i] < low) | uint64_t(index[i] >= n);
+  if (!outside) return true;
+  int64_t at = begin;
+  while (index[at] >= low && index[at] < n) ++at;
+  int64_t seen = __atomic_load_n(bad, __ATOMIC_RELAXED);
+  while ((seen < 0 || at < seen) &&
+         !__atomic_compare_exchange_n(bad, &seen, at, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  return false;
+}
 void find_bad(const int64_t* index, int64_t count, int64_t low, int64_t n, int64_t* bad) {
-  parallel_ranges(count, kPiece, [&](int64_t begin, int64_t end) {
-    uint64_t outside = 0;
-    for (int64_t i = begin; i < end; ++i) outside |= uint64_t(index[i] < low) | uint64_t(index[i] >= n);
-    if (!outside) return;
-    int64_t at = begin;
-    while (index[at] >= low && index[at] < n) ++at;
-    int64_t seen = __atomic_load_n(bad, __ATOMIC_RELAXED);
-    while ((seen < 0 || at < seen) &&
-           !__atomic_compare_exchange_n(bad, &seen, at, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
-  });
+  parallel_ranges(count, kPiece, [&](int64_t begin, int64_t end) { inside(index, begin, end, low, n, bad); });
 }
 bool all_inside(const int64_t* index, int64_t count, int64_t low, int64_t n, int64_t* bad) {
   *bad = -1;
@@ -134,8 +137,18 @@ struct Gather {
   template <class W> void run(const GatherArgs& a) const {
     const W* x = static_cast<const W*>(a.x);
     W* y = static_cast<W*>(a.y);
+    *a.bad = -1;
     parallel_ranges(a.outer * a.count, most(1, kPiece / a.inner), [&](int64_t begin, int64_t end) {
+      if (!inside(a.index, begin * a.inner, end * a.inner, 0, a.n, a.bad)) return;
       int64_t o = begin / a.count, i = begin % a.count;
+      if (a.inner == 1) {
+        for (int64_t row = begin; row < end; ++o, i = 0) {
+          const W* from = x + o * a.n;
+          const int64_t stop = least(end, row + a.count - i);
+          for (; row < stop; ++row) y[row] = from[a.index[row]];
+        }
+        return;
+      }
       for (int64_t row = begin; row < end; ++row) {
         const W* from = x + o * a.n * a.inner;
         const int64_t* index = a.index + row * a.inner;
@@ -150,9 +163,35 @@ struct Gather {
 };
 
 template <bool kAdd> struct Scatter {
+  // A long list into a short array: each part of the list adds to an array of its own, and these are added in order.
+  template <class T> static void add_parts(const GatherArgs& a) {
+    constexpr int64_t kParts = 4;
+    const T* x = static_cast<const T*>(a.x);
+    T* y = static_cast<T*>(a.y);
+    T* sums = static_cast<T*>(scratch(0, static_cast<size_t>(kParts * a.n) * sizeof(T)));
+    parallel_for(kParts, [&](int64_t part) {
+      T* to = sums + part * a.n;
+      for (int64_t k = 0; k < a.n; ++k) to[k] = 0;
+      const int64_t end = a.count * (part + 1) / kParts;
+      for (int64_t i = a.count * part / kParts; i < end; ++i) put<T, true>(to + a.index[i], x[i]);
+    });
+    for (int64_t part = 0; part < kParts; ++part)
+      for (int64_t k = 0; k < a.n; ++k) y[k] = T(y[k] + sums[part * a.n + k]);
+  }
+
   template <class T> void run(const GatherArgs& a) const {
     const T* x = static_cast<const T*>(a.x);
     T* y = static_cast<T*>(a.y);
+    if (a.inner == 1) {
+      if (kAdd && a.outer == 1 && a.count >= 2 * kPiece && a.count / 8 >= a.n) return add_parts<T>(a);
+      parallel_ranges(a.outer, most(1, kPiece / a.count), [&](int64_t begin, int64_t end) {
+        for (int64_t o = begin; o < end; ++o) {
+          const int64_t* index = a.index + o * a.count;
+          for (int64_t i = 0; i < a.count; ++i) put<T, kAdd>(y + o * a.n + index[i], x[o * a.count + i]);
+        }
+      });
+      return;
+    }
     // Columns first: a block of them wide enough to fill a piece, then whole outer parts.
     const int64_t width = least(a.inner, most(64, kPiece / a.count));
     const int64_t blocks = ceil_div(a.inner, width);
@@ -217,28 +256,35 @@ template <class T, bool kAdd> void move_slice(const T* from, T* to, const Slices
   }
 }
 
-// The element offset of each selected slice in the array; null when an index is out of range.
-const int64_t* slice_offsets(const IndexArgs& a) {
-  *a.bad = -1;
-  for (int k = 0; k < a.indexed; ++k) find_bad(a.index[k], a.count, -a.sizes[k], a.sizes[k], a.bad);
-  if (*a.bad >= 0) return nullptr;
-  int64_t* offsets = static_cast<int64_t*>(scratch(0, static_cast<size_t>(a.count) * sizeof(int64_t)));
-  parallel_ranges(a.count, kPiece, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) offsets[i] = wrap(a.index[0][i], a.sizes[0]) * a.strides[0];
-    for (int k = 1; k < a.indexed; ++k)
-      for (int64_t i = begin; i < end; ++i) offsets[i] += wrap(a.index[k][i], a.sizes[k]) * a.strides[k];
-  });
-  return offsets;
+// The element offsets of the slices begin .. end in the array; false when an index is out of range.
+bool slice_offsets(const IndexArgs& a, int64_t begin, int64_t end, int64_t* offsets) {
+  bool good = true;
+  for (int k = 0; k < a.indexed; ++k) good &= inside(a.index[k], begin, end, -a.sizes[k], a.sizes[k], a.bad);
+  if (!good) return false;
+  for (int64_t i = begin; i < end; ++i) offsets[i - begin] = wrap(a.index[0][i], a.sizes[0]) * a.strides[0];
+  for (int k = 1; k < a.indexed; ++k)
+    for (int64_t i = begin; i < end; ++i) offsets[i - begin] += wrap(a.index[k][i], a.sizes[k]) * a.strides[k];
+  return true;
 }
 
 struct Index {
-  const int64_t* offsets;
   template <class W> void run(const IndexArgs& a) const {
+    constexpr int64_t kBlock = 512;
     const W* x = static_cast<const W*>(a.x);
     W* y = static_cast<W*>(a.y);
     const Slices s(a, a.slice_strides, a.dense_slice_strides);
+    *a.bad = -1;
     parallel_ranges(a.count, most(1, kPiece / s.items), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) move_slice<W, false>(x + offsets[i], y + i * a.dense_stride, s);
+      int64_t offsets[kBlock];
+      for (int64_t first = begin; first < end; first += kBlock) {
+        const int64_t n = least(kBlock, end - first);
+        if (!slice_offsets(a, first, first + n, offsets)) return;
+        W* to = y + first * a.dense_stride;
+        if (s.n == 0 && a.dense_stride == 1)
+          for (int64_t i = 0; i < n; ++i) to[i] = x[offsets[i]];
+        else
+          for (int64_t i = 0; i < n; ++i) move_slice<W, false>(x + offsets[i], to + i * a.dense_stride, s);
+      }
     });
   }
 };
@@ -251,6 +297,10 @@ template <bool kAdd> struct IndexPut {
     const Slices s(a, a.dense_slice_strides, a.slice_strides);
     const int64_t grain = a.unique ? most(1, kPiece / s.items) : a.count;
     parallel_ranges(a.count, grain, [&](int64_t begin, int64_t end) {
+      if (s.n == 0) {
+        for (int64_t i = begin; i < end; ++i) put<T, kAdd>(y + offsets[i], x[i * a.dense_stride]);
+        return;
+      }
       for (int64_t i = begin; i < end; ++i) move_slice<T, kAdd>(x + i * a.dense_stride, y + offsets[i], s);
     });
   }
@@ -265,21 +315,19 @@ void take_backward(const TakeArgs& a) {
   if (all_inside(a.index, a.count, a.low, a.n, a.bad)) by_number(a, TakeBackward());
 }
 
-void gather(const GatherArgs& a) {
-  if (all_inside(a.index, a.outer * a.count * a.inner, 0, a.n, a.bad)) by_size(a, Gather());
-}
+void gather(const GatherArgs& a) { by_size(a, Gather()); }
 void scatter(const GatherArgs& a) {
   if (!all_inside(a.index, a.outer * a.count * a.inner, 0, a.n, a.bad)) return;
   if (a.add) by_number(a, Scatter<true>());
   else by_size(a, Scatter<false>());
 }
 
-void index(const IndexArgs& a) {
-  if (const int64_t* offsets = slice_offsets(a)) by_size(a, Index{offsets});
-}
+void index(const IndexArgs& a) { by_size(a, Index()); }
 void index_put(const IndexArgs& a) {
-  const int64_t* offsets = slice_offsets(a);
-  if (!offsets) return;
+  *a.bad = -1;
+  int64_t* offsets = static_cast<int64_t*>(scratch(0, static_cast<size_t>(a.count) * sizeof(int64_t)));
+  parallel_ranges(a.count, kPiece, [&](int64_t begin, int64_t end) { slice_offsets(a, begin, end, offsets + begin); });
+  if (*a.bad >= 0) return;
   if (a.add) by_number(a, IndexPut<true>{offsets});
   else by_size(a, IndexPut<false>{offsets});
 }

@@ -12,7 +12,7 @@
 // reverse it is the initial one until its sequence begins.
 // Error bound: a step's is gemm's and a few ulp of the cell; measured by tests/op_table/rnn.py.
 // Operations: 2 rows G H (I + H) forward, twice that backward; bytes of a step: G H H weights from the nearest cache.
-// Sources: Hochreiter & Schmidhuber (1997); Gers et al. (2000); Cho et al. (2014), with the reset gate after the product.
+// Sources: Hochreiter & Schmidhuber (1997); Gers et al. (2000); Cho et al. (2014), the reset gate after the product.
 #include "kernels/cpu/rnn.h"
 
 namespace tw::TW_ISA {
@@ -37,8 +37,15 @@ template <class T> struct Row {
   bool keep;
 };
 
-// A cell has kGates gates of which kUnits vectors of hidden values fill a tile, and keeps kSlots values. forward() takes
-// the state's side of the gates, backward() what the later step sends back, for n hidden values from j on. In dgates,
+// The sigmoid of a gate, to 4 ulp from -80 on (float64: -700), where it stays: nothing that a sum of gates could show.
+template <class T> TW_INLINE Vec<T> gate(Vec<T> x) {
+  const T end = sizeof(T) == 4 ? T(80) : T(700);
+  const Vec<T> one = T(1);
+  return one / (one + exp_normal(clamp_keep_nan(-x, -end, end)));
+}
+
+// A cell has kGates gates, of which kUnits vectors of hidden values fill a tile, and keeps kSlots values. forward takes
+// the state's side of the gates, backward what the later step sends back, for n hidden values from j on. In dgates,
 // the state's side of the gates begins at slot 0 and the input's side at kInput; both run over kGates slots.
 template <bool kRelu> struct Plain {
   static constexpr int kGates = 1, kUnits = 4, kSlots = 1, kInput = 0;
@@ -63,10 +70,10 @@ struct Lstm {
   static constexpr int kGates = 4, kUnits = 1, kSlots = 4, kInput = 0;
   template <class T, class... N> static TW_INLINE void forward(const Row<T>& r, int64_t j, const Vec<T>* s, N... n) {
     T* const at = r.gates + j;
-    const Vec<T> i = sigmoid(Vec<T>::load(at, n...) + s[0]);
-    const Vec<T> f = sigmoid(Vec<T>::load(at + r.H, n...) + s[1]);
+    const Vec<T> i = gate(Vec<T>::load(at, n...) + s[0]);
+    const Vec<T> f = gate(Vec<T>::load(at + r.H, n...) + s[1]);
     const Vec<T> g = tanh(Vec<T>::load(at + 2 * r.H, n...) + s[2]);
-    const Vec<T> o = sigmoid(Vec<T>::load(at + 3 * r.H, n...) + s[3]);
+    const Vec<T> o = gate(Vec<T>::load(at + 3 * r.H, n...) + s[3]);
     const Vec<T> c = fma(f, Vec<T>::load(r.c + j, n...), i * g), h = o * tanh(c);
     c.store(r.c + j, n...);
     h.store(r.h + j, n...);
@@ -99,8 +106,8 @@ struct Gru {
   static constexpr int kGates = 3, kUnits = 1, kSlots = 4, kInput = 1;
   template <class T, class... N> static TW_INLINE void forward(const Row<T>& r, int64_t j, const Vec<T>* s, N... n) {
     T* const at = r.gates + j;
-    const Vec<T> reset = sigmoid(Vec<T>::load(at, n...) + s[0]), one = T(1);
-    const Vec<T> z = sigmoid(Vec<T>::load(at + r.H, n...) + s[1]);
+    const Vec<T> reset = gate(Vec<T>::load(at, n...) + s[0]), one = T(1);
+    const Vec<T> z = gate(Vec<T>::load(at + r.H, n...) + s[1]);
     const Vec<T> hidden = r.bias ? s[2] + Vec<T>::load(r.bias + j, n...) : s[2];
     const Vec<T> m = tanh(fma(reset, hidden, Vec<T>::load(at + 2 * r.H, n...)));
     const Vec<T> h = fma(one - z, m, z * Vec<T>::load(r.previous + j, n...));
@@ -174,8 +181,8 @@ template <class T> void copy_row(T* to, const T* from, int64_t n) {
 
 // c (M x N) = or += a b, over whole sequences.
 template <class T>
-void product(int64_t M, int64_t N, int64_t K, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t b_row,
-             T* c, int64_t c_row, const T* bias = nullptr, bool add = false) {
+void product(int64_t M, int64_t N, int64_t K, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t b_row, T* c,
+             int64_t c_row, const T* bias = nullptr, bool add = false) {
   GemmArgs g{};
   g.a = a, g.b = b, g.c = c, g.bias = bias;
   g.M = M, g.N = N, g.K = K;
@@ -227,6 +234,11 @@ template <class T, class C> void run_forward(const RnnArgs& a) {
     for (int64_t n0 = B * group / plan.groups; n0 < last; n0 += kRowsOnce) {
       const int64_t rows = least(kRowsOnce, last - n0);
       for (int64_t block = blocks * piece / plan.pieces; block < blocks * (piece + 1) / plan.pieces; ++block) {
+        // The input's side was made long ago: it comes from afar while the product runs.
+        for (int64_t n = n0; n < n0 + rows; ++n)
+          for (int g = 0; g < C::kGates; ++g)
+            __builtin_prefetch(gates + (layer.start[t] + n) * layer.DS + (d * C::kSlots + g) * H + panels.begin(block),
+                               0, 2);
         step_product(panels, block, rows, static_cast<const T*>(layer.state(d, s & 1, n0)), layer.state_row, sums);
         const int64_t begin = panels.begin(block), end = begin + panels.cols(block), step = panels.vectors(block) * L;
         for (int64_t n = n0; n < n0 + rows; ++n) {

@@ -2,7 +2,7 @@
 //
 // A step multiplies the state of some rows (a, up to 1024 long) with a recurrent matrix that stays the same for all
 // steps, so the matrix is packed once into panels: one for each block of `units` vectors of hidden values, which holds
-// for each k the block's columns of all gates side by side. One panel gives all that a cell needs for its hidden values,
+// for each k the block's columns of all gates side by side. One panel gives all that a cell needs for its values,
 // so the gates are finished while the tile's sums are in L1. Each sum is one chain of multiply-adds over kDepth k,
 // chains added in order, whatever rows and threads share the work.
 #pragma once
@@ -11,9 +11,16 @@
 namespace tw::TW_ISA {
 
 // Rows of the register tile of V vectors: their accumulators, V vectors of b and one broadcast of a fill the registers.
-template <int V> constexpr int kStepRows = TW_VEC_BYTES == 64   ? (V == 4 ? 6 : V == 3 ? 9 : 14)
-                                           : TW_VEC_BYTES == 32 ? (V == 4 ? 2 : V == 3 ? 4 : 6)
-                                                                : (V == 4 ? 2 : V == 3 ? 3 : 4);
+template <int V>
+constexpr int kStepRows = TW_VEC_BYTES == 64   ? (V == 4   ? 6
+                                                  : V == 3 ? 9
+                                                           : 14)
+                          : TW_VEC_BYTES == 32 ? (V == 4   ? 2
+                                                  : V == 3 ? 4
+                                                           : 6)
+                                               : (V == 4   ? 2
+                                                  : V == 3 ? 3
+                                                           : 4);
 constexpr int64_t kDepth = 512;    // a panel's block of k: 128 KB of float32, kept in L2 while the rows pass over it
 constexpr int64_t kRowsOnce = 64;  // rows whose sums are in cache at once
 
@@ -105,17 +112,20 @@ template <class T, class F> TW_INLINE void each_vector(int64_t begin, int64_t en
 }
 
 // How the steps are shared out. A lane is some rows of one direction: it walks its steps alone, waiting for nobody.
-// Where there are too few rows for that, the pieces of a lane, some columns of every step each, meet after every step.
-// The number of threads may decide here: neither cut changes how any sum is made.
+// The pieces of a lane, some columns of every step each, meet after every step; every thread reads its part of the
+// weights only, which is better from the size on where a core's cache cannot keep them all. The number of threads may
+// decide here: neither cut changes how any sum is made.
 struct StepPlan {
   int64_t groups, lanes, pieces;
   StepPlan(int64_t D, int64_t B, int64_t blocks, int64_t weights) {
-    // A lane of fewer rows would be bound by reading the weights; a piece of fewer weights by the meeting (0.2 us).
-    constexpr int64_t kLaneRows = 8, kPieceWeights = 1 << 14;
-    const int64_t threads = num_threads();
-    groups = most(1, least(ceil_div(threads, D), B / kLaneRows));
+    // kLaneWeights: 256 KB of float32. kPieceWork: some 2 us, ten times a meeting; below 8 rows the reading counts.
+    constexpr int64_t kLaneRows = 8, kLaneWeights = 1 << 16, kPieceWork = 1 << 18;
+    const int64_t threads = ceil_div(num_threads(), D);
+    groups = weights <= kLaneWeights ? most(1, least(threads, B / kLaneRows)) : 1;
     lanes = D * groups;
-    pieces = most(1, least(ceil_div(threads, lanes), least(blocks, weights / kPieceWeights)));
+    // Twice as many pieces as threads, so that one that is held up can leave some to another.
+    const int64_t wanted = threads > groups ? 2 * ceil_div(threads, groups) : 1;
+    pieces = most(1, least(least(wanted, blocks), weights * most(8, B) / kPieceWork));
   }
 };
 

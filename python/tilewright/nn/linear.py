@@ -104,21 +104,22 @@ class Unflatten(Module):
 class Embedding(Module):
     """y[i] = W[x[i]]: a table of num_embeddings rows of embedding_dim values, started standard normal.
 
-    The row `padding_idx` starts at zero and gets no gradient. x holds integers of any shape, y is (*x.shape,
-    embedding_dim).
+    The row `padding_idx` starts at zero and gets no gradient. max_norm scales the rows looked up, in place, to at most
+    that norm_type norm; scale_grad_by_freq divides an index's gradient by how often it occurs. x holds integers of any
+    shape, y is (*x.shape, embedding_dim).
 
     Raises:
         IndexError: an index outside [0, num_embeddings).
-        NotImplementedError: max_norm, scale_grad_by_freq or sparse.
+        NotImplementedError: sparse.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
                  max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
                  sparse: bool = False, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        for name, given in (("max_norm", max_norm), ("scale_grad_by_freq", scale_grad_by_freq), ("sparse", sparse)):
-            if given not in (None, False):
-                raise NotImplementedError(f"Embedding: {name} is not offered, got {given!r}")
+        if sparse:
+            raise NotImplementedError(f"Embedding: sparse is not offered, got {sparse!r}")
+        self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
         self.num_embeddings = check_size("Embedding", "num_embeddings", num_embeddings)
         self.embedding_dim = check_size("Embedding", "embedding_dim", embedding_dim)
         if padding_idx is not None:
@@ -147,11 +148,16 @@ class Embedding(Module):
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx)
+        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
+                           self.scale_grad_by_freq)
 
     def extra_repr(self) -> str:
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+        parts = [f"{self.num_embeddings}, {self.embedding_dim}"]
+        for name, default in (("padding_idx", None), ("max_norm", None), ("norm_type", 2.0),
+                              ("scale_grad_by_freq", False)):
+            if getattr(self, name) != default:
+                parts.append(f"{name}={getattr(self, name)}")
+        return ", ".join(parts)
 
     def _label(self) -> str:
         return f"{type(self).__name__} {self.num_embeddings} x {self.embedding_dim}"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from tilewright import _engine, autograd
 from tilewright.autograd import inplace, record, wrap
+from tilewright.grad_mode import no_grad
 from tilewright.ops import elementwise, shape
+from tilewright.ops.reduce import norm
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
@@ -311,17 +313,18 @@ def embedding(input, weight, padding_idx: int | None = None, max_norm=None, norm
               scale_grad_by_freq: bool = False, sparse: bool = False):
     """y[..., :] = weight[input[...], :]: rows of a (num_embeddings, dim) table by integer indices of any shape.
 
-    Row `padding_idx` gets no gradient. max_norm, scale_grad_by_freq and sparse are not offered.
+    Row `padding_idx` gets no gradient. With max_norm, the rows that are looked up are first scaled, in place, to a norm
+    of at most max_norm. With scale_grad_by_freq, an index's gradient is divided by how often it occurs in the input.
 
     Raises:
-        IndexError: an index outside [0, num_embeddings). TypeError: indices of floats.
+        IndexError: an index outside [0, num_embeddings). TypeError: indices of floats. NotImplementedError: sparse.
 
     >>> import tilewright as tw
     >>> tw.nn.functional.embedding(tw.tensor([1, 1]), tw.tensor([[0.0, 1.0], [2.0, 3.0]])).tolist()
     [[2.0, 3.0], [2.0, 3.0]]
     """
-    if max_norm is not None or scale_grad_by_freq or sparse:
-        raise NotImplementedError("embedding: max_norm, scale_grad_by_freq and sparse are not offered")
+    if sparse:
+        raise NotImplementedError("embedding: sparse is not offered")
     a = weight.array
     if a.ndim != 2:
         raise ValueError(f"embedding: weight must be (num_embeddings, dim), got {a.shape}")
@@ -330,12 +333,26 @@ def embedding(input, weight, padding_idx: int | None = None, max_norm=None, norm
         if not -rows <= padding_idx < rows:
             raise ValueError(f"embedding: padding_idx must be in [{-rows}, {rows}), got {padding_idx}")
         padding_idx %= rows
+    if max_norm is not None:
+        _limit_rows(weight, input, max_norm, norm_type)
     y = _engine.take("embedding", a, 0, input.array)
-    return record(embedding_grad, y, (weight,), (input,), (rows, padding_idx))
+    return record(embedding_grad, y, (weight,), (input,), (rows, padding_idx, scale_grad_by_freq))
+
+
+def _limit_rows(weight, input, max_norm: float, norm_type: float) -> None:
+    with no_grad():
+        index = input.reshape((-1,))
+        picked = index_select(weight, 0, index)
+        norms = norm(picked, norm_type, 1, True)
+        factor = elementwise.where(norms > max_norm, max_norm / (norms + 1e-7), 1.0)
+        index_copy_(weight, 0, index, picked * factor)  # equal indices write equal rows
 
 
 def embedding_grad(node, dy):
-    (index,), (rows, padding_idx) = node.saved, node.attrs
+    (index,), (rows, padding_idx, by_frequency) = node.saved, node.attrs
+    if by_frequency:
+        ones = wrap(_engine.full(index.array.shape, 1, dy.dtype))
+        dy = dy / index_select(_take_sum(ones, 0, index, rows), 0, index.reshape((-1,))).reshape((*index.shape, 1))
     dw = _take_sum(dy, 0, index, rows)
     return (dw if padding_idx is None else _without(dw, padding_idx),)
 

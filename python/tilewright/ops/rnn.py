@@ -91,8 +91,9 @@ def _step(cell: int, gx, h, c, w_hh, b_hh):
     return (1 - z) * n + z * h, None
 
 
-def _direction(cell: int, x, sizes, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse: bool):
+def _direction(cell: int, x, sizes, h0, c0, weights, reverse: bool):
     """x (rows, I) and sizes[t] rows a step, falling with t: y (rows, H) and the last states."""
+    w_ih, w_hh, b_ih, b_hh = weights
     gx = linear(x, w_ih, b_ih).split(sizes)
     start = sizes[-1] if reverse else sizes[0]
     h, c = h0[:start], None if c0 is None else c0[:start]
@@ -117,7 +118,7 @@ def _composite(cell: int, x, h0, c0, weights, sizes):
     zeros = wrap(_engine.full((directions, sizes[0], hidden), 0, x.dtype))
     h0 = zeros if h0 is None else h0
     c0 = zeros if c0 is None and cell == _LSTM else c0
-    parts = [_direction(cell, rows, sizes, h0[d], None if c0 is None else c0[d], *weights[4 * d:4 * d + 4], d == 1)
+    parts = [_direction(cell, rows, sizes, h0[d], None if c0 is None else c0[d], weights[4 * d:4 * d + 4], d == 1)
              for d in range(directions)]
     ys, hs, cs = zip(*parts, strict=True)
     return cat(ys, -1).reshape((*x.shape[:-1], -1)), stack(hs), None if c0 is None else stack(cs)
@@ -128,7 +129,8 @@ def _composite_grad(cell: int, inputs, batch_sizes, needs, dys):
     sizes = [x.shape[1]] * x.shape[0] if batch_sizes is None else batch_sizes.tolist()
     # Fresh nodes, so that the gradient of one input does not take in what reaches it through another's history.
     fresh = [t * 1 if need else t for t, need in zip(inputs, needs, strict=True)]
-    results = _composite(cell, *fresh[:3], fresh[3:], sizes)
+    h0, c0 = fresh[1:3]
+    results = _composite(cell, fresh[0], h0, c0, fresh[3:], sizes)
     used = [(r, dy) for r, dy in zip(results, dys, strict=True) if dy is not None]
     wanted = [k for k, need in enumerate(needs) if need]
     grads = autograd.grad([r for r, _ in used], [fresh[k] for k in wanted], [dy for _, dy in used], create_graph=True,
@@ -212,7 +214,8 @@ def _cell(cell: int, input, states, weights):
     """One step of (B, I) or (I,)."""
     lift = input.ndim == 1
     if input.ndim not in (1, 2):
-        raise ValueError(f"{_MODES[cell]}_cell: input must be (batch, input_size) or (input_size,), got {tuple(input.shape)}")
+        raise ValueError(f"{_MODES[cell]}_cell: input must be (batch, input_size) or (input_size,), got "
+                         f"{tuple(input.shape)}")
     x = input.reshape((1, 1 if lift else input.shape[0], input.shape[-1]))
     states = [s.reshape((1, 1, -1)) if lift else s.unsqueeze(0) for s in states]
     _, *last = _layer(_RULES[cell], cell, x, None, states, list(weights))

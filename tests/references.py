@@ -362,7 +362,8 @@ def rms_norm(x, normalized_shape, weight=None, eps=None):
 
 def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     along = (1, -1, *[1] * (x.ndim - 2))
-    y = layer_norm(x.reshape(x.shape[0], num_groups, -1), (0,), eps=eps).reshape(x.shape)
+    flat = x.reshape(x.shape[0], num_groups, int(np.prod(x.shape[1:])) // num_groups)
+    y = layer_norm(flat, (0,), eps=eps).reshape(x.shape)
     y = y if weight is None else y * weight.reshape(along)
     return y if bias is None else y + bias.reshape(along)
 

@@ -81,7 +81,7 @@ def rms_norm_samples(g):
 
 
 # Channels of 1 and of few positions (a parameter a column), and of many (a parameter a run).
-GROUP_CASES = (((3, 4), 2), ((5, 6, 3), 3), ((2, 4, 3, 5), 1), ((2, 6, 9, 8), 2), ((3, 4, 127), 4), ((2, 2, 130), 1),
+GROUP_CASES = (((3, 4), 1), ((5, 6, 3), 3), ((2, 4, 3, 5), 1), ((2, 6, 9, 8), 2), ((3, 4, 127), 4), ((2, 2, 130), 1),
                ((0, 4, 3), 2))  # fmt: skip
 
 

@@ -65,8 +65,8 @@ template <class T, class S> void attention_of(const AttentionArgs& a) {
     const S *q = item_of<const S>(a, a.q, number), *k = item_of<const S>(a, a.k, number);
     const S* v = item_of<const S>(a, a.v, number);
     const int64_t count = least(strips, ceil_div(a.L - first, kStrip));
-    T* q_t = static_cast<T*>(scratch(0, sizeof(T) * size_t(strips * kStrip * (a.E + a.Ev + 2) + kStrip * kKeys +
-                                                           kStrip * greatest(a.E, a.Ev))));
+    T* q_t = static_cast<T*>(scratch(
+        0, sizeof(T) * size_t(strips * kStrip * (a.E + a.Ev + 2) + kStrip * kKeys + kStrip * greatest(a.E, a.Ev))));
     T* y_t = q_t + width * a.E;
     T* m = y_t + width * a.Ev;
     T* l = m + width;

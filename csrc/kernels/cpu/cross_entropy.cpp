@@ -96,9 +96,8 @@ void cross_entropy(const CrossEntropyArgs& a) {
     const int registers = a.smoothing == 0 ? registers_of<A>(a.classes) : kRegisters + 1;
     parallel_ranges(a.rows, greatest(1, kPiece / a.classes), [&](int64_t begin, int64_t end) {
       if (registers <= kRegisters)
-        return visit_count(registers, [&](auto v) {
-          loss_short<S, A, decltype(v)::value>(a, begin, end, w, stats, loss, weights);
-        });
+        return visit_count(
+            registers, [&](auto v) { loss_short<S, A, decltype(v)::value>(a, begin, end, w, stats, loss, weights); });
       for (int64_t i = begin; i < end; ++i)
         loss_row<S, A>(a, x + i * a.classes, a.target[i], w, stats + 2 * i, loss + i, weights + i);
     });

@@ -11,8 +11,8 @@
 // may be missing. The variance takes two passes over a row that stays in cache, so that a large mean does not cancel.
 // Error: at most 2 * 2^-23 (|xhat w| + |w| + |b|) (1 + |mean| rstd); measured by the op table's row `layer_norm`.
 // Method: short rows stay in registers; long ones are cut into pieces whose moments are joined, so that threads share
-// one row. Runs shorter than kMinRun are spelled out as a parameter a column. dw and db: where run is 1, fixed pieces
-// of rows, each summed down its columns while it is still in cache from dx, then the pieces; else two sums a run.
+// one row. Runs shorter than kMinRun are spelled out as a parameter a column. dw and db: where run is 1, the pass that
+// writes dx adds up the columns of 8 to 32 rows, and a tree sums those; else two sums a run, which dx needs as well.
 // Formulas: Ba, Kiros and Hinton, Layer Normalization (2016), equations 3 and 4; Wu and He, Group Normalization (2018);
 // Zhang and Sennrich, Root Mean Square Layer Normalization (2019); and their derivatives.
 // Bytes: x + y forward; x + dy + dx backward.
@@ -21,14 +21,14 @@
 namespace tw::TW_ISA {
 namespace {
 
-constexpr int64_t kPiece = 1 << 14, kMinRun = 64;
+constexpr int64_t kPiece = 1 << 14, kMinRun = 32;
 
 // One call's operands, parameters in the accumulation type.
 template <class S, class A> struct Norm {
   const LayerNormArgs& a;
   const S* x;
   A *mean, *rstd;
-  const A *w, *b;       // null: 1 and 0
+  const A *w, *b;             // null: 1 and 0
   int64_t cols, run, params;  // params: of a row
 
   // The parameters lie in scratch memory of slot 0, with `extra` values behind them.
@@ -47,7 +47,8 @@ template <class S, class A> struct Norm {
     if (spell_out) {
       for (const A** p : {&w, &b}) {
         if (*p)
-          for (int64_t c = 0; c < wide; ++c) (*room)[c] = (*p)[c / run];
+          for (int64_t k = 0; k < given; ++k)
+            for (int64_t i = 0; i < run; ++i) (*room)[k * run + i] = (*p)[k];
         if (*p) *p = *room;
         *room += wide;
       }
@@ -105,8 +106,10 @@ template <class S, class A> struct Norm {
 // How a row is cut for several threads.
 struct Pieces {
   int64_t count, size;
-  explicit Pieces(int64_t cols) : count(ceil_div(cols, kPieceElements)), size(ceil_div(cols, count)) {}
-  TW_INLINE int64_t end(int64_t piece, int64_t cols) const { return least(cols, (piece + 1) * size); }
+  Pieces(int64_t cols, int64_t most) : count(ceil_div(cols, most)), size(ceil_div(ceil_div(cols, count), 64) * 64) {
+    count = ceil_div(cols, size);
+  }
+  TW_INLINE int64_t stop(int64_t piece, int64_t cols) const { return least(cols, (piece + 1) * size); }
 };
 
 // ---- rows in registers ----
@@ -141,30 +144,38 @@ __attribute__((noinline)) void short_rows(const Norm<S, A>& t, S* y, int64_t beg
   }
 }
 
+// ---- backward ----
+
+// Rows first, first + step, ... of registers; their sums for the parameters' gradients are written to dw and db.
 template <class S, class A, int V>
-__attribute__((noinline)) void short_rows_backward(const Norm<S, A>& t, const S* dy, S* dx, int64_t begin, int64_t end) {
+__attribute__((noinline)) void short_rows_backward(const Norm<S, A>& t, const S* dy, S* dx, int64_t first,
+                                                   int64_t count, A* dw, A* db) {
   const int tail = int(t.cols - (V - 1) * Vec<A>::kLanes);
-  for (int64_t row = begin; row < end; ++row) {
+  Vec<A> w_sum[V], b_sum[V], w[V];
+  for (int i = 0; i < V; ++i) w_sum[i] = b_sum[i] = Vec<A>(0), w[i] = Vec<A>(1);
+  if (t.w) load_row(t.of_row(t.w, first), tail, w);
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t row = first + k * t.a.groups;
     Vec<A> d[V], g[V], p[V];
     load_row(t.x + row * t.cols, tail, d);
     load_row(dy + row * t.cols, tail, g);
-    if (t.w) {
-      load_row(t.of_row(t.w, row), tail, p);
-      for (int i = 0; i < V; ++i) g[i] *= p[i];
-    }
+    const A r = t.rstd[row], n = A(t.cols);
     for (int i = 0; i < V; ++i) {
-      d[i] = d[i] - Vec<A>(t.mean[row]);
+      d[i] = (d[i] - Vec<A>(t.mean[row])) * Vec<A>(r);
+      w_sum[i] = fma(g[i], d[i], w_sum[i]);
+      b_sum[i] = b_sum[i] + g[i];
+      g[i] = g[i] * w[i];
       p[i] = g[i] * d[i];  // 0 past the tail, for g is
     }
-    const A r = t.rstd[row], n = A(t.cols);
-    const Vec<A> shift = t.a.rms ? A(0) : sum_vectors(g) / n, slope = sum_vectors(p) / n * r * r;
-    S* to = dx + row * t.cols;
-    for (int i = 0; i < V - 1; ++i) store_as(to + i * Vec<A>::kLanes, Vec<A>(r) * ((g[i] - shift) - d[i] * slope));
-    store_as(to + (V - 1) * Vec<A>::kLanes, Vec<A>(r) * ((g[V - 1] - shift) - d[V - 1] * slope), tail);
+    if (!dx) continue;
+    const Vec<A> shift = t.a.rms ? A(0) : sum_vectors(g) / n, slope = sum_vectors(p) / n;
+    for (int i = 0; i < V; ++i) p[i] = Vec<A>(r) * ((g[i] - shift) - d[i] * slope);
+    store_row(dx + row * t.cols, tail, p);
   }
+  if (!dw) return;
+  store_row(dw, tail, w_sum);
+  store_row(db, tail, b_sum);
 }
-
-// ---- backward ----
 
 // Sums of g = dy and of g (x - mean) over a part of a row, times one parameter each, or one for all where run > 1.
 template <class S, class A>
@@ -178,84 +189,85 @@ TW_INLINE auto gradient_sums(const Norm<S, A>& t, const S* dy, int64_t row, int6
   });
 }
 
-// dx of columns [begin, end) of a row from its sums of g and of g (x - mean).
+// dx (unless null) of columns [begin, end) of a row from its sums of g and of g (x - mean); with run 1, what the row
+// adds to the parameters' gradients goes to dw and db (unless null).
 template <class S, class A>
-void put_dx(const Norm<S, A>& t, const S* dy, S* dx, int64_t row, int64_t begin, int64_t end, double s0, double s1) {
+void put_dx(const Norm<S, A>& t, const S* dy, S* dx, int64_t row, int64_t begin, int64_t end, double s0, double s1,
+            A* dw = nullptr, A* db = nullptr) {
   const double r = double(t.rstd[row]), n = double(t.cols);
-  const Vec<A> shift = t.a.rms ? A(0) : A(s0 / n), slope = A(s1 / n * r * r), m = t.mean[row];
+  const Vec<A> shift = t.a.rms ? A(0) : A(s0 / n), slope = A(s1 / n * r * r), m = t.mean[row], scale = t.rstd[row];
   const S *from = t.x + row * t.cols, *g = dy + row * t.cols;
-  S* to = dx + row * t.cols;
+  S* to = dx ? dx + row * t.cols : nullptr;
   const A* w = t.of_row(t.w, row);
   t.for_runs(begin, end, [&](int64_t first, int64_t count, int64_t k) {
     const bool each = t.run == 1;
-    const Vec<A> w1 = w && !each ? w[k] : A(1), scale = t.rstd[row];
+    const Vec<A> w1 = w && !each ? w[k] : A(1);
     for_row<A>(count, [&](int64_t i, auto... p) {
       const int64_t c = first + i;
       Vec<A> v = load_as<A>(g + c, p...);
+      const Vec<A> d = load_as<A>(from + c, p...) - m;
+      if (dw) {
+        fma(v, d * scale, Vec<A>::load(dw + c, p...)).store(dw + c, p...);
+        (v + Vec<A>::load(db + c, p...)).store(db + c, p...);
+      }
+      if (!to) return;
       if (w) v *= each ? Vec<A>::load(w + c, p...) : w1;
-      store_as(to + c, scale * ((v - shift) - (load_as<A>(from + c, p...) - m) * slope), p...);
+      store_as(to + c, scale * ((v - shift) - d * slope), p...);
     });
   });
 }
 
-// A parameter a column: dx by rows (or by pieces of long ones), dw and db by pieces of rows and then over those.
+// A parameter a column. A part is a number of images; its rows of one group are one task, or where these are few and
+// long, pieces of their columns are. Its sums for dw and db begin at partial + (0 or parts + part) * width.
 template <class S, class A>
 void backward_columns(const Norm<S, A>& t, const S* dy, S* dx, A* partial, int64_t part, int64_t parts) {
   const LayerNormArgs& a = t.a;
-  const int64_t n = t.cols, width = a.groups * n, images = a.rows / a.groups;
-  const bool affine = a.dw || a.db;
-  const auto columns = [&](int64_t p, int64_t c0, int64_t c1) {  // of one group
-    const int64_t begin = p * part, count = least(part, images - begin);
-    for (; c0 < c1; c0 = least(c1, (c0 / n) * n + n)) {
-      const int64_t g = c0 / n, stop = least(c1, (g + 1) * n);
-      for (int64_t c = c0; c < stop; c += kStrip) {
-        A* out[2] = {partial + p * width + c, partial + (parts + p) * width + c};
-        fold_columns<SumFold, A, 2>(
-            count, least(kStrip, stop - c), 1,
-            [&](int64_t r, int64_t j, auto... k) {
-              const int64_t row = (begin + r) * a.groups + g, at = (begin + r) * width + c + j;
-              const Vec<A> v = load_as<A>(dy + at, k...);
-              return Vecs<A, 2>{{v * ((load_as<A>(t.x + at, k...) - Vec<A>(t.mean[row])) * Vec<A>(t.rstd[row])), v}};
-            },
-            out);
-      }
+  const int64_t n = t.cols, width = a.groups * n, images = a.rows / a.groups, units = parts * a.groups;
+  const int vectors = registers_of<A>(n);
+  const auto sums_at = [&](int64_t unit, int64_t which) {
+    return partial ? partial + (which * parts + unit / a.groups) * width + unit % a.groups * n : nullptr;
+  };
+  const auto first_row = [&](int64_t unit) { return unit / a.groups * part * a.groups + unit % a.groups; };
+  const auto rows_of = [&](int64_t unit) { return least(part, images - unit / a.groups * part); };
+  const auto columns = [&](int64_t unit, int64_t begin, int64_t end, const auto& row_sums) {
+    A *dw = sums_at(unit, 0), *db = sums_at(unit, 1);
+    for (int64_t c = begin; dw && c < end; ++c) dw[c] = db[c] = A(0);
+    for (int64_t i = 0; i < rows_of(unit); ++i) {
+      const int64_t row = first_row(unit) + i * a.groups;
+      double s[2] = {0, 0};
+      if (dx) row_sums(row, s);
+      put_dx(t, dy, dx, row, begin, end, s[0], s[1], dw, db);
     }
   };
-  if (n > kPieceElements) {
-    const Pieces cut(n);
-    if (dx) {
-      double* sums = static_cast<double*>(scratch(3, size_t(2 * a.rows * cut.count) * sizeof(double)));
+  if (n > kPiece && units < 16) {
+    const Pieces cut(n, kPiece);
+    double* sums = static_cast<double*>(scratch(3, size_t(2 * a.rows * cut.count) * sizeof(double)));
+    if (dx)
       parallel_for(a.rows * cut.count, [&](int64_t i) {
         const int64_t row = i / cut.count, first = i % cut.count * cut.size;
-        const auto s = gradient_sums(t, dy, row, first, cut.end(i % cut.count, n) - first, t.of_row(t.w, row));
+        const auto s = gradient_sums(t, dy, row, first, cut.stop(i % cut.count, n) - first, t.of_row(t.w, row));
         sums[2 * i] = double(s.v[0]), sums[2 * i + 1] = double(s.v[1]);
       });
-      parallel_for(a.rows * cut.count, [&](int64_t i) {
-        const int64_t row = i / cut.count, piece = i % cut.count;
-        double s0 = 0, s1 = 0;
-        for (int64_t j = row * cut.count; j < (row + 1) * cut.count; ++j) s0 += sums[2 * j], s1 += sums[2 * j + 1];
-        put_dx(t, dy, dx, row, piece * cut.size, cut.end(piece, n), s0, s1);
+    return parallel_for(units * cut.count, [&](int64_t i) {
+      const int64_t piece = i % cut.count;
+      columns(i / cut.count, piece * cut.size, cut.stop(piece, n), [&](int64_t row, double(&s)[2]) {
+        for (int64_t j = row * cut.count; j < (row + 1) * cut.count; ++j) s[0] += sums[2 * j], s[1] += sums[2 * j + 1];
       });
-    }
-    const int64_t strips = ceil_div(width, 8 * kStrip);
-    if (affine)
-      parallel_for(parts * strips, [&](int64_t i) {
-        columns(i / strips, i % strips * 8 * kStrip, least(width, (i % strips + 1) * 8 * kStrip));
-      });
-    return;
+    });
   }
-  parallel_for(parts, [&](int64_t p) {
-    const int64_t begin = p * part * a.groups, end = least(a.rows, begin + part * a.groups);
-    const int64_t vectors = ceil_div(n, Vec<A>::kLanes);
-    if (dx && vectors <= kRegisters) {
-      visit_count(vectors, [&](auto v) { short_rows_backward<S, A, decltype(v)::value>(t, dy, dx, begin, end); });
-    } else if (dx) {
-      for (int64_t row = begin; row < end; ++row) {
-        const auto s = gradient_sums(t, dy, row, 0, n, t.of_row(t.w, row));
-        put_dx(t, dy, dx, row, 0, n, double(s.v[0]), double(s.v[1]));
-      }
+  parallel_ranges(units, greatest(1, kPiece / (part * n)), [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      if (vectors <= kRegisters)
+        visit_count(vectors, [&](auto v) {
+          short_rows_backward<S, A, decltype(v)::value>(t, dy, dx, first_row(unit), rows_of(unit), sums_at(unit, 0),
+                                                        sums_at(unit, 1));
+        });
+      else
+        columns(unit, 0, n, [&](int64_t row, double(&s)[2]) {
+          const auto both = gradient_sums(t, dy, row, 0, n, t.of_row(t.w, row));
+          s[0] = double(both.v[0]), s[1] = double(both.v[1]);
+        });
     }
-    if (affine) columns(p, 0, width);
   });
 }
 
@@ -283,9 +295,8 @@ template <class S, class A> void backward_runs(const Norm<S, A>& t, const S* dy,
     });
     const int64_t pieces = ceil_div(K, grain);
     if (dx)
-      parallel_for(a.rows * pieces, [&](int64_t i) {
-        put(i / pieces, i % pieces * grain, least(K, (i % pieces + 1) * grain));
-      });
+      parallel_for(a.rows * pieces,
+                   [&](int64_t i) { put(i / pieces, i % pieces * grain, least(K, (i % pieces + 1) * grain)); });
     return;
   }
   parallel_ranges(a.rows, greatest(1, kPiece / t.cols), [&](int64_t begin, int64_t end) {
@@ -306,11 +317,11 @@ void layer_norm(const LayerNormArgs& a) {
     const Norm<S, A> t(a, 0, &room);
     S* y = static_cast<S*>(a.y);
     if (t.cols > kPieceElements) {
-      const Pieces cut(t.cols);
+      const Pieces cut(t.cols, kPieceElements);
       Moments* part = static_cast<Moments*>(scratch(3, size_t(a.rows * cut.count) * sizeof(Moments)));
       parallel_for(a.rows * cut.count, [&](int64_t i) {
         const int64_t piece = i % cut.count;
-        part[i] = t.moments(i / cut.count, piece * cut.size, cut.end(piece, t.cols));
+        part[i] = t.moments(i / cut.count, piece * cut.size, cut.stop(piece, t.cols));
       });
       for (int64_t row = 0; row < a.rows; ++row) {
         Moments all{0, 0, 0};
@@ -319,7 +330,7 @@ void layer_norm(const LayerNormArgs& a) {
       }
       return parallel_for(a.rows * cut.count, [&](int64_t i) {
         const int64_t piece = i % cut.count;
-        t.normalize(y, i / cut.count, piece * cut.size, cut.end(piece, t.cols));
+        t.normalize(y, i / cut.count, piece * cut.size, cut.stop(piece, t.cols));
       });
     }
     const int64_t vectors = ceil_div(t.cols, Vec<A>::kLanes);
@@ -344,7 +355,7 @@ void layer_norm_backward(const LayerNormArgs& a) {
     const int64_t given = a.groups * (a.cols / a.run), images = a.rows / a.groups, width = a.groups * a.cols;
     // Parameters a column (spelled out or not): parts of images. Runs: two sums in double for each.
     const bool runs = a.run >= kMinRun;
-    const int64_t part = greatest(32, kPiece / width), parts = ceil_div(images, part);
+    const int64_t part = greatest(8, least(32, 4 * kPiece / width)), parts = ceil_div(images, part);
     const int64_t doubles = 2 * a.rows * (a.cols / a.run) * int64_t(sizeof(double) / sizeof(A));
     A* room;
     const Norm<S, A> t(a, runs ? doubles + 16 : affine ? 2 * parts * width : 0, &room);
@@ -366,7 +377,7 @@ void layer_norm_backward(const LayerNormArgs& a) {
       }
       return;
     }
-    backward_columns(t, dy, dx, room, part, parts);
+    backward_columns(t, dy, dx, affine ? room : nullptr, part, parts);
     const auto finish = [&](const A* from, void* to) {
       A* wide = a.run > 1 ? static_cast<A*>(scratch(3, size_t(width) * sizeof(A))) : nullptr;
       parallel_ranges(width, kStrip, [&](int64_t begin, int64_t end) {

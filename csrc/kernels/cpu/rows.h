@@ -135,7 +135,9 @@ template <class A, class Body> TW_INLINE void for_row(int64_t n, const Body& bod
 // ---- rows short enough for registers: V vectors, of which the last holds `tail` values ----
 
 constexpr int kRegisters = TW_VEC_BYTES == 64 ? 8 : 4;
-template <class A> TW_INLINE int registers_of(int64_t n) { return int(least(kRegisters + 1, ceil_div(n, Vec<A>::kLanes))); }
+template <class A> TW_INLINE int registers_of(int64_t n) {
+  return int(least(kRegisters + 1, ceil_div(n, Vec<A>::kLanes)));
+}
 
 // Lanes past the tail become 0.
 template <class S, class A, int V> TW_INLINE void load_row(const S* p, int tail, Vec<A> (&v)[V]) {

@@ -179,8 +179,8 @@ void softmax_backward(const SoftmaxArgs& a) {
     if (registers_of<A>(n) <= kRegisters)
       return parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
         visit_count(registers_of<A>(n), [&](auto v) {
-          softmax_backward_short<S, A, decltype(v)::value>(y + begin * n, dy + begin * n, dx + begin * n, end - begin, n,
-                                                           a.log);
+          softmax_backward_short<S, A, decltype(v)::value>(y + begin * n, dy + begin * n, dx + begin * n, end - begin,
+                                                           n, a.log);
         });
       });
     parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {

@@ -47,6 +47,27 @@ def softmax_ignores_a_shift():
     assert np.array_equal(tw.softmax(x, 0).numpy(), tw.softmax(x + 64, 0).numpy())
 
 
+def softmax_of_huge_rows():
+    """Rows cut for several threads: -inf in whole pieces, a NaN, and gradients."""
+    rng = np.random.default_rng(4)
+    x = rng.uniform(-5, 5, (3, 200_003)).astype(np.float32)
+    x[1, :150_000], x[2, 7] = -np.inf, np.nan
+    dy = rng.uniform(-1, 1, x.shape).astype(np.float32)
+    for name in ("softmax", "log_softmax"):
+        t = tw.tensor(x).requires_grad_()
+        y = getattr(tw, name)(t, 1)
+        y.backward(tw.tensor(dy))
+        wide = x.astype(np.float64)
+        want = getattr(R, name)(wide, 1)
+        scale = 1 if name == "log_softmax" else want[0].max()
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_allclose(y.detach().numpy() / scale, want / scale, rtol=3e-6, atol=1e-6)
+        p = R.softmax(wide, 1)[0]
+        g = dy[0].astype(np.float64)
+        dx = p * (g - (p * g).sum()) if name == "softmax" else g - p * g.sum()
+        np.testing.assert_allclose(t.grad.numpy()[0] / np.abs(dx).max(), dx / np.abs(dx).max(), atol=3e-6)
+
+
 def ce_samples(g, one_class=True):
     for shape in (*(((1, 1),) if one_class else ()), (3, 5), (129, 10), (2, 127), (4, 3, 7), (2, 5, 3, 4)):
         classes, target = shape[1], (shape[0], *shape[2:])
@@ -187,7 +208,7 @@ def ce_bad():
 
 ROWS = [
     Row("softmax", "softmax", R.softmax, rows_with_extremes, FLOATS, SOFTMAX, grad_samples=rows,
-        slots=("softmax", "softmax_backward"), properties=(softmax_sums_to_one, softmax_ignores_a_shift),
+        slots=("softmax", "softmax_backward"), properties=(softmax_sums_to_one, softmax_ignores_a_shift, softmax_of_huge_rows),
         large=lambda g: Sample(g.array(333, 1031), dim=1),
         bad=(Bad("dim", lambda g: tw.softmax(ones(2, 3), 2), IndexError, "softmax.*2"),
              Bad("dtype", lambda g: tw.softmax(tw.ones(3, dtype=tw.int64), 0), TypeError, "softmax.*int64"))),

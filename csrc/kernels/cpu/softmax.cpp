@@ -135,6 +135,28 @@ __attribute__((noinline)) void softmax_backward_short(const S* y, const S* dy, S
   }
 }
 
+// Rows too long for one task: pieces of fixed size, joined in order. x and y (forward), y, dy and dx (backward) are
+// read in the first pass for what the pieces add up to, and again in the second.
+template <class A, class Sums, class Put> void long_rows(int64_t outer, int64_t n, const Sums& sums, const Put& put) {
+  const int64_t pieces = ceil_div(n, kPieceElements), size = ceil_div(n, pieces);
+  A* part = static_cast<A*>(scratch(3, size_t(2 * outer * pieces) * sizeof(A)));
+  const auto each = [&](const auto& body) {
+    parallel_for(outer * pieces, [&](int64_t i) {
+      const int64_t first = i % pieces * size;
+      body(i, i / pieces * n + first, least(size, n - first));
+    });
+  };
+  each([&](int64_t i, int64_t at, int64_t count) { sums(part + 2 * i, at, count); });
+  for (int64_t o = 0; o < outer; ++o) {
+    A m = MaxFold::kIdentity<A>, total = 0;
+    for (int64_t i = o * pieces; i < (o + 1) * pieces; ++i) m = MaxFold()(m, part[2 * i]);
+    for (int64_t i = o * pieces; i < (o + 1) * pieces; ++i)
+      total += part[2 * i + 1] * (part[2 * i] == m ? A(1) : exp(Vec<A>(part[2 * i] - m))[0]);
+    for (int64_t i = o * pieces; i < (o + 1) * pieces; ++i) part[2 * i] = m, part[2 * i + 1] = total;
+  }
+  each([&](int64_t i, int64_t at, int64_t count) { put(part[2 * i], part[2 * i + 1], at, count); });
+}
+
 }  // namespace
 
 void softmax(const SoftmaxArgs& a) {
@@ -156,6 +178,21 @@ void softmax(const SoftmaxArgs& a) {
           softmax_short<S, A, decltype(v)::value>(x + begin * n, y + begin * n, end - begin, n, a.log);
         });
       });
+    if (n > kPieceElements)
+      return long_rows<A>(
+          a.outer, n,
+          [&](A* part, int64_t at, int64_t count) {
+            part[0] = fold_row<MaxFold>(count, [&](int64_t i, auto... c) { return load_as<A>(x + at + i, c...); }).v[0];
+            const Vec<A> m = part[0] == -kInf<A> ? A(0) : part[0];  // a piece of -inf alone adds nothing
+            part[1] = sum_row(count, [&](int64_t i, auto... c) { return exp(load_as<A>(x + at + i, c...) - m); }).v[0];
+          },
+          [&](A m, A total, int64_t at, int64_t count) {
+            const Vec<A> high = m, end = a.log ? log(Vec<A>(total)) : Vec<A>(1) / Vec<A>(total);
+            for_row<A>(count, [&](int64_t i, auto... c) {
+              const Vec<A> d = load_as<A>(x + at + i, c...) - high;
+              store_as(y + at + i, a.log ? d - end : exp(d) * end, c...);
+            });
+          });
     parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       A* e = kSame<S, A> || a.log ? nullptr : static_cast<A*>(scratch(0, size_t(n) * sizeof(A)));
       for (int64_t o = begin; o < end; ++o)
@@ -183,6 +220,22 @@ void softmax_backward(const SoftmaxArgs& a) {
                                                            n, a.log);
         });
       });
+    if (n > kPieceElements)
+      return long_rows<A>(
+          a.outer, n,
+          [&](A* part, int64_t at, int64_t count) {
+            part[0] = 0;
+            part[1] = sum_row(count, [&](int64_t i, auto... c) {
+                        const Vec<A> g = load_as<A>(dy + at + i, c...);
+                        return a.log ? g : g * load_as<A>(y + at + i, c...);
+                      }).v[0];
+          },
+          [&](A, A total, int64_t at, int64_t count) {
+            for_row<A>(count, [&](int64_t i, auto... c) {
+              const Vec<A> g = load_as<A>(dy + at + i, c...), v = load_as<A>(y + at + i, c...);
+              store_as(dx + at + i, a.log ? g - exp(v) * Vec<A>(total) : v * (g - Vec<A>(total)), c...);
+            });
+          });
     parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o) softmax_backward_row<S, A>(y + o * n, dy + o * n, dx + o * n, n, a.log);
     });

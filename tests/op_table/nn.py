@@ -208,7 +208,8 @@ def ce_bad():
 
 ROWS = [
     Row("softmax", "softmax", R.softmax, rows_with_extremes, FLOATS, SOFTMAX, grad_samples=rows,
-        slots=("softmax", "softmax_backward"), properties=(softmax_sums_to_one, softmax_ignores_a_shift, softmax_of_huge_rows),
+        slots=("softmax", "softmax_backward"),
+        properties=(softmax_sums_to_one, softmax_ignores_a_shift, softmax_of_huge_rows),
         large=lambda g: Sample(g.array(333, 1031), dim=1),
         bad=(Bad("dim", lambda g: tw.softmax(ones(2, 3), 2), IndexError, "softmax.*2"),
              Bad("dtype", lambda g: tw.softmax(tw.ones(3, dtype=tw.int64), 0), TypeError, "softmax.*int64"))),

@@ -15,7 +15,6 @@ from tilewright.ops.reduce import sum as _sum
 from tilewright.ops.reduce import var as _var
 
 
-
 def _array(t):
     return None if t is None else t.array
 

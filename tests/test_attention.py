@@ -97,7 +97,7 @@ def test_dropout_and_refusals():
         layer(x, tw.ones(6, 2, 7), x)
     with pytest.raises(ValueError, match=r"attn_mask must have shape \(6, 6\).*got \(6, 5\)"):
         layer(x, x, x, attn_mask=tw.ones(6, 5))
-    with pytest.raises(TypeError, match="key_padding_mask must be bool or floating-point, got.*int64"):
+    with pytest.raises(TypeError, match=r"key_padding_mask must be bool or floating-point, got.*int64"):
         layer(x, x, x, key_padding_mask=tw.ones(2, 6, dtype=tw.int64))
 
 

@@ -1,4 +1,4 @@
-// Layer norm over trailing dimensions, and batch norm over (N, C, ...).
+// Layer and RMS norm over trailing dimensions, group and batch norm over (N, C, ...).
 #include "ops/common.h"
 
 namespace tw {
@@ -25,43 +25,66 @@ Array parameter(const char* op, const char* what, const OptionalArray& p, const 
   return contiguous(*p);
 }
 
-struct LayerNorm {
+struct RowNorm {
   Array x, w, b;
   LayerNormArgs args;
+  Dims param_shape;
 };
 
-LayerNorm prepare_layer_norm(const Array& x, const Dims& shape, const OptionalArray& w, const OptionalArray& b) {
-  TW_CHECK_TYPE(is_float(x.dtype()), "layer_norm: must have a floating-point dtype, got ", describe(x));
-  const int lead = x.ndim() - shape.n;
-  bool fits = shape.n > 0 && lead >= 0;
-  for (int i = 0; fits && i < shape.n; ++i) fits = x.size(lead + i) == shape[i];
-  TW_CHECK(fits, "layer_norm: the input's last sizes must be normalized_shape ", str_of(shape), ", got ",
-           str_of(x.shape()));
-  LayerNorm n;
+RowNorm prepare_rows(const char* op, const Array& x, const Dims& param_shape, const OptionalArray& w,
+                     const OptionalArray& b) {
+  TW_CHECK_TYPE(is_float(x.dtype()), op, ": must have a floating-point dtype, got ", describe(x));
+  RowNorm n;
   std::optional<DType> dtype;
   n.x = contiguous(x);
-  n.w = parameter("layer_norm", "weight", w, shape, x, &dtype);
-  n.b = parameter("layer_norm", "bias", b, shape, x, &dtype);
+  n.w = parameter(op, "weight", w, param_shape, x, &dtype);
+  n.b = parameter(op, "bias", b, param_shape, x, &dtype);
+  n.param_shape = param_shape;
   LayerNormArgs& a = n.args;
   a = {};
   a.x = n.x.raw();
   a.w = raw(n.w);
   a.b = raw(n.b);
-  a.rows = a.cols = 1;
-  for (int i = 0; i < x.ndim(); ++i) (i < lead ? a.rows : a.cols) *= x.size(i);
+  a.rows = a.cols = a.groups = a.run = 1;
   a.dtype = x.dtype();
   a.param_dtype = dtype.value_or(x.dtype());
   return n;
 }
 
+// Layer norm, or RMS norm, of the last dimensions, whose sizes are `shape`.
+RowNorm prepare_layer_norm(const char* op, const Array& x, const Dims& shape, const OptionalArray& w,
+                           const OptionalArray& b, bool rms) {
+  const int lead = x.ndim() - shape.n;
+  bool fits = shape.n > 0 && lead >= 0;
+  for (int i = 0; fits && i < shape.n; ++i) fits = x.size(lead + i) == shape[i];
+  TW_CHECK(fits, op, ": the input's last sizes must be normalized_shape ", str_of(shape), ", got ", str_of(x.shape()));
+  RowNorm n = prepare_rows(op, x, shape, w, b);
+  for (int i = 0; i < x.ndim(); ++i) (i < lead ? n.args.rows : n.args.cols) *= x.size(i);
+  n.args.rms = rms;
+  return n;
+}
+
+// Group norm of (N, C, ...).
+RowNorm prepare_group_norm(const char* op, const Array& x, int64_t groups, const OptionalArray& w,
+                           const OptionalArray& b) {
+  TW_CHECK(x.ndim() >= 2, op, ": input must be (N, C, ...), got ", str_of(x.shape()));
+  const int64_t C = x.size(1);
+  TW_CHECK(groups > 0 && C % groups == 0, op, ": the channels must be a multiple of num_groups, got ", C, " and ",
+           groups);
+  RowNorm n = prepare_rows(op, x, {C}, w, b);
+  for (int i = 2; i < x.ndim(); ++i) n.args.run *= x.size(i);
+  n.args.rows = x.size(0) * groups;
+  n.args.cols = C / groups * n.args.run;
+  n.args.groups = groups;
+  return n;
+}
+
 // (y, mean, rstd)
-std::tuple<Array, Array, Array> layer_norm(const Array& x, const Dims& shape, const OptionalArray& w,
-                                           const OptionalArray& b, double eps) {
-  LayerNorm n = prepare_layer_norm(x, shape, w, b);
+std::tuple<Array, Array, Array> forward(const char* op, RowNorm n, const Array& x, double eps) {
   LayerNormArgs& a = n.args;
-  Array y = Array::empty("layer_norm", x.shape(), x.dtype(), x.device());
-  Array mean = Array::empty("layer_norm", {a.rows}, accumulator(x), x.device());
-  Array rstd = Array::empty("layer_norm", {a.rows}, accumulator(x), x.device());
+  Array y = Array::empty(op, x.shape(), x.dtype(), x.device());
+  Array mean = Array::empty(op, {a.rows}, accumulator(x), x.device());
+  Array rstd = Array::empty(op, {a.rows}, accumulator(x), x.device());
   if (y.numel() > 0) {
     a.y = y.raw();
     a.mean = mean.raw();
@@ -74,26 +97,49 @@ std::tuple<Array, Array, Array> layer_norm(const Array& x, const Dims& shape, co
 
 using Gradients = std::tuple<OptionalArray, OptionalArray, OptionalArray>;
 
-Gradients layer_norm_backward(const Array& dy, const Array& x, const Dims& shape, const OptionalArray& w,
-                              const Array& mean, const Array& rstd, bool want_x, bool want_w, bool want_b) {
-  LayerNorm n = prepare_layer_norm(x, shape, w, {});
+Gradients backward(const char* op, RowNorm n, const Array& dy, const Array& x, const Array& mean, const Array& rstd,
+                   bool want_x, bool want_w, bool want_b) {
   LayerNormArgs& a = n.args;
   OptionalArray dx, dw, db;
-  if (x.numel() == 0) {
-    if (want_x) dx = zeros("layer_norm", x.shape(), x.dtype(), x.device());
-    if (want_w) dw = zeros("layer_norm", shape, a.param_dtype, x.device());
-    if (want_b) db = zeros("layer_norm", shape, a.param_dtype, x.device());
-    return {dx, dw, db};
-  }
+  const auto make = x.numel() == 0 ? &zeros : &Array::empty;
+  if (want_x) dx = make(op, x.shape(), x.dtype(), x.device());
+  if (want_w) dw = make(op, n.param_shape, a.param_dtype, x.device());
+  if (want_b) db = make(op, n.param_shape, a.param_dtype, x.device());
+  if (x.numel() == 0) return {dx, dw, db};
   const Array g = contiguous(dy);
   a.dy = g.raw();
   a.mean = mean.raw();
   a.rstd = rstd.raw();
-  if (want_x) a.y = (dx = Array::empty("layer_norm", x.shape(), x.dtype(), x.device()))->raw();
-  if (want_w) a.dw = (dw = Array::empty("layer_norm", shape, a.param_dtype, x.device()))->raw();
-  if (want_b) a.db = (db = Array::empty("layer_norm", shape, a.param_dtype, x.device()))->raw();
+  if (dx) a.y = dx->raw();
+  if (dw) a.dw = dw->raw();
+  if (db) a.db = db->raw();
   launch(x.device(), slots::layer_norm_backward, a);
   return {dx, dw, db};
+}
+
+const char* row_norm_name(bool rms) { return rms ? "rms_norm" : "layer_norm"; }
+
+std::tuple<Array, Array, Array> layer_norm(const Array& x, const Dims& shape, const OptionalArray& w,
+                                           const OptionalArray& b, double eps, bool rms) {
+  const char* op = row_norm_name(rms);
+  return forward(op, prepare_layer_norm(op, x, shape, w, b, rms), x, eps);
+}
+
+Gradients layer_norm_backward(const Array& dy, const Array& x, const Dims& shape, const OptionalArray& w,
+                              const Array& mean, const Array& rstd, bool rms, bool want_x, bool want_w, bool want_b) {
+  const char* op = row_norm_name(rms);
+  return backward(op, prepare_layer_norm(op, x, shape, w, {}, rms), dy, x, mean, rstd, want_x, want_w, want_b);
+}
+
+std::tuple<Array, Array, Array> group_norm(const std::string& op, const Array& x, int64_t groups,
+                                           const OptionalArray& w, const OptionalArray& b, double eps) {
+  return forward(op.c_str(), prepare_group_norm(op.c_str(), x, groups, w, b), x, eps);
+}
+
+Gradients group_norm_backward(const Array& dy, const Array& x, int64_t groups, const OptionalArray& w,
+                              const Array& mean, const Array& rstd, bool want_x, bool want_w, bool want_b) {
+  const char* op = "group_norm";
+  return backward(op, prepare_group_norm(op, x, groups, w, {}), dy, x, mean, rstd, want_x, want_w, want_b);
 }
 
 struct BatchNorm {
@@ -193,6 +239,8 @@ Gradients batch_norm_backward(const Array& dy, const Array& x, const OptionalArr
 void bind_norm(py::module_& m) {
   m.def("layer_norm", &layer_norm);
   m.def("layer_norm_backward", &layer_norm_backward);
+  m.def("group_norm", &group_norm);
+  m.def("group_norm_backward", &group_norm_backward);
   m.def("batch_norm", &batch_norm);
   m.def("batch_norm_backward", &batch_norm_backward);
 }

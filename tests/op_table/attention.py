@@ -104,7 +104,7 @@ def all_dropped_gives_zero():
 
 
 def heads_inside_rows_stay_views():
-    """A layer's (batch, row, head, column) operands give a result of that layout, so that its reshape copies nothing."""
+    """A layer's (batch, row, head, column) operands give a result of that layout, whose reshape copies nothing."""
     x = tw.ones(2, 5, 3, 4).transpose(1, 2)
     y = sdpa(x, x, x)
     assert y.transpose(1, 2).is_contiguous() and y.transpose(1, 2).reshape(2, 5, 12).data_ptr() == y.data_ptr()

@@ -159,16 +159,15 @@ __attribute__((noinline)) void store_strip(S* y, int64_t row, int64_t first, int
   for (int64_t r = 0; r < least(kStrip, rows - first); ++r) {
     S* to = y + (first + r) * row;
     const T* from = room + r * cols;
-    for_row<T>(cols, [&](int64_t c, auto... n) {
-      store_as(to + c, Vec<T>::load(from + c, n...) * Vec<T>(factor[r]), n...);
-    });
+    for_row<T>(cols,
+               [&](int64_t c, auto... n) { store_as(to + c, Vec<T>::load(from + c, n...) * Vec<T>(factor[r]), n...); });
   }
 }
 
 // s += mask for kb keys from j0 and a strip of queries from i0.
 template <class T, class S>
-__attribute__((noinline)) void add_mask(const AttentionArgs& a, const S* mask, int64_t i0, int64_t j0, int64_t kb,
-                                        T* s, int64_t s_row) {
+__attribute__((noinline)) void add_mask(const AttentionArgs& a, const S* mask, int64_t i0, int64_t j0, int64_t kb, T* s,
+                                        int64_t s_row) {
   constexpr int64_t kStrip = kStripOf<T>, L = Vec<T>::kLanes;
   T rows[kStripOf<T> * kKeys], turned[kStripOf<T> * kKeys];
   const bool same = a.mask.row == 0;

@@ -45,6 +45,36 @@ TW_INLINE void loss_row(const CrossEntropyArgs& a, const S* x, int64_t t, const 
   *loss = A(1 - a.smoothing) * picked + A(a.smoothing / double(n)) * all;
 }
 
+// The same without smoothing, for rows that stay in registers; the logarithms of kLanes rows are taken together.
+template <class S, class A, int V>
+__attribute__((noinline)) void loss_short(const CrossEntropyArgs& a, int64_t begin, int64_t end, const A* w, A* stats,
+                                          A* loss, A* weight) {
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  const int64_t n = a.classes;
+  const int tail = int(n - (V - 1) * kLanes);
+  for (int64_t first = begin; first < end; first += kLanes) {
+    const int64_t rows = least(kLanes, end - first);
+    A totals[kLanes] = {}, logs[kLanes];
+    for (int64_t r = 0; r < rows; ++r) {
+      Vec<A> v[V];
+      load_row(static_cast<const S*>(a.x) + (first + r) * n, tail, v);
+      v[V - 1] = first_lanes<MaxFold>(as_vecs(v[V - 1]), tail).v[0];
+      const A m = stats[2 * (first + r)] = fold_vectors<MaxFold>(v);
+      for (int i = 0; i < V; ++i) v[i] = exp(v[i] - Vec<A>(m));
+      v[V - 1] = first_lanes<SumFold>(as_vecs(v[V - 1]), tail).v[0];
+      totals[r] = sum_vectors(v);
+    }
+    log(Vec<A>::load(totals)).store(logs);
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t i = first + r, t = a.target[i];
+      stats[2 * i + 1] = logs[r];
+      weight[i] = t == a.ignore_index ? A(0) : w ? w[t] : A(1);
+      const S* x = static_cast<const S*>(a.x) + i * n;
+      loss[i] = t == a.ignore_index ? A(0) : weight[i] * (logs[r] - (load_as<A>(x + t, 1)[0] - stats[2 * i]));
+    }
+  }
+}
+
 }  // namespace
 
 void cross_entropy(const CrossEntropyArgs& a) {
@@ -63,7 +93,11 @@ void cross_entropy(const CrossEntropyArgs& a) {
     const A* w = static_cast<const A*>(a.weight);
     A *loss = static_cast<A*>(a.loss), *stats = static_cast<A*>(a.stats), *value = static_cast<A*>(a.value);
     A* weights = static_cast<A*>(scratch(0, size_t(a.rows) * sizeof(A)));
+    const int registers = a.smoothing == 0 ? registers_of<A>(a.classes) : kRegisters + 1;
     parallel_ranges(a.rows, greatest(1, kPiece / a.classes), [&](int64_t begin, int64_t end) {
+      if (registers <= kRegisters)
+        return visit_count(
+            registers, [&](auto v) { loss_short<S, A, decltype(v)::value>(a, begin, end, w, stats, loss, weights); });
       for (int64_t i = begin; i < end; ++i)
         loss_row<S, A>(a, x + i * a.classes, a.target[i], w, stats + 2 * i, loss + i, weights + i);
     });

@@ -132,6 +132,40 @@ template <class A, class Body> TW_INLINE void for_row(int64_t n, const Body& bod
   if (i < n) body(i, int(n - i));
 }
 
+// ---- rows short enough for registers: V vectors, of which the last holds `tail` values ----
+
+constexpr int kRegisters = TW_VEC_BYTES == 64 ? 8 : 4;
+template <class A> TW_INLINE int registers_of(int64_t n) {
+  return int(least(kRegisters + 1, ceil_div(n, Vec<A>::kLanes)));
+}
+
+// Lanes past the tail become 0.
+template <class S, class A, int V> TW_INLINE void load_row(const S* p, int tail, Vec<A> (&v)[V]) {
+  for (int i = 0; i < V - 1; ++i) v[i] = load_as<A>(p + i * Vec<A>::kLanes);
+  v[V - 1] = load_as<A>(p + (V - 1) * Vec<A>::kLanes, tail);
+}
+template <class S, class A, int V> TW_INLINE void store_row(S* p, int tail, const Vec<A> (&v)[V]) {
+  for (int i = 0; i < V - 1; ++i) store_as(p + i * Vec<A>::kLanes, v[i]);
+  store_as(p + (V - 1) * Vec<A>::kLanes, v[V - 1], tail);
+}
+template <class Fold, class A, int V> TW_INLINE A fold_vectors(const Vec<A> (&v)[V]) {
+  Vec<A> t[V];
+  for (int i = 0; i < V; ++i) t[i] = v[i];
+  for (int n = V; n > 1; n = (n + 1) / 2)
+    for (int i = 0; i < n / 2; ++i) t[i] = Fold()(t[i], t[i + (n + 1) / 2]);
+  return reduce_lanes<A, Vec<A>::kLanes>(t[0].v, Fold());
+}
+template <class A, int V> TW_INLINE A sum_vectors(const Vec<A> (&v)[V]) { return fold_vectors<SumFold>(v); }
+
+// Calls f(Count<V>()) for the number of registers that a row takes, at most kRegisters.
+template <int V> struct Count {
+  static constexpr int value = V;
+};
+template <int V = 1, class F> TW_INLINE void visit_count(int64_t registers, const F& f) {
+  if (V == kRegisters || registers == V) return f(Count<V>());
+  if constexpr (V < kRegisters) visit_count<V + 1>(registers, f);
+}
+
 // The widest strip of columns that fold_columns takes.
 constexpr int64_t kStrip = 512;
 
@@ -207,7 +241,23 @@ struct Moments {
 };
 
 // Two passes over a row that stays in cache. The sum of deviations, 0 but for the rounding of the mean, corrects both.
+template <class A, class S, int V> TW_INLINE Moments short_moments(const S* x, int64_t n) {
+  const int tail = int(n - (V - 1) * Vec<A>::kLanes);
+  Vec<A> v[V], q[V];
+  load_row(x, tail, v);
+  const A mean = sum_vectors(v) / A(n);
+  for (int i = 0; i < V; ++i) v[i] = v[i] - Vec<A>(mean);
+  v[V - 1] = first_lanes<SumFold>(as_vecs(v[V - 1]), tail).v[0];
+  for (int i = 0; i < V; ++i) q[i] = v[i] * v[i];
+  const double off = double(sum_vectors(v)), shift = off / double(n), m2 = double(sum_vectors(q)) - off * shift;
+  return {double(n), double(mean) + shift, m2 < 0 ? 0 : m2};
+}
 template <class A, class S> __attribute__((noinline)) Moments row_moments(const S* x, int64_t n) {
+  if (registers_of<A>(n) <= kRegisters) {
+    Moments m;
+    visit_count(registers_of<A>(n), [&](auto v) { m = short_moments<A, S, decltype(v)::value>(x, n); });
+    return m;
+  }
   const A mean = sum_row(n, [&](int64_t i, auto... c) { return load_as<A>(x + i, c...); }).v[0] / A(n);
   const auto d = sum_row(n, [&](int64_t i, auto... c) {
     const Vec<A> e = load_as<A>(x + i, c...) - Vec<A>(mean);

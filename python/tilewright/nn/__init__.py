@@ -2,19 +2,34 @@
 
 from tilewright.nn import functional, init, utils
 from tilewright.nn.activation import (
+    CELU,
     ELU,
     GELU,
+    GLU,
+    SELU,
     Dropout,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
     Hardtanh,
     LeakyReLU,
+    LogSigmoid,
     LogSoftmax,
+    Mish,
+    PReLU,
     ReLU,
     ReLU6,
+    RReLU,
     SiLU,
     Sigmoid,
     Softmax,
+    Softmin,
     Softplus,
+    Softshrink,
+    Softsign,
     Tanh,
+    Tanhshrink,
+    Threshold,
 )
 from tilewright.nn.attention import MultiheadAttention
 from tilewright.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential

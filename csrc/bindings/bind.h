@@ -52,9 +52,9 @@ struct Value {
 template <class F> PyObject* guarded(F&& f) {
   try {
     return f();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (...) { py::detail::try_translate_exceptions(); }
+  } catch (py::error_already_set& error) { error.restore(); } catch (...) {
+    py::detail::try_translate_exceptions();
+  }
   return nullptr;
 }
 

@@ -15,11 +15,9 @@
 
 namespace tw::TW_ISA {
 
-template <class V> struct ScalarOf {
-  using type = V;
-};
+template <class V> struct ScalarOf { using type = V; };
 template <class V>
-  requires requires { typename V::Element; }
+requires requires { typename V::Element; }
 struct ScalarOf<V> {
   using type = typename V::Element;
 };
@@ -104,7 +102,7 @@ TW_UNARY(Softsign, return x / (V(1) + abs(x));)
 TW_UNARY(Tanhshrink, return x - tanh(x);)
 TW_UNARY(Logsigmoid, return minimum(x, V(0)) - log1p(exp(-abs(x)));)
 TW_UNARY(Hardshrink, return select(abs(x) <= p0, V(0), x);)  // of NaN: NaN
-TW_UNARY(Softshrink, return select(x > p0, x - p0, select(x < -p0, x + p0, x * V(0)));)
+TW_UNARY(Softshrink, return select(x > p0, x - p0, select(x < -p0, x + p0, x* V(0)));)
 TW_UNARY(Threshold, return select(x <= p0, p1, x);)
 TW_UNARY(Clamp, return minimum(maximum(x, p0), p1);)  // the highest wins where it is below the lowest
 
@@ -117,9 +115,7 @@ TW_UNARY(IsFinite, return abs(x) < V(__builtin_inf());)
 // ---- binary ----
 
 // Truncated quotient and remainder of integers, for any divisor.
-template <class V> struct Division {
-  V quotient, remainder;
-};
+template <class V> struct Division { V quotient, remainder; };
 template <class V> TW_INLINE Division<V> divide_integers(V a, V b) {
   const auto zero = b == V(0), minus_one = b == V(-1);
   const V safe = select(zero | minus_one, V(1), b), q = a / safe;
@@ -193,9 +189,7 @@ TW_BINARY(LogicalOr, return (a != V(0)) | (b != V(0));)
 TW_BINARY(LogicalXor, return (a != V(0)) != (b != V(0));)
 
 // sigmoid(x) and 1 - sigmoid(x), both to full relative accuracy.
-template <class V> struct Logistic {
-  V value, rest;
-};
+template <class V> struct Logistic { V value, rest; };
 template <class V> TW_INLINE Logistic<V> logistic(V x) {
   const auto negative = x < V(0);
   const V e = exp(-abs(x)), larger = V(1) / (V(1) + e), smaller = e * larger;
@@ -215,11 +209,10 @@ TW_BINARY(GeluTanhBackward, const V two_c = V(2 * 0.79788456080286535588), squar
           return a * (s.value + b * s.value * s.rest * slope);)
 TW_BINARY(EluBackward, return select(b > V(0), a, a*(b + p0));)
 TW_BINARY(SiluBackward, const Logistic<V> s = logistic(b); return a * s.value * (V(1) + b * s.rest);)
-TW_BINARY(SeluBackward, return select(b > V(0), a * selu_scale<V>(), a*(b + selu_scaled_alpha<V>()));)
+TW_BINARY(SeluBackward, return select(b > V(0), a* selu_scale<V>(), a*(b + selu_scaled_alpha<V>()));)
 TW_BINARY(CeluBackward, return select(b > V(0), a, a*(b / p0 + V(1)));)
 TW_BINARY(MishBackward, const V t = tanh_softplus(b); return a * (t + b * (V(1) - t * t) * sigmoid(b));)
-TW_BINARY(HardswishBackward,
-          return select(b <= V(-3), V(0), select(b < V(3), a*(b / V(3) + V(0.5)), a));)
+TW_BINARY(HardswishBackward, return select(b <= V(-3), V(0), select(b < V(3), a*(b / V(3) + V(0.5)), a));)
 TW_BINARY(HardsigmoidBackward, return select((b > V(-3)) & (b < V(3)), a / V(6), V(0));)
 TW_BINARY(SoftsignBackward, const V d = V(1) + abs(b); return a / (d * d);)
 TW_BINARY(TanhshrinkBackward, const V t = tanh(b); return a * t * t;)

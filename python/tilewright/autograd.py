@@ -54,8 +54,8 @@ class Node(_engine.NodeBase):
             raise RuntimeError(f"{self.name}: its saved values were freed by an earlier backward; pass "
                                f"retain_graph=True to that one to walk the graph again")
         array = self._saved[k] if isinstance(self._saved[k], _engine.Array) else self._saved[k].array
-        raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, was changed "
-                           f"in place since (version {array.version})")
+        raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, was "
+                           f"changed in place since (version {array.version})")
 
     @property
     def next_functions(self) -> tuple:

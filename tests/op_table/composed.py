@@ -39,7 +39,8 @@ def curve(name, ref, low=-6.0, high=6.0, **fields):
     """A row of an activation."""
     shapes = fields.pop("shapes", ((), (0,), (129,), (3, 43)))
     samples = many(*((shape,) for shape in shapes), low=low, high=high)
-    return Row(name, fields.pop("fn", name), ref, samples, fields.pop("dtypes", WIDE), fields.pop("tol", ELEMENTARY), **fields)
+    dtypes, tol = fields.pop("dtypes", WIDE), fields.pop("tol", ELEMENTARY)
+    return Row(name, fields.pop("fn", name), ref, samples, dtypes, tol, **fields)
 
 
 def kernel(name, ref, backward=None, **fields):

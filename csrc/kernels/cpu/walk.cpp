@@ -16,12 +16,13 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 15;  // elements a thread takes at a time; smaller work stays on the caller's thread
 constexpr int64_t kChunk = 1024;     // of a staged tile: the buffers of 4-byte operands stay in half of 32 KiB of cache
-constexpr int64_t kTurned = 4096;    // of a tile with a transposed operand: 64 rows of 64, so that of float32 256 bytes are
-                                     // read and written at a time
+constexpr int64_t kTurned =
+    4096;  // of a tile with a transposed operand: 64 rows of 64, so that of float32 256 bytes are
+           // read and written at a time
 // From this size on results go past the caches, through a buffer in the first one: they would not be there any more
 // when somebody reads them, and a line that is written whole need not be read first.
 constexpr int64_t kStreamBytes = int64_t{16} << 20;
-constexpr int64_t kShortRow = 64;    // shorter rows must lie dense, one after the other, to be read in place
+constexpr int64_t kShortRow = 64;  // shorter rows must lie dense, one after the other, to be read in place
 
 using ConvertFn = void (*)(void* dst, const void* src, int64_t n);
 

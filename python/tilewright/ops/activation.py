@@ -317,7 +317,9 @@ def prelu(input, weight):
     """input where positive, weight * input elsewhere; weight has one value, or one a channel (dim 1 of the input).
 
     Raises:
-        ValueError: weight is no 0-d or 1-d tensor, or its size is neither 1 nor the number of channels. (He et al., 2015)
+        ValueError: weight is no 0-d or 1-d tensor, or its size is neither 1 nor the number of channels.
+
+    Source: He et al., 2015 (arXiv:1502.01852).
     """
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.ndim > 1 or weight.numel() not in (1, channels):

@@ -10,12 +10,24 @@ import numpy as np
 import tilewright as tw
 from benchmarks.families.common import OURS, Case, Setup, small, to_numpy
 
+# The class, its options, and the parameter after the first step from values p and gradients g.
+RULES: dict[str, tuple[str, dict[str, Any], Callable]] = {
+    "sgd": ("SGD", {}, lambda p, g: p - 1e-3 * g),
+    "momentum": ("SGD", {"momentum": 0.9}, lambda p, g: p - 1e-3 * g),
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}, lambda p, g: p - 1.9e-3 * g),
+    "adam": ("Adam", {}, lambda p, g: p - 1e-3 * g / (np.abs(g) + 1e-8)),
+    "adamw": ("AdamW", {}, lambda p, g: p * (1 - 1e-5) - 1e-3 * g / (np.abs(g) + 1e-8)),
+}
 
-@small("tensors=3 size=50")
-def adam(s: Setup, tensors: int, size: int) -> Case:
-    """One step of Adam, defaults, over `tensors` parameters of `size` elements. Checked: parameters after step one."""
+
+@small("rule=adam tensors=3 size=50", "rule=nesterov tensors=3 size=50", "rule=adamw tensors=1 size=50")
+def optimizers(s: Setup, rule: str, tensors: int, size: int) -> Case:
+    """One step over `tensors` parameters of `size` elements. Checked: the parameters after step one."""
+    if rule not in RULES:
+        raise ValueError(f"unknown rule, got {rule}")
+    kind, options, first = RULES[rule]
     values, grads = s.normal(tensors, size), s.normal(tensors, size)
-    lists: dict[str, tuple[list, list]] = {}
+    lists: dict[str, Any] = {}
 
     def step(name: str, module: Any) -> Callable:
         def parameter(v: Any, g: Any) -> Any:
@@ -25,10 +37,10 @@ def adam(s: Setup, tensors: int, size: int) -> Case:
 
         params = [parameter(values[name][i], grads[name][i]) for i in range(tensors)]
         lists[name] = params
-        return module.optim.Adam(params).step
+        return getattr(module.optim, kind)(params, lr=1e-3, **options).step
 
     calls = {name: step(name, m) for name, m in {OURS: tw, **s.peers}.items() if name in (OURS, "torch")}
-    if "numpy" in s.peers:
+    if "numpy" in s.peers and rule == "adam":
         calls["numpy"] = _numpy_adam(values["numpy"].copy(), grads["numpy"], lists)
     owner = {id(call): name for name, call in calls.items()}
 
@@ -36,12 +48,11 @@ def adam(s: Setup, tensors: int, size: int) -> Case:
         call()
         return np.stack([to_numpy(p) for p in lists[owner[id(call)]]])
 
-    g = grads["exact"]
     count, half = tensors * size, s.itemsize == 2
-    state = count * (4 if half else s.itemsize)  # moments of half parameters are float32
-    return Case(calls, values["exact"] - 1e-3 * g / (np.abs(g) + 1e-8), flops=0,
-                read=2 * count * s.itemsize + 2 * state, written=count * s.itemsize + 2 * state, tolerance=4,
-                shape=(tensors, size), result=result)
+    states = {"sgd": 0, "momentum": 1, "nesterov": 1}.get(rule, 2)
+    state = states * count * (4 if half else s.itemsize)  # states of half parameters are float32
+    return Case(calls, first(values["exact"], grads["exact"]), flops=0, read=2 * count * s.itemsize + state,
+                written=count * s.itemsize + state, tolerance=4, shape=(tensors, size), result=result)
 
 
 def _numpy_adam(p: np.ndarray, g: np.ndarray, lists: dict) -> Callable:

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "check.h"
@@ -51,9 +52,9 @@ struct Value {
 template <class F> PyObject* guarded(F&& f) {
   try {
     return f();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (...) { py::detail::try_translate_exceptions(); }
+  } catch (py::error_already_set& error) { error.restore(); } catch (...) {
+    py::detail::try_translate_exceptions();
+  }
   return nullptr;
 }
 
@@ -146,3 +147,51 @@ template <> struct type_caster<tw::Value> {
 };
 
 }  // namespace pybind11::detail
+
+namespace tw {
+
+// def<&softmax>(m, "softmax") binds a function of positional arguments without pybind11's dispatcher, which costs more
+// than most small kernels. Trailing arguments may be left out: optionals are then none, numbers 0 and flags false.
+template <class R, class... A, size_t... I>
+PyObject* call_bound(R (*f)(A...), const char* name, PyObject* const* args, Py_ssize_t n, std::index_sequence<I...>) {
+  std::tuple<py::detail::make_caster<A>...> casters;
+  const auto load = [&]<class T>(auto& caster, size_t i, std::type_identity<T>) {
+    PyObject* o = static_cast<Py_ssize_t>(i) < n ? args[i] : nullptr;
+    if (!o) {
+      if constexpr (std::is_same_v<T, bool>) o = Py_False;
+      else if constexpr (std::is_arithmetic_v<T>) return caster.load(py::int_(0), true);
+      else o = Py_None;
+    }
+    TW_CHECK_TYPE(caster.load(o, true), name, ": argument ", i + 1, " cannot be of type ", Py_TYPE(o)->tp_name);
+    return true;
+  };
+  TW_CHECK_TYPE(n <= static_cast<Py_ssize_t>(sizeof...(A)), name, ": takes at most ", sizeof...(A), " arguments, got ",
+                n);
+  (load(std::get<I>(casters), I, std::type_identity<std::remove_cvref_t<A>>{}), ...);
+  if constexpr (std::is_void_v<R>) {
+    f(py::detail::cast_op<A>(std::move(std::get<I>(casters)))...);
+    Py_RETURN_NONE;
+  } else {
+    return py::detail::make_caster<R>::cast(f(py::detail::cast_op<A>(std::move(std::get<I>(casters)))...),
+                                            py::return_value_policy::move, {})
+        .ptr();
+  }
+}
+
+template <auto F> void def(py::module_& m, const char* name) {
+  static const char* bound_name = name;
+  static const auto call = [](PyObject*, PyObject* const* args, Py_ssize_t n) {
+    return guarded([&] {
+      return []<class R, class... A>(R (*f)(A...), PyObject* const* args, Py_ssize_t n) {
+        return call_bound(f, bound_name, args, n, std::index_sequence_for<A...>{});
+      }(+F, args, n);
+    });
+  };
+  static PyMethodDef definitions[2] = {
+      {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(static_cast<_PyCFunctionFast>(call))),
+       METH_FASTCALL, nullptr},
+      {nullptr, nullptr, 0, nullptr}};
+  if (PyModule_AddFunctions(m.ptr(), definitions) != 0) throw py::error_already_set();
+}
+
+}  // namespace tw

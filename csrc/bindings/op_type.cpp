@@ -16,8 +16,7 @@ namespace {
 enum class Saves { kNothing, kInputs, kOutput, kOthers, kDivisor };
 
 struct PyOp {
-  PyObject_HEAD
-  vectorcallfunc call;
+  PyObject_HEAD vectorcallfunc call;
   PyObject* dict;
   PyObject* function;
   PyObject* rule;  // found when first needed, beside the function; None for an op without a gradient
@@ -125,8 +124,8 @@ PyObject* op_new(PyTypeObject* type, PyObject* args, PyObject*) {
   const char *kernel = nullptr, *saves = "";
   int numbers = 1;
   if (!PyArg_ParseTuple(args, "O|zsp", &function, &kernel, &saves, &numbers)) return nullptr;
-  static const std::pair<std::string_view, Saves> kinds[] = {{"", Saves::kNothing},       {"none", Saves::kNothing},
-                                                             {"inputs", Saves::kInputs},  {"output", Saves::kOutput},
+  static const std::pair<std::string_view, Saves> kinds[] = {{"", Saves::kNothing},      {"none", Saves::kNothing},
+                                                             {"inputs", Saves::kInputs}, {"output", Saves::kOutput},
                                                              {"others", Saves::kOthers}, {"divisor", Saves::kDivisor}};
   const ElementwiseRow* row = kernel ? elementwise_row(kernel) : nullptr;
   const auto* kind = std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& k) { return k.first == saves; });
@@ -181,8 +180,8 @@ PyType_Spec op_spec = {"tilewright._engine.Op", sizeof(PyOp), 0,
 // --- the engine's own elementwise functions: name(x..., p0=0, p1=0), and name_out(x..., out, p0=0, p1=0) --
 PyObject* call_elementwise(const ElementwiseRow& row, bool into, PyObject* const* args, Py_ssize_t n) {
   const int inputs = row.inputs, first_parameter = inputs + into;
-  TW_CHECK_TYPE(n >= first_parameter && n <= first_parameter + 2, row.op.slot.name, ": takes ", inputs,
-                " operands", into ? ", an output" : "", " and up to 2 parameters, got ", n, " arguments");
+  TW_CHECK_TYPE(n >= first_parameter && n <= first_parameter + 2, row.op.slot.name, ": takes ", inputs, " operands",
+                into ? ", an output" : "", " and up to 2 parameters, got ", n, " arguments");
   Value x[3];
   for (int i = 0; i < inputs; ++i) {
     py::detail::type_caster<Value> caster;
@@ -207,8 +206,8 @@ template <bool kInto> PyObject* elementwise_function(PyObject* self, PyObject* c
 void add_function(py::module_& m, const ElementwiseRow& row, const char* suffix, _PyCFunctionFast f) {
   // The module keeps its functions, and these their definitions, for as long as the process lives.
   auto* name = new std::string(std::string(row.op.slot.name) + suffix);
-  auto* definition = new PyMethodDef{
-      name->c_str(), reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f)), METH_FASTCALL, nullptr};
+  auto* definition = new PyMethodDef{name->c_str(), reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f)),
+                                     METH_FASTCALL, nullptr};
   const py::capsule self(static_cast<const void*>(&row));
   const auto made = py::reinterpret_steal<py::object>(PyCFunction_New(definition, self.ptr()));
   if (!made) throw py::error_already_set();

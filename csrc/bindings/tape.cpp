@@ -42,8 +42,7 @@ template <class T, int kInline> struct Few {
 };
 
 struct PyNode {
-  PyObject_HEAD
-  PyObject* rule;
+  PyObject_HEAD PyObject* rule;
   PyObject* edges;  // an input each: (node, slot) of the op that made it, (leaf, -1), or None
   PyObject* attrs;
   PyObject* needs;  // an input each: whether the walk under way wants its gradient
@@ -57,7 +56,9 @@ struct PyNode {
 };
 PyNode& node(PyObject* o) { return *reinterpret_cast<PyNode*>(o); }
 
-template <class F> void each_field(PyTensor& t, F f) { f(t.array), f(t.grad), f(t.node), f(t.base), f(t.hooks), f(t.dict); }
+template <class F> void each_field(PyTensor& t, F f) {
+  f(t.array), f(t.grad), f(t.node), f(t.base), f(t.hooks), f(t.dict);
+}
 template <class F> void each_field(PyNode& t, F f) {
   f(t.rule), f(t.edges), f(t.attrs), f(t.needs), f(t.hooks), f(t.saved);
 }
@@ -113,24 +114,22 @@ PyObject* tensor_ndim(PyObject* o, void*) {
   return a ? PyLong_FromLong(a->ndim()) : nullptr;
 }
 
-PyMemberDef tensor_members[] = {
-    {"array", T_OBJECT_EX, offsetof(PyTensor, array), 0, nullptr},
-    {"grad", T_OBJECT_EX, offsetof(PyTensor, grad), 0, nullptr},
-    {"node", T_OBJECT_EX, offsetof(PyTensor, node), 0, nullptr},
-    {"_base", T_OBJECT_EX, offsetof(PyTensor, base), 0, nullptr},
-    {"_hooks", T_OBJECT_EX, offsetof(PyTensor, hooks), 0, nullptr},
-    {"slot", T_PYSSIZET, offsetof(PyTensor, slot), 0, nullptr},
-    {"_view_version", T_UINT, offsetof(PyTensor, view_version), 0, nullptr},
-    {"requires_grad", T_BOOL, offsetof(PyTensor, requires_grad), 0, nullptr},
-    {"__dictoffset__", T_PYSSIZET, offsetof(PyTensor, dict), READONLY, nullptr},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(PyTensor, weakrefs), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr}};
-PyGetSetDef tensor_getset[] = {
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
-    {"shape", tensor_shape, nullptr, "sizes, a tuple", nullptr},
-    {"dtype", tensor_dtype, nullptr, nullptr, nullptr},
-    {"ndim", tensor_ndim, nullptr, nullptr, nullptr},
-    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+PyMemberDef tensor_members[] = {{"array", T_OBJECT_EX, offsetof(PyTensor, array), 0, nullptr},
+                                {"grad", T_OBJECT_EX, offsetof(PyTensor, grad), 0, nullptr},
+                                {"node", T_OBJECT_EX, offsetof(PyTensor, node), 0, nullptr},
+                                {"_base", T_OBJECT_EX, offsetof(PyTensor, base), 0, nullptr},
+                                {"_hooks", T_OBJECT_EX, offsetof(PyTensor, hooks), 0, nullptr},
+                                {"slot", T_PYSSIZET, offsetof(PyTensor, slot), 0, nullptr},
+                                {"_view_version", T_UINT, offsetof(PyTensor, view_version), 0, nullptr},
+                                {"requires_grad", T_BOOL, offsetof(PyTensor, requires_grad), 0, nullptr},
+                                {"__dictoffset__", T_PYSSIZET, offsetof(PyTensor, dict), READONLY, nullptr},
+                                {"__weaklistoffset__", T_PYSSIZET, offsetof(PyTensor, weakrefs), READONLY, nullptr},
+                                {nullptr, 0, 0, 0, nullptr}};
+PyGetSetDef tensor_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
+                               {"shape", tensor_shape, nullptr, "sizes, a tuple", nullptr},
+                               {"dtype", tensor_dtype, nullptr, nullptr, nullptr},
+                               {"ndim", tensor_ndim, nullptr, nullptr, nullptr},
+                               {nullptr, nullptr, nullptr, nullptr, nullptr}};
 PyType_Slot tensor_slots[] = {{Py_tp_new, reinterpret_cast<void*>(tensor_new)},
                               {Py_tp_dealloc, reinterpret_cast<void*>(dealloc<PyTensor>)},
                               {Py_tp_traverse, reinterpret_cast<void*>(traverse<PyTensor>)},

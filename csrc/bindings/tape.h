@@ -7,13 +7,12 @@
 namespace tw {
 
 struct PyTensor {
-  PyObject_HEAD
-  PyObject* array;  // an _engine.Array
-  PyObject* grad;   // a Tensor, or None
-  PyObject* node;   // the op that made it, or None
-  PyObject* base;   // of a view: the Tensor whose memory it shares, or None
-  PyObject* hooks;  // of a leaf: a dict, or None
-  PyObject* dict;   // a user's own attributes
+  PyObject_HEAD PyObject* array;  // an _engine.Array
+  PyObject* grad;                 // a Tensor, or None
+  PyObject* node;                 // the op that made it, or None
+  PyObject* base;                 // of a view: the Tensor whose memory it shares, or None
+  PyObject* hooks;                // of a leaf: a dict, or None
+  PyObject* dict;                 // a user's own attributes
   PyObject* weakrefs;
   Py_ssize_t slot;        // which of the node's results it is
   uint32_t view_version;  // of a view: the storage's version when its history was last taken from the base
@@ -32,6 +31,7 @@ PyObject* wrap_tensor(PyObject* array);
 int must_record(PyObject* const* inputs, Py_ssize_t n);
 
 // Puts an op on the tape, as what made `out`; false with an exception set.
-bool put_on_tape(PyObject* out, PyObject* rule, PyObject* const* inputs, Py_ssize_t n, PyObject* saved, PyObject* attrs);
+bool put_on_tape(PyObject* out, PyObject* rule, PyObject* const* inputs, Py_ssize_t n, PyObject* saved,
+                 PyObject* attrs);
 
 }  // namespace tw

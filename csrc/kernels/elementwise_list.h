@@ -19,6 +19,11 @@
   X(elu, Elu, F)              /* p0 alpha */                                                                      \
   X(softplus, Softplus, F)    /* p0 beta, p1 threshold */                                                         \
   X(silu, Silu, F) X(gelu, Gelu, F) X(gelu_tanh, GeluTanh, F)                                                     \
+  X(selu, Selu, F) X(celu, Celu, F) /* p0 alpha */                                                                \
+  X(mish, Mish, F) X(hardswish, Hardswish, F) X(hardsigmoid, Hardsigmoid, F) X(softsign, Softsign, F)             \
+  X(tanhshrink, Tanhshrink, F) X(logsigmoid, Logsigmoid, F)                                                       \
+  X(hardshrink, Hardshrink, F) X(softshrink, Softshrink, F) /* p0 lambda */                                       \
+  X(threshold, Threshold, F) /* p0 threshold, p1 value */                                                         \
   X(clamp, Clamp, N) /* p0 lowest, p1 highest */                                                                  \
   X(bitwise_not, BitwiseNot, I) X(logical_not, LogicalNot, NB)                                                    \
   X(isnan, IsNan, FB) X(isinf, IsInf, FB) X(isfinite, IsFinite, FB)
@@ -41,7 +46,14 @@
   X(gelu_tanh_backward, GeluTanhBackward, F)   /* x */                                                            \
   X(elu_backward, EluBackward, F)              /* y; p0 alpha */                                                  \
   X(silu_backward, SiluBackward, F)            /* x */                                                            \
-  X(softplus_backward, SoftplusBackward, F)    /* x; p0 beta, p1 threshold */
+  X(softplus_backward, SoftplusBackward, F)    /* x; p0 beta, p1 threshold */                                     \
+  X(selu_backward, SeluBackward, F) X(celu_backward, CeluBackward, F) /* y; celu's p0 alpha */                    \
+  X(mish_backward, MishBackward, F) X(hardswish_backward, HardswishBackward, F)               /* x */             \
+  X(hardsigmoid_backward, HardsigmoidBackward, F) X(softsign_backward, SoftsignBackward, F)   /* x */             \
+  X(tanhshrink_backward, TanhshrinkBackward, F) X(logsigmoid_backward, LogsigmoidBackward, F) /* x */             \
+  X(shrink_backward, ShrinkBackward, F)       /* x; p0 lambda */                                                  \
+  X(threshold_backward, ThresholdBackward, F) /* x; p0 threshold */                                               \
+  X(inside_backward, InsideBackward, F)       /* x; where p0 < x < p1 */
 // clang-format on
 
 // clang-format off

@@ -15,11 +15,9 @@
 
 namespace tw::TW_ISA {
 
-template <class V> struct ScalarOf {
-  using type = V;
-};
+template <class V> struct ScalarOf { using type = V; };
 template <class V>
-  requires requires { typename V::Element; }
+requires requires { typename V::Element; }
 struct ScalarOf<V> {
   using type = typename V::Element;
 };
@@ -87,6 +85,25 @@ TW_UNARY(Silu, return x * sigmoid(x);)
 // cancellation where x is negative.
 TW_UNARY(Gelu, return V(0.5) * x * (V(1) + erf(x * V(0.70710678118654752440)));)
 TW_UNARY(GeluTanh, return x * sigmoid(V(2 * 0.79788456080286535588) * (x + V(0.044715) * x * x * x));)
+// Klambauer et al. 2017's constants; Barron 2017; Misra 2019, with tanh(log(1 + e)) = (e^2 + 2 e) / (e^2 + 2 e + 2), where
+// e = e^x is held below the overflow of its square and the quotient is 1 long before that.
+template <class V> TW_INLINE V selu_scale() { return V(1.0507009873554804934193349852946); }
+template <class V> TW_INLINE V selu_scaled_alpha() { return V(1.0507009873554804934 * 1.6732632423543772848); }
+template <class V> TW_INLINE V tanh_softplus(V x) {
+  const V e = exp(minimum(x, V(20))), n = e * (e + V(2));
+  return n / (n + V(2));
+}
+TW_UNARY(Selu, return select(x > V(0), selu_scale<V>() * x, selu_scaled_alpha<V>() * expm1(x));)
+TW_UNARY(Celu, return select(x > V(0), x, p0* expm1(x / p0));)
+TW_UNARY(Mish, return x * tanh_softplus(x);)
+TW_UNARY(Hardsigmoid, return minimum(maximum(x / V(6) + V(0.5), V(0)), V(1));)
+TW_UNARY(Hardswish, return x * minimum(maximum(x / V(6) + V(0.5), V(0)), V(1));)
+TW_UNARY(Softsign, return x / (V(1) + abs(x));)
+TW_UNARY(Tanhshrink, return x - tanh(x);)
+TW_UNARY(Logsigmoid, return minimum(x, V(0)) - log1p(exp(-abs(x)));)
+TW_UNARY(Hardshrink, return select(abs(x) <= p0, V(0), x);)  // of NaN: NaN
+TW_UNARY(Softshrink, return select(x > p0, x - p0, select(x < -p0, x + p0, x* V(0)));)
+TW_UNARY(Threshold, return select(x <= p0, p1, x);)
 TW_UNARY(Clamp, return minimum(maximum(x, p0), p1);)  // the highest wins where it is below the lowest
 
 TW_UNARY(BitwiseNot, return ~x;)
@@ -98,9 +115,7 @@ TW_UNARY(IsFinite, return abs(x) < V(__builtin_inf());)
 // ---- binary ----
 
 // Truncated quotient and remainder of integers, for any divisor.
-template <class V> struct Division {
-  V quotient, remainder;
-};
+template <class V> struct Division { V quotient, remainder; };
 template <class V> TW_INLINE Division<V> divide_integers(V a, V b) {
   const auto zero = b == V(0), minus_one = b == V(-1);
   const V safe = select(zero | minus_one, V(1), b), q = a / safe;
@@ -174,9 +189,7 @@ TW_BINARY(LogicalOr, return (a != V(0)) | (b != V(0));)
 TW_BINARY(LogicalXor, return (a != V(0)) != (b != V(0));)
 
 // sigmoid(x) and 1 - sigmoid(x), both to full relative accuracy.
-template <class V> struct Logistic {
-  V value, rest;
-};
+template <class V> struct Logistic { V value, rest; };
 template <class V> TW_INLINE Logistic<V> logistic(V x) {
   const auto negative = x < V(0);
   const V e = exp(-abs(x)), larger = V(1) / (V(1) + e), smaller = e * larger;
@@ -196,6 +209,17 @@ TW_BINARY(GeluTanhBackward, const V two_c = V(2 * 0.79788456080286535588), squar
           return a * (s.value + b * s.value * s.rest * slope);)
 TW_BINARY(EluBackward, return select(b > V(0), a, a*(b + p0));)
 TW_BINARY(SiluBackward, const Logistic<V> s = logistic(b); return a * s.value * (V(1) + b * s.rest);)
+TW_BINARY(SeluBackward, return select(b > V(0), a* selu_scale<V>(), a*(b + selu_scaled_alpha<V>()));)
+TW_BINARY(CeluBackward, return select(b > V(0), a, a*(b / p0 + V(1)));)
+TW_BINARY(MishBackward, const V t = tanh_softplus(b); return a * (t + b * (V(1) - t * t) * sigmoid(b));)
+TW_BINARY(HardswishBackward, return select(b <= V(-3), V(0), select(b < V(3), a*(b / V(3) + V(0.5)), a));)
+TW_BINARY(HardsigmoidBackward, return select((b > V(-3)) & (b < V(3)), a / V(6), V(0));)
+TW_BINARY(SoftsignBackward, const V d = V(1) + abs(b); return a / (d * d);)
+TW_BINARY(TanhshrinkBackward, const V t = tanh(b); return a * t * t;)
+TW_BINARY(LogsigmoidBackward, return a * sigmoid(-b);)
+TW_BINARY(ShrinkBackward, return select(abs(b) <= p0, V(0), a);)
+TW_BINARY(ThresholdBackward, return select(b <= p0, V(0), a);)
+TW_BINARY(InsideBackward, return select((b > p0) & (b < p1), a, V(0));)
 TW_BINARY(SoftplusBackward, const V z = b * p0; return select(z > p1, a, a* sigmoid(z));)
 
 // ---- ternary ----

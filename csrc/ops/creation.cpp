@@ -108,14 +108,14 @@ Array untracked(const Array& a) {
 }  // namespace
 
 void bind_creation(py::module_& m) {
-  m.def("empty", [](const Dims& shape, DType t) { return Array::empty("empty", shape, t); });
-  m.def("full", [](const Dims& shape, Value v, DType t) { return full("full", shape, t, {}, v); });
-  m.def("arange", &arange);
-  m.def("linspace", &linspace);
-  m.def("as_strided", &as_strided);
-  m.def("untracked", &untracked);
-  m.def("bitcast", &bitcast);
-  m.def("item", &item);
+  def<[](const Dims& shape, DType t) { return Array::empty("empty", shape, t); }>(m, "empty");
+  def<[](const Dims& shape, Value v, DType t) { return full("full", shape, t, {}, v); }>(m, "full");
+  def<&arange>(m, "arange");
+  def<&linspace>(m, "linspace");
+  def<&as_strided>(m, "as_strided");
+  def<&untracked>(m, "untracked");
+  def<&bitcast>(m, "bitcast");
+  def<&item>(m, "item");
 }
 
 }  // namespace tw

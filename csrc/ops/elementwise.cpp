@@ -313,12 +313,12 @@ const ElementwiseRow* elementwise_row(std::string_view name) {
 }
 
 void bind_elementwise(py::module_& m) {
-  m.def("where", &where, py::arg(), py::arg(), py::arg(), py::arg("out") = py::none());
-  m.def("cast", &cast);
-  m.def("clone", &clone);
-  m.def("contiguous", &contiguous);
-  m.def("copy_into", [](Array& dst, const Array& src) { copy_into("copy_", dst, src); });
-  m.def("fill", [](Array& a, Value v) { fill("fill_", a, v); });
+  def<&where>(m, "where");
+  def<&cast>(m, "cast");
+  def<&clone>(m, "clone");
+  def<&contiguous>(m, "contiguous");
+  def<[](Array& dst, const Array& src) { copy_into("copy_", dst, src); }>(m, "copy_into");
+  def<[](Array& a, Value v) { fill("fill_", a, v); }>(m, "fill");
   m.def("promote_types", &promote);
   m.def("result_type", [](Value a, Value b) {
     Value both[2] = {a, b};

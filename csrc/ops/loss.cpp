@@ -116,8 +116,8 @@ Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& ta
 }  // namespace
 
 void bind_loss(py::module_& m) {
-  m.def("cross_entropy", &cross_entropy);
-  m.def("cross_entropy_backward", &cross_entropy_backward);
+  def<&cross_entropy>(m, "cross_entropy");
+  def<&cross_entropy_backward>(m, "cross_entropy_backward");
 }
 
 }  // namespace tw

@@ -155,9 +155,9 @@ Array addmm(const char* op, const Array& input, const Array& a, const Array& b, 
 }  // namespace
 
 void bind_matmul(py::module_& m) {
-  m.def("matmul", &matmul, py::arg(), py::arg(), py::arg("transpose_a") = false, py::arg("transpose_b") = false);
-  m.def("linear", &linear, py::arg(), py::arg(), py::arg() = py::none(), py::arg("activation") = 0);
-  m.def("linear_backward_w", &linear_backward_w);
+  def<&matmul>(m, "matmul");
+  def<&linear>(m, "linear");
+  def<&linear_backward_w>(m, "linear_backward_w");
   m.def("addmm", [](const Array& input, const Array& a, const Array& b, double beta, double alpha) {
     return addmm("addmm", input, a, b, beta, alpha);
   });

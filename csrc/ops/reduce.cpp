@@ -208,8 +208,8 @@ Array sum_to(const Array& x, const Dims& shape) {
 
 void bind_reduce(py::module_& m) {
   using D = const std::optional<Dims>&;
-  m.def("sum", &sum, py::arg(), py::arg() = py::none(), py::arg() = false, py::arg() = py::none());
-  m.def("mean", &mean, py::arg(), py::arg() = py::none(), py::arg() = false, py::arg() = py::none());
+  def<&sum>(m, "sum");
+  def<&mean>(m, "mean");
   m.def("prod", [](const Array& x, D dims, bool keepdim, std::optional<DType> dtype) {
     return sum_like("prod", slots::prod, x, dims, keepdim, dtype, 1);
   });
@@ -228,7 +228,7 @@ void bind_reduce(py::module_& m) {
     return arg_extremum("argmin", slots::argmin, x, dim, keepdim);
   });
   m.def("var", &var, py::arg(), py::arg(), py::arg(), py::arg(), py::arg() = false);
-  m.def("sum_to", &sum_to);
+  def<&sum_to>(m, "sum_to");
 }
 
 }  // namespace tw

@@ -54,8 +54,8 @@ class Node(_engine.NodeBase):
             raise RuntimeError(f"{self.name}: its saved values were freed by an earlier backward; pass "
                                f"retain_graph=True to that one to walk the graph again")
         array = self._saved[k] if isinstance(self._saved[k], _engine.Array) else self._saved[k].array
-        raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, was changed "
-                           f"in place since (version {array.version})")
+        raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, was "
+                           f"changed in place since (version {array.version})")
 
     @property
     def next_functions(self) -> tuple:
@@ -97,7 +97,7 @@ def _fit(g, edge):
     if g.array.shape != shape:
         if g.array.ndim < len(shape):  # an assignment's value may have leading dimensions of size 1 more
             g = g.reshape((1,) * (len(shape) - g.array.ndim) + g.array.shape)
-        g = g.sum_to_size(shape)
+        g = g.sum_to_size(shape) if mode.grad else wrap(_engine.sum_to(g.array, shape))
     return g if g.array.dtype is dtype else g.to(dtype)
 
 
@@ -137,7 +137,7 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
     def deliver(edge, g):
         target, slot = edge
         if slot < 0:
-            had = sums.get(id(target))
+            had = sums.get(id(target)) if sums else None
             if had is not None:
                 if had[2] and not create_graph:
                     _engine.add_out(had[1].array, g.array, had[1].array)
@@ -158,7 +158,8 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
             heapq.heappush(heap, target)
         slots[slot] = g if slots[slot] is None else slots[slot] + g
 
-    with set_grad_enabled(create_graph):
+    before, mode.grad = mode.grad, create_graph
+    try:
         for t, g in zip(roots, gradients, strict=True):
             deliver((t.node, t.slot) if t.node else (t, -1), g)
         while heap:
@@ -208,6 +209,8 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
                 _accumulate(leaf, g, create_graph, claimed)
             else:
                 targets[id(leaf)] = g
+    finally:
+        mode.grad = before
     return None if targets is None else [targets[_key((t.node, t.slot) if t.node else (t, -1))] for t in inputs]
 
 

@@ -6,12 +6,14 @@ import numpy as np
 
 import references as R
 import tilewright as tw
+from arrays import FLOATS
 from op_table.nn import COMPOSED
 from op_table.products import PRODUCT, sized
 from op_table.row import ELEMENTARY, EXACT, SUMS, Bad, Row, Sample, Tolerance
 
 WIDE = ("float32", "float64")
 MOVED = (*WIDE, "int64", "bool")
+SELU, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 TERMS = Tolerance(8.0, "array", "a few ops, each rounding once")
 
 
@@ -35,9 +37,15 @@ def addmm(c, a, b, beta=1, alpha=1):
 
 def curve(name, ref, low=-6.0, high=6.0, **fields):
     """A row of an activation."""
-    shapes = ((), (0,), (129,), (3, 43))
+    shapes = fields.pop("shapes", ((), (0,), (129,), (3, 43)))
     samples = many(*((shape,) for shape in shapes), low=low, high=high)
-    return Row(name, name, ref, samples, WIDE, fields.pop("tol", ELEMENTARY), **fields)
+    dtypes, tol = fields.pop("dtypes", WIDE), fields.pop("tol", ELEMENTARY)
+    return Row(name, fields.pop("fn", name), ref, samples, dtypes, tol, **fields)
+
+
+def kernel(name, ref, backward=None, **fields):
+    """A row of an activation that has kernels of its own."""
+    return curve(f"F.{name}", ref, dtypes=FLOATS, slots=(name, backward or f"{name}_backward"), **fields)
 
 
 def log_sigmoid(x):
@@ -174,15 +182,26 @@ ROWS = [
     moved("as_strided", lambda x, size, stride, offset: np.lib.stride_tricks.as_strided(
         x.reshape(-1)[offset:], size, tuple(s * x.itemsize for s in stride)), many(((20,), (3, 4), (2, 3), 1)),
         layouts=False, grad=False),
-    curve("F.celu", celu),
-    curve("F.hardsigmoid", hard_sigmoid),
-    curve("F.hardswish", lambda x: x * hard_sigmoid(x), tol=TERMS),
-    curve("F.hardtanh", lambda x: np.clip(x, -1, 1), tol=EXACT),
-    curve("F.relu6", lambda x: np.clip(x, 0, 6), high=9.0, tol=EXACT),
-    curve("F.logsigmoid", log_sigmoid),
-    curve("F.mish", lambda x: x * np.tanh(R.softplus(x)), tol=Tolerance(12.0, reason="softplus, tanh, product")),
-    curve("F.softsign", lambda x: x / (1 + np.abs(x))),
-    curve("F.tanhshrink", lambda x: x - np.tanh(x), tol=TERMS),
+    kernel("celu", celu),
+    kernel("selu", lambda x: SELU * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0)))),
+    kernel("hardsigmoid", hard_sigmoid),
+    kernel("hardswish", lambda x: x * hard_sigmoid(x), tol=TERMS),
+    curve("F.hardtanh", lambda x: np.clip(x, -1, 1), tol=EXACT, dtypes=FLOATS, slots=("inside_backward",)),
+    curve("F.relu6", lambda x: np.clip(x, 0, 6), high=9.0, tol=EXACT, dtypes=FLOATS),
+    kernel("logsigmoid", log_sigmoid),
+    kernel("mish", lambda x: x * np.tanh(R.softplus(x)), tol=Tolerance(12.0, reason="softplus, tanh, product")),
+    kernel("softsign", lambda x: x / (1 + np.abs(x))),
+    kernel("tanhshrink", lambda x: x - np.tanh(x), tol=TERMS),
+    kernel("hardshrink", lambda x: np.where(np.abs(x) > 0.5, x, 0), tol=EXACT, backward="shrink_backward"),
+    kernel("softshrink", lambda x: np.sign(x) * np.maximum(np.abs(x) - np.asarray(0.5, x.dtype), 0),
+           backward="shrink_backward"),
+    kernel("threshold", lambda x: np.where(x > 0.25, x, np.asarray(-2.0, x.dtype)),
+           fn=lambda x: functional("threshold")(x, 0.25, -2.0), tol=EXACT),
+    curve("F.softmin", lambda x: R.softmax(-x, -1), tol=SUMS, shapes=((129,), (3, 43))),
+    curve("F.glu", lambda x: x[..., : x.shape[-1] // 2] * R.sigmoid(x[..., x.shape[-1] // 2 :]), tol=TERMS,
+          shapes=((128,), (3, 44))),
+    Row("prelu", "F.prelu", lambda x, w: np.where(x > 0, x, x * w.reshape(-1, *(1,) * (x.ndim - 2))), lambda g: (
+        Sample(g.array(*shape), g.array(n)) for shape, n in (((129,), 1), ((3, 5, 7), 5), ((3, 5), 1))), WIDE, TERMS),
     Row("huber_loss", "F.huber_loss", huber, lambda g: (Sample(g.array(3, 43), g.array(3, 43), reduction=r, delta=d)
         for r in ("mean", "sum", "none") for d in (1.0, 0.5)), WIDE, COMPOSED),
     Row("normalize", "F.normalize", normalize, lambda g: (Sample(g.array(3, 43), dim=d) for d in (0, 1)), WIDE, TERMS),

@@ -10,6 +10,7 @@ namespace tw::TW_ISA {
 
 // dst[r][c] = src[c][r], where src's rows are `stride` bytes apart and dst is dense. n rounds of interleaving the first
 // half of 2^n registers with the second transpose them.
+constexpr int64_t kAhead = 8;  // source rows
 template <class W> TW_INLINE void transpose(char* dst, const char* src, int64_t stride, int64_t rows, int64_t cols) {
   constexpr int N = 16 / sizeof(W);
   const int64_t pitch = cols * int64_t(sizeof(W));
@@ -27,7 +28,13 @@ template <class W> TW_INLINE void transpose(char* dst, const char* src, int64_t 
       for (int i = 0; i < N; ++i) {
         const char* p = src + (c + i) * stride + r * int64_t(sizeof(W));
         v[i] = *reinterpret_cast<const U*>(p);
-        __builtin_prefetch(p + rows * int64_t(sizeof(W)));  // the next tile's; no prefetcher follows such strides
+        // Some rows ahead, at the end of the tile those of the tile below: no prefetcher follows such strides, and a
+        // whole tile ahead would meet in the same sets of the cache when the stride is a power of two.
+        if (r * int64_t(sizeof(W)) % 64 == 0) {
+          const int64_t next = c + i + kAhead;
+          __builtin_prefetch(next < cols ? p + kAhead * stride
+                                         : p + (kAhead - cols) * stride + rows * int64_t(sizeof(W)));
+        }
       }
       for (int n = 1; n < N; n *= 2) {
         for (int i = 0; i < N / 2; ++i) {
@@ -43,18 +50,10 @@ template <class W> TW_INLINE void transpose(char* dst, const char* src, int64_t 
       __builtin_memcpy(dst + r * pitch + c * int64_t(sizeof(W)), src + c * stride + r * int64_t(sizeof(W)), sizeof(W));
 }
 
-template <int kSize> struct WordOf {
-  using type = uint64_t;
-};
-template <> struct WordOf<1> {
-  using type = uint8_t;
-};
-template <> struct WordOf<2> {
-  using type = uint16_t;
-};
-template <> struct WordOf<4> {
-  using type = uint32_t;
-};
+template <int kSize> struct WordOf { using type = uint64_t; };
+template <> struct WordOf<1> { using type = uint8_t; };
+template <> struct WordOf<2> { using type = uint16_t; };
+template <> struct WordOf<4> { using type = uint32_t; };
 
 // Dense (rows, cols) to dense (cols, rows).
 template <class S> __attribute__((noinline)) void transpose_rows(S* dst, const S* src, int64_t rows, int64_t cols) {

@@ -16,7 +16,13 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 15;  // elements a thread takes at a time; smaller work stays on the caller's thread
 constexpr int64_t kChunk = 1024;     // of a staged tile: the buffers of 4-byte operands stay in half of 32 KiB of cache
-constexpr int64_t kShortRow = 64;    // shorter rows must lie dense, one after the other, to be read in place
+constexpr int64_t kTurned =
+    4096;  // of a tile with a transposed operand: 64 rows of 64, so that of float32 256 bytes are
+           // read and written at a time
+// From this size on results go past the caches, through a buffer in the first one: they would not be there any more
+// when somebody reads them, and a line that is written whole need not be read first.
+constexpr int64_t kStreamBytes = int64_t{16} << 20;
+constexpr int64_t kShortRow = 64;  // shorter rows must lie dense, one after the other, to be read in place
 
 using ConvertFn = void (*)(void* dst, const void* src, int64_t n);
 
@@ -77,6 +83,7 @@ struct Track {
   ConvertFn convert;
   bool constant;  // a scalar, converted into the buffer once
   bool in_place;
+  bool stream;  // an output written past the caches
 
   bool dense(int64_t rows, int64_t cols) const { return stride == size && (rows == 1 || step == cols * size); }
 };
@@ -94,9 +101,28 @@ template <class W> void gather_words(const Track& t, char* dst, const char* src,
     for (int64_t r = 0; r < rows; ++r) gather_row<W>(dst + r * pitch, src + r * t.step, t.stride, cols);
   }
 }
+// Whole cache lines past the caches.
+TW_INLINE void stream_bytes(char* dst, const char* src, int64_t n) {
+  constexpr int64_t kLine = 64;
+  const int64_t head = least(n, -reinterpret_cast<int64_t>(dst) & (kLine - 1));
+  __builtin_memcpy(dst, src, static_cast<size_t>(head));
+  int64_t i = head;
+#if defined(__x86_64__)
+  for (; i + kLine <= n; i += kLine) {
+    for (int64_t k = i; k < i + kLine; k += 16) {
+      typedef long long Two __attribute__((vector_size(16), aligned(1), may_alias));
+      typedef long long Aligned __attribute__((vector_size(16), may_alias));
+      __builtin_ia32_movntdq(reinterpret_cast<Aligned*>(dst + k), *reinterpret_cast<const Two*>(src + k));
+    }
+  }
+#endif
+  __builtin_memcpy(dst + i, src + i, static_cast<size_t>(n - i));
+}
+
 template <class W> void scatter_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
   for (int64_t r = 0; r < rows; ++r, dst += t.step, src += cols * int64_t(sizeof(W))) {
-    if (t.stride == sizeof(W)) __builtin_memcpy(dst, src, static_cast<size_t>(cols) * sizeof(W));
+    if (t.stream) stream_bytes(dst, src, cols * int64_t(sizeof(W)));
+    else if (t.stride == sizeof(W)) __builtin_memcpy(dst, src, static_cast<size_t>(cols) * sizeof(W));
     else
       for (int64_t c = 0; c < cols; ++c) __builtin_memcpy(dst + c * t.stride, src + c * int64_t(sizeof(W)), sizeof(W));
   }
@@ -121,8 +147,8 @@ void scatter(const Track& t, char* dst, const char* src, int64_t rows, int64_t c
 }
 
 struct alignas(64) Buffers {
-  char raw[kChunk * 8];       // gathered, in the memory's dtype
-  char ready[4][kChunk * 8];  // in the block function's dtype
+  char raw[kTurned * 8];       // gathered, in the memory's dtype
+  char ready[4][kTurned * 8];  // in the block function's dtype
 };
 
 struct Walk {
@@ -168,7 +194,7 @@ struct Walk {
     if (out.in_place) return;
     char* result = b.ready[3];
     if (out.convert) {
-      result = out.dense(rows, cols) ? to : b.raw;
+      result = out.dense(rows, cols) && !out.stream ? to : b.raw;
       out.convert(result, b.ready[3], rows * cols);
     }
     if (result != to) scatter(out, to, result, rows, cols);
@@ -182,6 +208,13 @@ struct Walk {
       from = raw;
     }
     t.convert(ready, from, rows * cols);
+  }
+
+  // What went past the caches is there for other threads.
+  void finish() const {
+#if defined(__x86_64__)
+    if (track[inputs].stream) __builtin_ia32_sfence();
+#endif
   }
 
   void fill_constants(Buffers& b) const {
@@ -234,6 +267,9 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
   const int64_t cols = a.shape[last], rows = down < 0 ? 1 : a.shape[down];
   const bool short_rows = cols < kShortRow && down >= 0;
   bool staged = false;
+  int64_t bytes = static_cast<int64_t>(itemsize(a.out.dtype));
+  for (int k = 0; k <= last; ++k) bytes *= a.shape[k];
+  const bool stream = bytes >= kStreamBytes && cols * static_cast<int64_t>(itemsize(a.out.dtype)) >= 128;
   const auto track = [&](const Operand& o, DType ready, bool is_output) {
     Track t;
     t.data = static_cast<char*>(o.data);
@@ -245,7 +281,8 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     t.convert = is_output ? converter(o.dtype, ready) : converter(ready, o.dtype);
     t.constant = !is_output;
     for (int k = 0; k <= last; ++k) t.constant &= o.strides[k] == 0;
-    t.in_place = !t.convert && (short_rows ? t.dense(rows, cols) : t.stride == t.size);
+    t.stream = is_output && stream && t.stride == t.size;
+    t.in_place = !t.convert && !t.stream && (short_rows ? t.dense(rows, cols) : t.stride == t.size);
     staged |= !t.in_place;
     return t;
   };
@@ -285,14 +322,16 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
       char* at[4];
       for (int k = 0; k <= w.inputs; ++k) at[k] = w.track[k].data + begin * w.track[k].stride;
       w.block(b, at, 1, end - begin);
+      w.finish();
     });
   }
   // Blocks of kPiece elements, small ones several to a thread. With a transposed operand a block is one tile wide, so
   // that each tile reads on where the one above it left off.
-  const int64_t block_cols = least(cols, transposed ? kChunk / least(rows, 16) : kPiece);
+  const int64_t chunk = transposed ? kTurned : kChunk;
+  const int64_t block_cols = least(cols, transposed ? chunk / least(rows, 64) : kPiece);
   const int64_t block_rows = least(rows, kPiece / block_cols);
-  w.tile_cols = staged ? least(block_cols, kChunk) : block_cols;
-  w.tile_rows = staged ? least(block_rows, kChunk / w.tile_cols) : block_rows;
+  w.tile_cols = staged ? least(block_cols, chunk) : block_cols;
+  w.tile_rows = staged ? least(block_rows, chunk / w.tile_cols) : block_rows;
   int order[kMaxDims];  // the dimensions from the outermost on, the tiled ones last
   int64_t unit[kMaxDims], count[kMaxDims], blocks = 1;
   for (int k = 0, n = 0; k < last; ++k)
@@ -323,7 +362,7 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     for (int64_t left = end - begin;;) {
       w.block(b, at, least(block_rows, rows - index[last - 1] * block_rows),
               least(block_cols, cols - index[last] * block_cols));
-      if (--left == 0) break;
+      if (--left == 0) return w.finish();
       for (int d = last;; --d) {
         move(d, 1);
         if (++index[d] < count[d]) break;

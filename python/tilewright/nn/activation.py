@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from tilewright.nn import functional as F
+from tilewright.nn import init as fill
 from tilewright.nn.checks import check_choice, check_number
 from tilewright.nn.module import Module
+from tilewright.nn.parameter import empty_parameter
 from tilewright.tensor import Tensor
 
 
@@ -185,3 +190,158 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class _Curve(Module):
+    """A function of `nn.functional` whose arguments after the input are this module's attributes of their names."""
+
+    _function: Callable
+    _arguments: tuple[str, ...] = ()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._function(input, **{name: getattr(self, name) for name in self._arguments})
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self._arguments
+                         if name != "inplace" or self.inplace)
+
+
+class _InPlace(_Curve):
+    _arguments = ("inplace",)
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+
+class SELU(_InPlace):
+    """scale elu(x, alpha), with the constants that keep mean 0 and variance 1."""
+
+    _function = F.selu
+
+
+class Mish(_InPlace):
+    """x tanh(softplus(x))."""
+
+    _function = F.mish
+
+
+class Hardswish(_InPlace):
+    """x hardsigmoid(x)."""
+
+    _function = F.hardswish
+
+
+class Hardsigmoid(_InPlace):
+    """min(max(x / 6 + 1/2, 0), 1)."""
+
+    _function = F.hardsigmoid
+
+
+class Softsign(_Curve):
+    """x / (1 + |x|)."""
+
+    _function = F.softsign
+
+
+class Tanhshrink(_Curve):
+    """x - tanh(x)."""
+
+    _function = F.tanhshrink
+
+
+class LogSigmoid(_Curve):
+    """log(sigmoid(x))."""
+
+    _function = F.logsigmoid
+
+
+class CELU(_Curve):
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
+
+    _function, _arguments = F.celu, ("alpha", "inplace")
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.alpha, self.inplace = check_number("CELU", "alpha", alpha), inplace
+
+
+class _Shrink(_Curve):
+    _arguments = ("lambd",)
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = check_number(type(self).__name__, "lambd", lambd)
+
+
+class Hardshrink(_Shrink):
+    """x where |x| > lambd, else 0."""
+
+    _function = F.hardshrink
+
+
+class Softshrink(_Shrink):
+    """x moved by lambd towards 0, and 0 where |x| <= lambd."""
+
+    _function = F.softshrink
+
+
+class Threshold(_Curve):
+    """x where x > threshold, else value."""
+
+    _function, _arguments = F.threshold, ("threshold", "value", "inplace")
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__()
+        self.threshold = check_number("Threshold", "threshold", threshold)
+        self.value = check_number("Threshold", "value", value)
+        self.inplace = inplace
+
+
+class PReLU(Module):
+    """x for x >= 0, else weight x, with a learned weight for all or for each channel (dim 1)."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.num_parameters = num_parameters
+        self.weight = empty_parameter((num_parameters,), device, dtype)
+        fill.constant_(self.weight, init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
+
+
+class RReLU(Module):
+    """x for x >= 0, else a x, a drawn from [lower, upper] in training and their mean in evaluation."""
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__()
+        self.lower = check_number("RReLU", "lower", lower)
+        self.upper = check_number("RReLU", "upper", upper)
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower}, upper={self.upper}{_in_place(self.inplace)}"
+
+
+class GLU(_Curve):
+    """a sigmoid(b), a and b the halves of x along dim."""
+
+    _function, _arguments = F.glu, ("dim",)
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+
+class Softmin(_AlongDim):
+    """softmax(-x) along dim."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmin(input, self.dim)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine, autograd
-from tilewright.arguments import direct, run
+from tilewright.arguments import direct, run, wants
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
-from tilewright.ops.elementary import erf, exp, expm1, reciprocal
-from tilewright.ops.elementwise import clamp, in_float32, where
+from tilewright.ops.elementary import erf, exp
+from tilewright.ops.elementwise import _before, where
 
 
 def _activate(kernel, rule, x, in_place, attrs=(), keep_output=False):
@@ -21,7 +21,7 @@ def _activate(kernel, rule, x, in_place, attrs=(), keep_output=False):
         out = getattr(_engine, kernel.__name__ + "_out")
         p = (*attrs, 0.0, 0.0)
         return autograd.inplace(rule, x, lambda: out(x.array, x.array, p[0], p[1]), (x,),
-                                (x.array if keep_output else x,), attrs)
+                                (x.array if keep_output else _before(x) if mode.grad and wants(x) else x,), attrs)
     y = kernel(x.array, *(*attrs, 0.0)[:2]) if attrs else kernel(x.array)
     return record(rule, y, (x,), (y if keep_output else x,), attrs)
 
@@ -180,9 +180,23 @@ def hardtanh(input, min_val: float = -1.0, max_val: float = 1.0, inplace: bool =
     return record(hardtanh_grad, y, (input,), (y,), bounds)
 
 
-def hardtanh_grad(node, dy):
-    (y,), (lo, hi) = node.saved, node.attrs
-    return (where((y > lo) & (y < hi), dy, 0.0),)
+def _rule(name, kernel, slope):
+    """The rule of an activation that saved one value v: dy * slope(v, *attrs), by `kernel` when nothing is recorded."""
+    def rule(node, dy):
+        (v,), attrs = node.saved, node.attrs
+        if mode.grad:
+            return (dy * slope(v, *attrs),)
+        return (wrap(kernel(dy.array, v.array, *attrs)),)
+
+    rule.__name__ = name
+    return rule
+
+
+def _step(condition, like):
+    return condition.to(like.dtype)
+
+
+hardtanh_grad = _rule("hardtanh_grad", _engine.inside_backward, lambda y, lo, hi: _step((y > lo) & (y < hi), y))
 
 
 def relu6(input, inplace: bool = False):
@@ -190,60 +204,181 @@ def relu6(input, inplace: bool = False):
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-@in_float32
 def logsigmoid(input):
     """log(sigmoid(input)), stable for large negative inputs."""
-    return -softplus(-input, threshold=math.inf)
+    return _activate(_engine.logsigmoid, logsigmoid_grad, input, False)
+
+
+logsigmoid_grad = _rule("logsigmoid_grad", _engine.logsigmoid_backward, lambda x: sigmoid(-x))
 
 
 def mish(input, inplace: bool = False):
     """input * tanh(softplus(input)) (Misra, 2019)."""
-    y = _mish(input)
-    return input.copy_(y) if inplace else y
+    return _activate(_engine.mish, mish_grad, input, inplace)
 
 
-@in_float32
-def _mish(x):
-    return x * tanh(softplus(x))
+def _mish_slope(x):
+    t = tanh(softplus(x))
+    return t + x * (1.0 - t * t) * sigmoid(x)
 
 
-@in_float32
-def hardsigmoid(input):
+mish_grad = _rule("mish_grad", _engine.mish_backward, _mish_slope)
+
+
+def hardsigmoid(input, inplace: bool = False):
     """clamp(input / 6 + 1/2, 0, 1)."""
-    return hardtanh(input / 6.0 + 0.5, 0.0, 1.0)
+    return _activate(_engine.hardsigmoid, hardsigmoid_grad, input, inplace)
 
 
-@in_float32
-def hardswish(input):
-    """input * hardsigmoid(input)."""
-    return input * hardsigmoid(input)
+hardsigmoid_grad = _rule("hardsigmoid_grad", _engine.hardsigmoid_backward,
+                         lambda x: _step((x > -3) & (x < 3), x) * (1.0 / 6.0))
+
+
+def hardswish(input, inplace: bool = False):
+    """input * hardsigmoid(input) (Howard et al., 2019)."""
+    return _activate(_engine.hardswish, hardswish_grad, input, inplace)
+
+
+hardswish_grad = _rule("hardswish_grad", _engine.hardswish_backward,
+                       lambda x: where(x <= -3, 0.0, where(x < 3, x / 3.0 + 0.5, 1.0)))
 
 
 def selu(input, inplace: bool = False):
     """scale * elu(input, alpha), the constants that keep mean 0 and variance 1 (Klambauer et al., 2017)."""
-    y = _selu(input)
+    return _activate(_engine.selu, selu_grad, input, inplace, keep_output=True)
+
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+selu_grad = _rule("selu_grad", _engine.selu_backward,
+                  lambda y: where(y > 0, _SELU_SCALE, y + _SELU_SCALE * _SELU_ALPHA))
+
+
+def celu(input, alpha: float = 1.0, inplace: bool = False):
+    """max(0, input) + min(0, alpha * (exp(input / alpha) - 1)) (Barron, 2017).
+
+    Raises:
+        ValueError: alpha is 0.
+    """
+    if alpha == 0:
+        raise ValueError("celu: alpha must not be 0, got 0")
+    return _activate(_engine.celu, celu_grad, input, inplace, (float(alpha),), keep_output=True)
+
+
+celu_grad = _rule("celu_grad", _engine.celu_backward, lambda y, alpha: where(y > 0, 1.0, y / alpha + 1.0))
+
+
+def softsign(input):
+    """input / (1 + |input|)."""
+    return _activate(_engine.softsign, softsign_grad, input, False)
+
+
+softsign_grad = _rule("softsign_grad", _engine.softsign_backward, lambda x: 1.0 / (x.abs() + 1.0).square())
+
+
+def tanhshrink(input):
+    """input - tanh(input)."""
+    return _activate(_engine.tanhshrink, tanhshrink_grad, input, False)
+
+
+tanhshrink_grad = _rule("tanhshrink_grad", _engine.tanhshrink_backward, lambda x: tanh(x).square())
+
+
+def hardshrink(input, lambd: float = 0.5):
+    """input where |input| > lambd, 0 elsewhere."""
+    return _activate(_engine.hardshrink, hardshrink_grad, input, False, (float(lambd),))
+
+
+hardshrink_grad = _rule("hardshrink_grad", _engine.shrink_backward, lambda x, lambd: _step(x.abs() > lambd, x))
+
+
+def softshrink(input, lambd: float = 0.5):
+    """input moved by lambd towards 0, and 0 where |input| <= lambd.
+
+    Raises:
+        ValueError: lambd is negative.
+    """
+    if lambd < 0:
+        raise ValueError(f"softshrink: lambd must not be negative, got {lambd}")
+    return _activate(_engine.softshrink, softshrink_grad, input, False, (float(lambd),))
+
+
+softshrink_grad = _rule("softshrink_grad", _engine.shrink_backward, lambda x, lambd: _step(x.abs() > lambd, x))
+
+
+def threshold(input, threshold: float, value: float, inplace: bool = False):
+    """input where it is above the threshold, value elsewhere."""
+    return _activate(_engine.threshold, threshold_grad, input, inplace, (float(threshold), float(value)))
+
+
+threshold_grad = _rule("threshold_grad", _engine.threshold_backward, lambda x, at, value: _step(x > at, x))
+
+
+def prelu(input, weight):
+    """input where positive, weight * input elsewhere; weight has one value, or one a channel (dim 1 of the input).
+
+    Raises:
+        ValueError: weight is no 0-d or 1-d tensor, or its size is neither 1 nor the number of channels.
+
+    Source: He et al., 2015 (arXiv:1502.01852).
+    """
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.numel() not in (1, channels):
+        raise ValueError(f"prelu: weight must have 1 or {channels} values, got shape {weight.shape} for input "
+                         f"{input.shape}")
+    if weight.numel() > 1:
+        weight = weight.reshape((-1,) + (1,) * (input.ndim - 2))
+    elif input.ndim == 0:
+        weight = weight.reshape(())
+    return where(input > 0, input, input * weight)
+
+
+def rrelu(input, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False):
+    """input where positive, elsewhere a * input: a is drawn from [lower, upper] for each element in training, and is
+    their mean otherwise (Xu et al., 2015)."""
+    if lower > upper:
+        raise ValueError(f"rrelu: lower must not be above upper, got {lower} and {upper}")
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    from tilewright.ops.random import rand_like
+    y = where(input > 0, input, input * (rand_like(input) * (upper - lower) + lower))
     return input.copy_(y) if inplace else y
 
 
-@in_float32
-def _selu(x):
-    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-    return elu(x, alpha) * scale
+def glu(input, dim: int = -1):
+    """a * sigmoid(b), a and b the halves of the input along `dim` (Dauphin et al., 2016).
+
+    Raises:
+        ValueError: the size of `dim` is odd.
+    """
+    size = input.size(dim)
+    if size % 2:
+        raise ValueError(f"glu: the size of dim {dim} must be even, got {size}")
+    a, b = input.chunk(2, dim)
+    return a * sigmoid(b)
 
 
-@in_float32
-def celu(input, alpha: float = 1.0):
-    """max(0, input) + min(0, alpha * (exp(input / alpha) - 1))."""
-    return where(input > 0, input, expm1(clamp(input, max=0.0) / alpha) * alpha)
+def softmin(input, dim: int | None = None, dtype=None):
+    """softmax(-input) along `dim`."""
+    from tilewright.ops.softmax import softmax
+    return softmax(-(input if dtype is None else input.to(dtype)), -1 if dim is None else dim)
 
 
-@in_float32
-def softsign(input):
-    """input / (1 + |input|)."""
-    return input * reciprocal(input.abs() + 1.0)
+def gumbel_softmax(logits, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1):
+    """softmax((logits + g) / tau), g Gumbel noise; `hard` gives one-hot samples with the soft ones' gradient.
 
+    Raises:
+        ValueError: tau is not positive.
 
-@in_float32
-def tanhshrink(input):
-    """input - tanh(input)."""
-    return input - tanh(input)
+    Source: Jang, Gu & Poole, 2016 (arXiv:1611.01144).
+    """
+    if not tau > 0:
+        raise ValueError(f"gumbel_softmax: tau must be positive, got {tau}")
+    from tilewright.ops.random import rand_like
+    from tilewright.ops.softmax import softmax
+    noise = -(-(1.0 - rand_like(logits.detach())).log()).log()  # 1 - u is in (0, 1]
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    picked = soft.detach().argmax(dim, keepdim=True)
+    one = wrap(_engine.full(soft.shape, 0, soft.array.dtype)).scatter_(dim, picked, 1.0)
+    return one - soft.detach() + soft

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright import _engine, autograd
+from tilewright.arguments import write
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 
@@ -29,7 +30,7 @@ def _check_ndim(op: str, x, ndim: int, what: str) -> None:
         raise ValueError(f"{op}: {what} must have {ndim} dimension{'s' if ndim > 1 else ''}, got shape {x.array.shape}")
 
 
-def matmul(input: Tensor, other: Tensor) -> Tensor:
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The product of two matrices, or of batches of them, with PyTorch's rules.
 
     c[..., i, j] = sum over k of input[..., i, k] other[..., k, j]: (..., M, K) and (..., K, N) give (..., M, N), batch
@@ -44,6 +45,16 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     [3.0, 7.0]
     """
     _check("matmul", input, other)
+    if out is not None:
+        def into(y):
+            product = _engine.matmul(input.array, other.array)
+            if y is None:
+                return product
+            if y.shape != product.shape:
+                raise ValueError(f"matmul: the output's shape must be the result's, got {y.shape} for {product.shape}")
+            return _engine.copy_into(y, product)
+
+        return write("matmul", into, (input, other), out)
     return record(matmul_grad, _engine.matmul(input.array, other.array), (input, other), (input, other))
 
 
@@ -84,20 +95,20 @@ def _weight_gradient(dy, x):
     return matmul(dy.reshape(rows, dy.shape[-1]).transpose(0, 1), x.reshape(rows, x.shape[-1]))
 
 
-def mm(input: Tensor, mat2: Tensor) -> Tensor:
+def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """matmul of two matrices (M, K) and (K, N); nothing is broadcast."""
     _check_ndim("mm", input, 2, "input")
     _check_ndim("mm", mat2, 2, "mat2")
-    return matmul(input, mat2)
+    return matmul(input, mat2, out=out)
 
 
-def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """matmul of two batches (B, M, K) and (B, K, N); nothing is broadcast."""
     _check_ndim("bmm", input, 3, "input")
     _check_ndim("bmm", mat2, 3, "mat2")
     if input.array.shape[0] != mat2.array.shape[0]:
         raise ValueError(f"bmm: batch sizes must match, got {input.array.shape} @ {mat2.array.shape}")
-    return matmul(input, mat2)
+    return matmul(input, mat2, out=out)
 
 
 def mv(input: Tensor, vec: Tensor) -> Tensor:

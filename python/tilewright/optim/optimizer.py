@@ -41,6 +41,7 @@ class Optimizer:
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
+        self._checked: dict[int, list] = {}
         name = type(self).__name__
         if isinstance(params, (Tensor, dict)):
             raise TypeError(f"{name}: params must be an iterable of tensors or dicts, got a {type(params).__name__}")
@@ -93,7 +94,11 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            self._check_options(group)
+            # Options change seldom: those that were right at the last step are not looked at again.
+            options = [group.get(name) for name in self.defaults]
+            if self._checked.get(id(group)) != options:
+                self._check_options(group)
+                self._checked[id(group)] = options
         with no_grad():
             for group in self.param_groups:
                 params = [param for param in group["params"] if param.grad is not None]

@@ -44,14 +44,14 @@ def draw_roofline(results: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     families = by_family(results["rows"])
-    peak, streams = results["limits"]["fma_peak"], results["limits"]["stream"]
+    streams, peak = results["limits"]["stream"], results["limits"]["fma_peak"].get("float32", np.inf)
     figure, (roof, stream) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     colours = dict(zip(families, plt.get_cmap("tab20")(np.linspace(0, 1, len(families))), strict=True))
     memory = max(streams[max(streams, key=int)].values())
     x = np.logspace(-1, 4, 200)
-    roof.plot(x, np.minimum(x * memory, peak["float32"]) / 1e9, color="black", linewidth=1)
-    roof.annotate(f"FMA peak {peak['float32'] / 1e9:.0f} GFLOP/s", (x[-1], peak["float32"] / 1e9), ha="right",
-                  va="bottom")
+    roof.plot(x, np.minimum(x * memory, peak) / 1e9, color="black", linewidth=1)
+    if np.isfinite(peak):  # no problem of the run needed it
+        roof.annotate(f"FMA peak {peak / 1e9:.0f} GFLOP/s", (x[-1], peak / 1e9), ha="right", va="bottom")
     roof.annotate(f"memory {memory / 1e9:.0f} GB/s", (0.2, 0.26 * memory / 1e9), rotation=38)
     sizes = sorted(streams, key=int)
     for kind, style in (("read", "--"), ("write", "-")):
@@ -75,7 +75,8 @@ def draw_roofline(results: dict[str, Any], path: Path) -> None:
                title="Kernels that stream")
     for axes in (roof, stream):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, ncols=2)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=7, ncols=2)
     save(figure, path)
 
 

@@ -88,14 +88,16 @@ struct GemmArgs {
 };
 
 // --- convolution and pooling, NCHW --
-struct Conv2dArgs {
-  const void* x;   // (N, C, H, W)
-  const void* w;   // (O, C / groups, kh, kw)
-  const void* b;   // (O) or null
-  const void* dy;  // (N, O, oh, ow), backward only
-  void* y;         // forward: (N, O, oh, ow); backward: dx, dw or db
-  int64_t N, C, H, W, O, kh, kw, oh, ow;
-  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+// One, two and three spatial dimensions alike: (depth, height, width), the missing leading ones of size 1.
+struct ConvArgs {
+  const void* x;   // (N, C, D, H, W)
+  const void* w;   // (O, C / groups, kd, kh, kw)
+  const void* b;   // a bias of the result's channels, or null: (O) forward, (C) backward_x
+  const void* dy;  // (N, O, od, oh, ow), backward only
+  void* y;         // forward: (N, O, od, oh, ow); backward: dx or dw
+  int64_t N, C, O, groups;
+  int64_t size[3], out[3];  // of x and of y
+  int64_t kernel[3], stride[3], pad[3], dilation[3];
   DType dtype;
 };
 
@@ -168,6 +170,31 @@ struct CrossEntropyArgs {
   DType dtype;
 };
 
+// --- attention --
+// Rows of a (batch..., rows, cols) operand; strides in elements (0 where broadcast), columns contiguous.
+struct BatchedRows {
+  void* data;
+  int64_t row;
+  int64_t batch[kMaxDims];
+};
+
+// y = dropout(softmax(scale q k^T + mask)) v for each item of the batch. "acc" is float32, or float64 for float64 x.
+struct AttentionArgs {
+  BatchedRows q, k, v;   // (L, E), (S, E), (S, Ev)
+  BatchedRows mask;      // (L, S), columns mask_col apart; data null: none
+  BatchedRows y, dy;     // (L, Ev): y written forward, read backward
+  BatchedRows dq, dk, dv;  // backward: as q, k, v; data null: not wanted
+  void* lse;             // acc (batch, L): log2 of the sum of 2^score, +inf for a row with no key; written forward
+  int64_t L, S, E, Ev;
+  int64_t mask_col;
+  int batch_ndim;
+  int64_t batch[kMaxDims];
+  DType dtype, mask_dtype;  // mask: bool (true takes part), or a float dtype (added)
+  double scale, dropout_p;
+  uint64_t seed, offset;  // dropout: key j of row i (batch and L as one) is element i * round_up(S, 4) + j of the draw
+  bool causal;            // row i sees keys 0 ... i
+};
+
 // --- normalization --
 // Layer norm of rows of contiguous values, affine along the row.
 struct LayerNormArgs {
@@ -205,6 +232,41 @@ struct BatchNormArgs {
   DType dtype;        // of x, y
   DType param_dtype;  // of w, b, dw, db and the running statistics
 };
+
+// --- recurrent layers --
+enum class Cell : uint8_t { kTanh, kRelu, kLstm, kGru };
+
+// One layer over a whole sequence, in D directions. Rows are the steps' batches one after another: batch_sizes[t] rows a
+// step, falling with t (variable lengths, longest first), or B each where it is null. PyTorch's gate order and weights.
+struct RnnArgs {
+  const void* x;                // (rows, I)
+  const int64_t* batch_sizes;   // (T) or null
+  const void *h0, *c0;          // (D, B, H), null: zeros; c0, cn, dcn, dc0 and cells: LSTM only
+  const void *w_ih[2], *w_hh[2];  // (G H, I) and (G H, H): G gates
+  const void *b_ih[2], *b_hh[2];  // (G H) or null
+  void* y;                      // (rows, D H)
+  void *hn, *cn;                // (D, B, H)
+  void* gates;      // (rows, D, S, H): LSTM i f g o; GRU r z n and the hidden side of n; not RNN. What backward reads
+  void* cells;      // (rows, D, H), or null where they are not kept
+  void* work;       // rnn_work_size elements
+  const void *dy, *dhn, *dcn;  // backward; null: zeros
+  void* dgates;                // (rows, D, S, H)
+  void* previous;              // (rows, D, H): h before each step
+  void *dh0, *dc0;             // (D, B, H), written always
+  void* dx;                    // null where not wanted, as the following
+  void *dw_ih[2], *dw_hh[2], *db_ih[2], *db_hh[2];
+  int64_t T, B, rows, I, H;
+  int D;
+  bool keep;  // forward: the gates and cells will be read
+  bool dh0_wanted;
+  Cell cell;
+  DType dtype;  // float32 or float64, of all
+};
+// Two states of padded rows, the packed recurrent weights (columns rounded up to whole vectors), the steps' first rows
+// (int64) and a value a gate.
+constexpr int64_t rnn_work_size(int64_t D, int64_t T, int64_t B, int64_t H, int64_t G) {
+  return D * (2 * B * (H + 32) + G * H * (H + 16)) + 2 * (T + 8) + 4 * H + 128;
+}
 
 // --- indexing --
 // Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked
@@ -320,15 +382,16 @@ struct StreamArgs {
   X(all, ReduceArgs) X(argmax, ReduceArgs) X(argmin, ReduceArgs) X(var, ReduceArgs)                          \
   X(scan, ScanArgs) X(sort, SortArgs) X(topk, SortArgs) X(kth, SortArgs)                                     \
   X(gemm, GemmArgs)                                                                                          \
-  X(conv2d, Conv2dArgs) X(conv2d_backward_x, Conv2dArgs) X(conv2d_backward_w, Conv2dArgs)                    \
+  X(conv, ConvArgs) X(conv_backward_x, ConvArgs) X(conv_backward_w, ConvArgs)                                \
   X(max_pool, PoolArgs) X(max_pool_backward, PoolArgs) X(avg_pool, PoolArgs) X(avg_pool_backward, PoolArgs)  \
-  X(interpolate, InterpolateArgs)                                                                            \
-  X(pad, PadArgs) X(pad_backward, PadArgs)                                                                   \
+  X(interpolate, InterpolateArgs) X(pad, PadArgs) X(pad_backward, PadArgs)                                   \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
+  X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \
   X(layer_norm, LayerNormArgs) X(layer_norm_backward, LayerNormArgs)                                         \
   X(batch_norm, BatchNormArgs) X(batch_norm_backward, BatchNormArgs)                                         \
   X(take, TakeArgs) X(take_backward, TakeArgs) X(gather, GatherArgs) X(scatter, GatherArgs)                  \
+  X(rnn, RnnArgs) X(rnn_backward, RnnArgs)                                                                   \
   X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \

@@ -1,5 +1,8 @@
 // What the ops share: casts, copies, fills and the shapes of elementwise launches.
 #pragma once
+#include <span>
+#include <string_view>
+
 #include "bindings/bind.h"
 #include "dispatch.h"
 
@@ -32,5 +35,13 @@ struct ElementwiseOp {
   bool to_bool;
 };
 Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0 = 0, double p1 = 0);
+
+// The rows of the elementwise list that the bindings make functions of.
+struct ElementwiseRow {
+  ElementwiseOp op;
+  int inputs;
+};
+std::span<const ElementwiseRow> elementwise_rows();
+const ElementwiseRow* elementwise_row(std::string_view name);  // null: there is none of that name
 
 }  // namespace tw

@@ -3,7 +3,7 @@
 // Coordinates as in PyTorch (aten/src/ATen/native/UpSample.h): x(o) = o (n - 1) / (out - 1) with align_corners, else
 // (o + 1/2) s - 1/2 with s = n / out, or 1 / scale_factor where one was given. Linear clamps x to 0; cubic is Keys's
 // convolution with a = -0.75 over clamped items (Keys, Cubic convolution interpolation, 1981, equation 15). Weights are
-// made in double. nearest takes floor(o s), nearest-exact floor((o + 1/2) s), with s in float32, as PyTorch picks them.
+// made in long double. nearest takes floor(o s), nearest-exact floor((o + 1/2) s), with s in float32, as PyTorch picks them.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -14,16 +14,18 @@
 namespace tw {
 namespace {
 
+using Real = long double;
 struct Tap {
   int64_t index;
-  double weight;
+  Real weight;
 };
 using Taps = std::vector<std::vector<Tap>>;  // of each output item
 
 int64_t nearest(const std::string& mode, int64_t o, int64_t n, int64_t out, double factor) {
   const float scale = factor > 0 ? static_cast<float>(1 / factor) : static_cast<float>(n) / static_cast<float>(out);
   if (mode == "nearest-exact")
-    return std::min(static_cast<int64_t>(std::floor(static_cast<float>((static_cast<double>(o) + 0.5) * scale))), n - 1);
+    return std::min(static_cast<int64_t>(std::floor(static_cast<float>((static_cast<double>(o) + 0.5) * scale))),
+                    n - 1);
   if (n == out) return o;
   if (out == 2 * n) return o / 2;
   return std::min(static_cast<int64_t>(std::floor(static_cast<float>(o) * scale)), n - 1);
@@ -37,21 +39,22 @@ Taps taps_of(const std::string& mode, int64_t n, int64_t out, bool align_corners
       t.push_back({nearest(mode, o, n, out, factor), 1});
       continue;
     }
-    const double scale = factor > 0 ? 1 / factor : static_cast<double>(n) / static_cast<double>(out);
-    const double aligned = out > 1 ? static_cast<double>(n - 1) / static_cast<double>(out - 1) : 0;
-    double x = align_corners ? static_cast<double>(o) * aligned : (static_cast<double>(o) + 0.5) * scale - 0.5;
+    const Real at = static_cast<Real>(o),
+               scale = factor > 0 ? 1 / static_cast<Real>(factor) : static_cast<Real>(n) / out;
+    Real x = (at + Real(0.5)) * scale - Real(0.5);
+    if (align_corners) x = out > 1 ? at * (n - 1) / (out - 1) : 0;
     if (mode == "linear") {
-      x = std::max(x, 0.0);
+      x = std::max(x, Real(0));
       const int64_t low = std::min(static_cast<int64_t>(x), n - 1);
-      const double part = std::min(x - static_cast<double>(low), 1.0);
+      const Real part = std::min(x - low, Real(1));
       t.push_back({low, 1 - part});
       t.push_back({std::min(low + 1, n - 1), part});
     } else {
-      constexpr double a = -0.75;
-      const double low = std::floor(x), part = x - low;
+      constexpr Real a = -0.75;
+      const Real low = std::floor(x), part = x - low;
       for (int k = -1; k <= 2; ++k) {
-        const double d = std::abs(part - k);
-        const double w = d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
+        const Real d = std::abs(part - k);
+        const Real w = d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
         t.push_back({std::clamp(static_cast<int64_t>(low) + k, int64_t{0}, n - 1), w});
       }
     }
@@ -76,7 +79,8 @@ template <class T> void fill(const Taps& taps, int64_t count, const Array& index
   for (size_t o = 0; o < out; ++o)
     for (size_t k = 0; k < static_cast<size_t>(count); ++k) {
       const bool there = k < taps[o].size();
-      const int64_t beside = taps[o].empty() ? 0 : taps[o].back().index;  // near the others, so that one load serves all
+      const int64_t beside =
+          taps[o].empty() ? 0 : taps[o].back().index;  // near the others, so that one load serves all
       index.data<int32_t>()[k * out + o] = static_cast<int32_t>(there ? taps[o][k].index : beside);
       weight.data<T>()[k * out + o] = there ? static_cast<T>(taps[o][k].weight) : T(0);
     }
@@ -103,7 +107,8 @@ Array interpolate(const Array& input, int nd, const std::string& mode, const Dim
              str_of(sizes));
     if (axis >= 0) shape[d] = a.out[i];
     const int64_t n = backward ? a.out[i] : a.in[i], out = backward ? a.in[i] : a.out[i];
-    Taps taps = taps_of(axis < 0 ? "nearest" : mode, n, out, align_corners, axis < 0 ? 0 : factors[static_cast<size_t>(axis)]);
+    Taps taps =
+        taps_of(axis < 0 ? "nearest" : mode, n, out, align_corners, axis < 0 ? 0 : factors[static_cast<size_t>(axis)]);
     if (backward) taps = transposed(taps, n);
     int64_t count = 1;
     for (const auto& t : taps) count = std::max(count, static_cast<int64_t>(t.size()));

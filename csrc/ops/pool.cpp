@@ -10,7 +10,8 @@ namespace {
 
 using Pairs = std::optional<Dims>;
 
-constexpr const char* kLayouts[] = {"(N, C, L) or (C, L)", "(N, C, H, W) or (C, H, W)", "(N, C, D, H, W) or (C, D, H, W)"};
+constexpr const char* kLayouts[] = {"(N, C, L) or (C, L)", "(N, C, H, W) or (C, H, W)",
+                                    "(N, C, D, H, W) or (C, D, H, W)"};
 
 // One launch over nd spatial dimensions, and the checks of its arguments.
 struct Pooling {

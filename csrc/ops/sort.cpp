@@ -11,8 +11,11 @@ std::pair<Array, Array> scan(const std::string& name_, const Array& input, int64
   const char* op = name_.c_str();
   const int d = wrap_dim(op, dim, input.ndim());
   ScanArgs a{};
-  a.op = kind == "sum" ? Scan::kSum : kind == "prod" ? Scan::kProd : kind == "max" ? Scan::kMax : kind == "min" ? Scan::kMin
-                                                                                                      : Scan::kLogSumExp;
+  a.op = kind == "sum"    ? Scan::kSum
+         : kind == "prod" ? Scan::kProd
+         : kind == "max"  ? Scan::kMax
+         : kind == "min"  ? Scan::kMin
+                          : Scan::kLogSumExp;
   const bool adds = a.op == Scan::kSum || a.op == Scan::kProd, picks = a.op == Scan::kMax || a.op == Scan::kMin;
   TW_CHECK_TYPE(a.op != Scan::kLogSumExp || is_float(input.dtype()), op, ": must have a floating-point dtype, got ",
                 name(input.dtype()));

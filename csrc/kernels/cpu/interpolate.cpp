@@ -23,19 +23,19 @@ struct Reach {
 
 template <class T> struct Columns {
   using Lane = typename IntOf<T>::type;
-  T* row;              // x's width, and a vector more that permutes may load
-  const T* weight;     // (taps, padded)
-  Lane* offset;        // (taps, padded): from the reach's base
-  Reach* reach;        // (taps, vectors of outputs)
-  int64_t padded;      // outputs, whole vectors
+  T* row;           // x's width, and a vector more that permutes may load
+  const T* weight;  // (taps, padded)
+  Lane* offset;     // (taps, padded): from the reach's base
+  Reach* reach;     // (taps, vectors of outputs)
+  int64_t padded;   // outputs, whole vectors
 };
 
 template <class T> Columns<T> columns_of(const InterpolateArgs& a) {
   constexpr int kLanes = Vec<T>::kLanes;
   const int64_t out = a.out[2], vectors = ceil_div(out, kLanes), padded = vectors * kLanes, taps = a.taps[2];
   const int64_t width = a.in[2] + 2 * kLanes;
-  T* memory = static_cast<T*>(scratch(0, size_t(width + 2 * taps * padded) * sizeof(T) +
-                                             size_t(taps * vectors) * sizeof(Reach)));
+  T* memory = static_cast<T*>(
+      scratch(0, size_t(width + 2 * taps * padded) * sizeof(T) + size_t(taps * vectors) * sizeof(Reach)));
   Columns<T> c;
   c.row = memory;
   T* weight = memory + width;
@@ -106,10 +106,13 @@ template <class T, class S> void interpolate_rows(const InterpolateArgs& a) {
           if (w == 0) continue;
           const S* from = x + (a.index[0][i * a.out[0] + d] * a.in[1] + a.index[1][j * a.out[1] + h]) * W;
           if (fresh)
-            for_row<T>(W, [&](int64_t c, auto... n) { (Vec<T>(w) * load_as<T>(from + c, n...)).store(columns.row + c, n...); });
+            for_row<T>(W, [&](int64_t c, auto... n) {
+              (Vec<T>(w) * load_as<T>(from + c, n...)).store(columns.row + c, n...);
+            });
           else
             for_row<T>(W, [&](int64_t c, auto... n) {
-              fma(Vec<T>(w), load_as<T>(from + c, n...), Vec<T>::load(columns.row + c, n...)).store(columns.row + c, n...);
+              fma(Vec<T>(w), load_as<T>(from + c, n...), Vec<T>::load(columns.row + c, n...))
+                  .store(columns.row + c, n...);
             });
           fresh = false;
         }

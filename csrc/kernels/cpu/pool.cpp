@@ -101,8 +101,8 @@ template <class T> TW_INLINE void fill_row(T* p, T value, int64_t n) {
 }
 
 // body(x's plane, output row's number in the plane (d, h), where the row's outputs begin) for each output row.
-template <class S, class Setup, class Body> void for_rows(const PoolArgs& a, const int64_t* rows, const Setup& setup,
-                                                          const Body& body) {
+template <class S, class Setup, class Body>
+void for_rows(const PoolArgs& a, const int64_t* rows, const Setup& setup, const Body& body) {
   const int64_t per_plane = rows[0] * rows[1];
   const int64_t cost = greatest(1, a.in[0] * a.in[1] * a.in[2] / per_plane);
   parallel_ranges(a.planes * per_plane, kPiece / cost + 1, [&](int64_t begin, int64_t end) {
@@ -116,9 +116,9 @@ template <class S, class Setup, class Body> void for_rows(const PoolArgs& a, con
 
 // --- maximum --
 template <class T> struct MaxRow {
-  T* value;             // the plane's width, with margins
-  Position<T>* where;   // the first item of the row that a column's maximum stands in
-  T* best;              // of the outputs, where they come item by item
+  T* value;            // the plane's width, with margins
+  Position<T>* where;  // the first item of the row that a column's maximum stands in
+  T* best;             // of the outputs, where they come item by item
   Position<T>* at;
 };
 
@@ -130,24 +130,25 @@ template <class V, class P> TW_INLINE auto replaces(V a, V b, P a_at, P b_at) {
 template <class T, bool kIndices, class S>
 TW_INLINE void max_of_rows(const PoolArgs& a, const S* x, const Span& d, const Span& h, const MaxRow<T>& row) {
   using P = Vec<Position<T>>;
-  for_row<T>(a.in[2], [&](int64_t c, auto... n) __attribute__((always_inline)) {
-    Vec<T> best = T(-__builtin_inff());
-    P where = Position<T>((d.begin * a.in[1] + h.begin) * a.in[2]);
-    for (int64_t i = d.begin; i < d.end; i += d.step)
-      for (int64_t j = h.begin; j < h.end; j += h.step) {
-        const int64_t first = (i * a.in[1] + j) * a.in[2];
-        const Vec<T> v = load_as<T>(x + first + c, n...);
-        if constexpr (kIndices) {
-          const auto take = (v > best) | (v != v);
-          best = select(take, v, best);
-          where = select(take, P(Position<T>(first)), where);
-        } else {
-          best = maximum(best, v);
-        }
-      }
-    best.store(row.value + c, n...);
-    if constexpr (kIndices) where.store(row.where + c, n...);
-  });
+  for_row<T>(
+      a.in[2], [&](int64_t c, auto... n) __attribute__((always_inline)) {
+        Vec<T> best = T(-__builtin_inff());
+        P where = Position<T>((d.begin * a.in[1] + h.begin) * a.in[2]);
+        for (int64_t i = d.begin; i < d.end; i += d.step)
+          for (int64_t j = h.begin; j < h.end; j += h.step) {
+            const int64_t first = (i * a.in[1] + j) * a.in[2];
+            const Vec<T> v = load_as<T>(x + first + c, n...);
+            if constexpr (kIndices) {
+              const auto take = (v > best) | (v != v);
+              best = select(take, v, best);
+              where = select(take, P(Position<T>(first)), where);
+            } else {
+              best = maximum(best, v);
+            }
+          }
+        best.store(row.value + c, n...);
+        if constexpr (kIndices) where.store(row.where + c, n...);
+      });
 }
 
 template <int kStride, class T, bool kIndices, class S>
@@ -155,27 +156,28 @@ TW_INLINE void max_of_columns(const PoolArgs& a, const MaxRow<T>& row, S* y, int
   using P = Vec<Position<T>>;
   constexpr int kLanes = Vec<T>::kLanes;
   const P lanes = P::iota() * P(Position<T>(kStride));
-  for_row<T>(a.out[2], [&](int64_t o, auto... n) __attribute__((always_inline)) {
-    Vec<T> best = T(-__builtin_inff());
-    P at = Position<T>(INT32_MAX);
-    for (int64_t j = 0; j < a.k[2]; ++j) {
-      const int64_t c = o * kStride - a.pad[2] + j * a.dilation[2];
-      const Vec<T> v = load_every<kStride>(row.value + c);
-      if constexpr (kIndices) {
-        const P here = load_every<kStride>(row.where + c) + lanes + P(Position<T>(c));
-        const auto take = replaces(v, best, here, at);
-        best = select(take, v, best);
-        at = select(take, here, at);
-      } else {
-        best = maximum(best, v);
-      }
-    }
-    store_as(y + o, best, n...);
-    if constexpr (kIndices) {
-      if (a.index_dtype == DType::kInt32) store_as(static_cast<int32_t*>(a.indices) + out_row + o, at, n...);
-      else store_as(static_cast<int64_t*>(a.indices) + out_row + o, at, n...);
-    }
-  });
+  for_row<T>(
+      a.out[2], [&](int64_t o, auto... n) __attribute__((always_inline)) {
+        Vec<T> best = T(-__builtin_inff());
+        P at = Position<T>(INT32_MAX);
+        for (int64_t j = 0; j < a.k[2]; ++j) {
+          const int64_t c = o * kStride - a.pad[2] + j * a.dilation[2];
+          const Vec<T> v = load_every<kStride>(row.value + c);
+          if constexpr (kIndices) {
+            const P here = load_every<kStride>(row.where + c) + lanes + P(Position<T>(c));
+            const auto take = replaces(v, best, here, at);
+            best = select(take, v, best);
+            at = select(take, here, at);
+          } else {
+            best = maximum(best, v);
+          }
+        }
+        store_as(y + o, best, n...);
+        if constexpr (kIndices) {
+          if (a.index_dtype == DType::kInt32) store_as(static_cast<int32_t*>(a.indices) + out_row + o, at, n...);
+          else store_as(static_cast<int64_t*>(a.indices) + out_row + o, at, n...);
+        }
+      });
   static_assert(kLanes > 1);
 }
 
@@ -233,30 +235,34 @@ template <class T, class S, class I> void max_pairs_gradient(const PoolArgs& a) 
   using P = Vec<Position<T>>;
   constexpr int kLanes = Vec<T>::kLanes;
   const int64_t W = a.in[2], ow = a.out[2], pairs = least(ow, W / 2);
-  for_rows<S>(a, a.in, [] { return 0; }, [&](int, int64_t plane, int64_t d, int64_t h, int64_t r) {
-    S* dx = static_cast<S*>(a.y) + r * W;
-    const Span od = holders(a, 0, d), oh = holders(a, 1, h);
-    int64_t done = 0;
-    if (od.begin < od.end && oh.begin < oh.end) {
-      const int64_t at = ((plane * a.out[0] + od.begin) * a.out[1] + oh.begin) * ow;
-      const S* dy = static_cast<const S*>(a.x) + at;
-      const I* chosen = static_cast<const I*>(a.indices) + at;
-      const int64_t first = (d * a.in[1] + h) * W;
-      for_row<T>(pairs, [&](int64_t o, auto... n) __attribute__((always_inline)) {
-        const Vec<T> g = load_as<T>(dy + o, n...);
-        const P which = load_as<Position<T>>(chosen + o, n...) - P::iota() * P(2) - P(Position<T>(first + 2 * o));
-        const Vec<T> zero = T(0);
-        store_interleaved(dx + 2 * o, select(which == P(0), g, zero), select(which == P(1), g, zero),
-                          2 * least(kLanes, pairs - o));
+  for_rows<S>(
+      a, a.in, [] { return 0; },
+      [&](int, int64_t plane, int64_t d, int64_t h, int64_t r) {
+        S* dx = static_cast<S*>(a.y) + r * W;
+        const Span od = holders(a, 0, d), oh = holders(a, 1, h);
+        int64_t done = 0;
+        if (od.begin < od.end && oh.begin < oh.end) {
+          const int64_t at = ((plane * a.out[0] + od.begin) * a.out[1] + oh.begin) * ow;
+          const S* dy = static_cast<const S*>(a.x) + at;
+          const I* chosen = static_cast<const I*>(a.indices) + at;
+          const int64_t first = (d * a.in[1] + h) * W;
+          for_row<T>(
+              pairs, [&](int64_t o, auto... n) __attribute__((always_inline)) {
+                const Vec<T> g = load_as<T>(dy + o, n...);
+                const P which =
+                    load_as<Position<T>>(chosen + o, n...) - P::iota() * P(2) - P(Position<T>(first + 2 * o));
+                const Vec<T> zero = T(0);
+                store_interleaved(dx + 2 * o, select(which == P(0), g, zero), select(which == P(1), g, zero),
+                                  2 * least(kLanes, pairs - o));
+              });
+          done = 2 * pairs;
+          if (ow > pairs) {  // ceil_mode: a last window of one column
+            dx[W - 1] = chosen[pairs] == I(first + W - 1) ? dy[pairs] : S{};
+            done = W;
+          }
+        }
+        fill_row(dx + done, S{}, W - done);
       });
-      done = 2 * pairs;
-      if (ow > pairs) {  // ceil_mode: a last window of one column
-        dx[W - 1] = chosen[pairs] == I(first + W - 1) ? dy[pairs] : S{};
-        done = W;
-      }
-    }
-    fill_row(dx + done, S{}, W - done);
-  });
 }
 
 template <class T, class S, class I> void max_gradient(const PoolArgs& a) {
@@ -296,11 +302,12 @@ template <class T> struct AvgRow {
 
 template <int kStride, class T, class S>
 TW_INLINE void avg_of_columns(const PoolArgs& a, const AvgRow<T>& row, T rows, S* y) {
-  for_row<T>(a.out[2], [&](int64_t o, auto... n) __attribute__((always_inline)) {
-    Vec<T> sum = load_every<kStride>(row.sums + o * kStride - a.pad[2]);
-    for (int64_t j = 1; j < a.k[2]; ++j) sum += load_every<kStride>(row.sums + o * kStride - a.pad[2] + j);
-    store_as(y + o, sum / (Vec<T>(rows) * Vec<T>::load(row.counts + o)), n...);
-  });
+  for_row<T>(
+      a.out[2], [&](int64_t o, auto... n) __attribute__((always_inline)) {
+        Vec<T> sum = load_every<kStride>(row.sums + o * kStride - a.pad[2]);
+        for (int64_t j = 1; j < a.k[2]; ++j) sum += load_every<kStride>(row.sums + o * kStride - a.pad[2] + j);
+        store_as(y + o, sum / (Vec<T>(rows) * Vec<T>::load(row.counts + o)), n...);
+      });
 }
 
 template <class T> TW_INLINE T row_divisor(const PoolArgs& a, int64_t d, int64_t h) {
@@ -325,12 +332,13 @@ template <class T, class S> void avg_rows(const PoolArgs& a) {
     const S* x = static_cast<const S*>(a.x) + plane * plane_size;
     S* y = static_cast<S*>(a.y) + r * a.out[2];
     const Span ds = window(a, 0, d), hs = window(a, 1, h);
-    for_row<T>(a.in[2], [&](int64_t c, auto... n) __attribute__((always_inline)) {
-      Vec<T> sum = T(0);
-      for (int64_t i = ds.begin; i < ds.end; ++i)
-        for (int64_t j = hs.begin; j < hs.end; ++j) sum += load_as<T>(x + (i * a.in[1] + j) * a.in[2] + c, n...);
-      sum.store(row.sums + c, n...);
-    });
+    for_row<T>(
+        a.in[2], [&](int64_t c, auto... n) __attribute__((always_inline)) {
+          Vec<T> sum = T(0);
+          for (int64_t i = ds.begin; i < ds.end; ++i)
+            for (int64_t j = hs.begin; j < hs.end; ++j) sum += load_as<T>(x + (i * a.in[1] + j) * a.in[2] + c, n...);
+          sum.store(row.sums + c, n...);
+        });
     const T rows = row_divisor<T>(a, d, h);
     if (!a.adaptive && a.stride[2] == 1) return avg_of_columns<1>(a, row, rows, y);
     if (!a.adaptive && a.stride[2] == 2) return avg_of_columns<2>(a, row, rows, y);
@@ -377,13 +385,14 @@ template <class T, class S> void avg_gradient(const PoolArgs& a) {
     const S* dy = static_cast<const S*>(a.x) + plane * y_size;
     S* dx = static_cast<S*>(a.y) + r * W;
     const Span ds = holders(a, 0, d), hs = holders(a, 1, h);
-    for_row<T>(ow, [&](int64_t o, auto... n) __attribute__((always_inline)) {
-      Vec<T> sum = T(0);
-      for (int64_t i = ds.begin; i < ds.end; ++i)
-        for (int64_t j = hs.begin; j < hs.end; ++j)
-          sum += load_as<T>(dy + (i * a.out[1] + j) * ow + o, n...) / Vec<T>(row_divisor<T>(a, i, j));
-      (sum / Vec<T>::load(row.counts + o)).store(row.sums + o, n...);
-    });
+    for_row<T>(
+        ow, [&](int64_t o, auto... n) __attribute__((always_inline)) {
+          Vec<T> sum = T(0);
+          for (int64_t i = ds.begin; i < ds.end; ++i)
+            for (int64_t j = hs.begin; j < hs.end; ++j)
+              sum += load_as<T>(dy + (i * a.out[1] + j) * ow + o, n...) / Vec<T>(row_divisor<T>(a, i, j));
+          (sum / Vec<T>::load(row.counts + o)).store(row.sums + o, n...);
+        });
     if (a.adaptive) {
       for (int64_t c = 0; c < W; ++c) {
         const Span os = holders(a, 2, c);

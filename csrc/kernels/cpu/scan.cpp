@@ -4,10 +4,11 @@
 // integers in int64, of halves in float32. Maximum and minimum also give where the extreme was last met (PyTorch's
 // choice among equals), and a NaN stays from where it is met on. log-sum-exp keeps the largest x and the sum of
 // exp(x - largest), as in Milakov and Gimelshein, Online normalizer calculation for softmax (2018).
-// Method of sums and products: columns by vectors of adjacent columns (a strip of them a piece); rows in registers by
-// log2(lanes) shifted additions and the carry of the vectors before. A row longer than kPart is cut into parts: their
-// totals first, then their scans. Error of a float32 sum: at most (n / lanes + log2 lanes + 1) * 2^-24 * sum |x|, which
-// the op table's row cumsum measures. Bytes: x and y once; x twice in rows longer than kPart.
+// Method of sums and products: columns by vectors of adjacent columns (a strip of them a piece), in blocks of kBlockRows;
+// rows in registers by log2(lanes) shifted additions, the prefix of the vectors before in double. A row longer than
+// kPart is cut into parts: their totals first, then their scans. Error of a float32 sum: along rows at most
+// (log2 lanes + 2) * 2^-24 * sum |x|, and 16 + log2 kPart of them where parts meet; along columns (kBlockRows + n /
+// kBlockRows); the op table's row cumsum measures it. Bytes: x and y once; x twice in rows longer than kPart.
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/vec_math.h"
 
@@ -15,6 +16,7 @@ namespace tw::TW_ISA {
 namespace {
 
 constexpr int64_t kPart = 1 << 15;
+constexpr int64_t kBlockRows = 64;  // rows that a column's prefix takes before it is added to those of before
 
 struct Sum {
   template <class A> static constexpr A kIdentity = A(0);
@@ -62,17 +64,25 @@ template <class Op, bool kReverse, int kBy = 1, class A> TW_INLINE Vec<A> scan_l
   }
 }
 
-// A row from the carry on; returns the carry behind it.
-template <class Op, bool kReverse, class A, class S, class D> TW_INLINE A scan_row(const S* x, D* y, int64_t n, A carry) {
+// What a row's prefix is kept in: a float one in double, so that its error does not grow along the row.
+template <class A> struct CarryOf {
+  using type = A;
+};
+template <> struct CarryOf<float> {
+  using type = double;
+};
+
+template <class Op, bool kReverse, class A, class C, class S, class D>
+TW_INLINE void scan_row(const S* x, D* y, int64_t n, C carry) {
   constexpr int kLanes = Vec<A>::kLanes;
   const int64_t vectors = n / kLanes, rest = n % kLanes;
   auto vector = [&](int64_t i, auto... count) __attribute__((always_inline)) {
     Vec<A> v = load_as<A>(x + i, count...);
     if constexpr (sizeof...(count) > 0)
       v = select(Mask<A>::iota() < Mask<A>(typename IntOf<A>::type(rest)), v, Vec<A>(identity_of<Op, A>()));
-    v = Op()(Vec<A>(carry), scan_lanes<Op, kReverse>(v));
-    carry = v[kReverse ? 0 : kLanes - 1];
-    store_as(y + i, v, count...);
+    v = scan_lanes<Op, kReverse>(v);
+    store_as(y + i, Op()(Vec<A>(A(carry)), v), count...);
+    carry = Op()(carry, C(v[kReverse ? 0 : kLanes - 1]));
   };
   if constexpr (kReverse) {
     if (rest) vector(vectors * kLanes, int(rest));
@@ -81,10 +91,10 @@ template <class Op, bool kReverse, class A, class S, class D> TW_INLINE A scan_r
     for (int64_t i = 0; i < vectors; ++i) vector(i * kLanes);
     if (rest) vector(vectors * kLanes, int(rest));
   }
-  return carry;
 }
 
 template <class Op, bool kReverse, class A, class S, class D> void scan_of(const ScanArgs& a) {
+  using C = typename CarryOf<A>::type;
   constexpr int kLanes = Vec<A>::kLanes;
   const A identity = identity_of<Op, A>();
   const S* x = static_cast<const S*>(a.x);
@@ -108,18 +118,20 @@ template <class Op, bool kReverse, class A, class S, class D> void scan_of(const
       });
     }
     const int64_t parts = ceil_div(n, kPart);
-    A* totals = static_cast<A*>(scratch(0, size_t(parts > 1 ? a.outer * parts : 0) * sizeof(A)));
+    C* totals = static_cast<C*>(scratch(0, size_t(parts > 1 ? a.outer * parts : 0) * sizeof(C)));
     if (parts > 1) {
       parallel_for(a.outer * parts, [&](int64_t i) {
         const int64_t start = i % parts * kPart;
         const S* from = x + i / parts * n + start;
-        totals[i] = fold_row<Op>(least(kPart, n - start), [&](int64_t k, auto... c) { return load_as<A>(from + k, c...); }).v[0];
+        totals[i] = fold_row<Op>(least(kPart, n - start), [&](int64_t k, auto... c) {
+                      return load_as<A>(from + k, c...);
+                    }).v[0];
       });
       for (int64_t o = 0; o < a.outer; ++o) {
-        A carry = identity;
+        C carry = C(identity);
         for (int64_t k = 0; k < parts; ++k) {
-          A& total = totals[o * parts + (kReverse ? parts - 1 - k : k)];
-          const A next = Op()(carry, total);
+          C& total = totals[o * parts + (kReverse ? parts - 1 - k : k)];
+          const C next = Op()(carry, total);
           total = carry;
           carry = next;
         }
@@ -128,7 +140,7 @@ template <class Op, bool kReverse, class A, class S, class D> void scan_of(const
     return parallel_ranges(a.outer * parts, greatest(1, kPart / n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t start = i % parts * kPart, at = i / parts * n + start;
-        scan_row<Op, kReverse, A>(x + at, y + at, least(kPart, n - start), parts > 1 ? totals[i] : identity);
+        scan_row<Op, kReverse, A, C>(x + at, y + at, least(kPart, n - start), parts > 1 ? totals[i] : C(identity));
       }
     });
   }
@@ -138,24 +150,32 @@ template <class Op, bool kReverse, class A, class S, class D> void scan_of(const
     for (int64_t s = begin; s < end; ++s) {
       const int64_t c = s % strips * width, first = s / strips * n * inner + c, count = least(width, inner - c);
       if (count == width) {
-        Vec<A> carry[kStripVectors];
-        for (int v = 0; v < kStripVectors; ++v) carry[v] = identity;
+        Vec<A> base[kStripVectors], carry[kStripVectors];
+        for (int v = 0; v < kStripVectors; ++v) base[v] = carry[v] = identity;
         for (int64_t i = 0; i < n; ++i) {
           const int64_t row = first + (kReverse ? n - 1 - i : i) * inner;
           for (int v = 0; v < kStripVectors; ++v) {
             carry[v] = Op()(carry[v], load_as<A>(x + row + v * kLanes));
-            store_as(y + row + v * kLanes, carry[v]);
+            store_as(y + row + v * kLanes, Op()(base[v], carry[v]));
+          }
+          if (i % kBlockRows != kBlockRows - 1) continue;
+          for (int v = 0; v < kStripVectors; ++v) {
+            base[v] = Op()(base[v], carry[v]);
+            carry[v] = identity;
           }
         }
         continue;
       }
       for (int64_t k = 0; k < count; k += kLanes) {
         const int lanes = int(least(kLanes, count - k));
-        Vec<A> carry = identity;
+        Vec<A> base = identity, carry = identity;
         for (int64_t i = 0; i < n; ++i) {
           const int64_t row = first + k + (kReverse ? n - 1 - i : i) * inner;
           carry = Op()(carry, load_as<A>(x + row, lanes));
-          store_as(y + row, carry, lanes);
+          store_as(y + row, Op()(base, carry), lanes);
+          if (i % kBlockRows != kBlockRows - 1) continue;
+          base = Op()(base, carry);
+          carry = identity;
         }
       }
     }

@@ -112,7 +112,7 @@ struct PoolArgs {  // 1-D and 2-D pooling are 3-D with leading sizes of 1
   DType dtype, index_dtype;
 };
 
-// y[p, o0, o1, o2] = sum over taps t0, t1, t2 of weight0[t0, o0] weight1[t1, o1] weight2[t2, o2] x[p, index0[t0, o0], ...]:
+// y[p, o0, o1, o2] = sum over taps t of weight0[t0, o0] weight1[t1, o1] weight2[t2, o2] x[p, index0[t0, o0], ...]:
 // interpolation, and with transposed tables its gradient.
 struct InterpolateArgs {
   const void* x;  // (planes, in...)

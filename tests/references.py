@@ -225,7 +225,8 @@ def out_size(n, k, stride, pad, dilation, ceil_mode=False):
 def windows(nd, x, kernel, stride, padding, dilation, fill, ceil_mode=False):
     """All windows along the last nd dims as (..., outs, window), out-of-image elements being `fill`; and the outs."""
     outs, stride = [], kernel if stride is None else stride
-    for axis, k, s, p, d in zip(range(-nd, 0), *(each(v, nd) for v in (kernel, stride, padding, dilation)), strict=True):
+    given = (each(v, nd) for v in (kernel, stride, padding, dilation))
+    for axis, k, s, p, d in zip(range(-nd, 0), *given, strict=True):
         n = x.shape[axis - len(outs)]
         out = out_size(n, k, s, p, d, ceil_mode)
         grow = [(0, 0)] * x.ndim

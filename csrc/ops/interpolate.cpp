@@ -3,7 +3,7 @@
 // Coordinates as in PyTorch (aten/src/ATen/native/UpSample.h): x(o) = o (n - 1) / (out - 1) with align_corners, else
 // (o + 1/2) s - 1/2 with s = n / out, or 1 / scale_factor where one was given. Linear clamps x to 0; cubic is Keys's
 // convolution with a = -0.75 over clamped items (Keys, Cubic convolution interpolation, 1981, equation 15). Weights are
-// made in long double. nearest takes floor(o s), nearest-exact floor((o + 1/2) s), with s in float32, as PyTorch picks them.
+// made in long double. nearest takes floor(o s), nearest-exact floor((o + 1/2) s), s in float32, as PyTorch does.
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -1,4 +1,4 @@
-// Scans and orders along one dimension: cumsum and its kin, sort, topk, kthvalue and medians. Checks, launches, bindings.
+// Scans and orders along one dimension: cumsum and its kin, sort, topk, kthvalue, medians: checks, launches, bindings.
 #include "bindings/bind.h"
 #include "ops/common.h"
 

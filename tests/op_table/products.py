@@ -9,7 +9,7 @@ import numpy as np
 import references as R
 import tilewright as tw
 from arrays import FLOATS
-from op_table.row import EXACT, SUMS, Bad, Row, Sample, Tolerance
+from op_table.row import Bad, Row, Sample, Tolerance
 
 MATMUL_SHAPES = (
     ((3,), (3,)), ((0,), (0,)), ((4,), (4, 5)), ((5, 4), (4,)), ((1, 1), (1, 1)), ((2, 3), (3, 4)),

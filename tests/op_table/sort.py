@@ -168,7 +168,8 @@ def nan_is_largest():
     assert tw.topk(x, 3).indices.tolist() == [1, 4, 3] and tw.topk(x, 2, largest=False).indices.tolist() == [2, 5]
     assert tw.kthvalue(x, 6).indices.item() == 1 and int(tw.median(x, 0).indices) == 1
     assert np.isnan(tw.median(x).item()) and tw.nanmedian(x).item() == 0 and tw.nanmedian(x, 0).indices.item() == 6
-    assert np.isnan(tw.cummax(x, 0).values.tolist()[1:]).all() and tw.cummin(x, 0).indices.tolist() == [0, 1, 1, 1, 4, 4, 4]
+    assert np.isnan(tw.cummax(x, 0).values.tolist()[1:]).all()
+    assert tw.cummin(x, 0).indices.tolist() == [0, 1, 1, 1, 4, 4, 4]
     long = tw.cat([x, tw.zeros(500)])
     assert tw.topk(long, 4).indices.tolist() == [1, 4, 3, 0] and tw.nanmedian(long).item() == 0
     assert values._fields if hasattr(values, "_fields") else tw.sort(x)._fields == ("values", "indices")
@@ -223,7 +224,8 @@ def scan_bad(name):
 ROWS = [
     Row("cumsum", "cumsum", along(np.cumsum), samples(), ALL, SCANS, slots=("scan",), bad=scan_bad("cumsum"),
         magnitude=along(lambda x, d: np.cumsum(np.abs(x), d)), large=lambda g: Sample(g.array(3, 70000), 1)),
-    Row("cumsum_columns", "cumsum", along(np.cumsum), lambda g: (Sample(g.array(1, 30, 70), 1), Sample(g.array(2, 3, 140), 1)), FLOATS, SCANS,
+    Row("cumsum_columns", "cumsum", along(np.cumsum), lambda g: (
+        Sample(g.array(1, 30, 70), 1), Sample(g.array(2, 3, 140), 1), Sample(g.array(1, 70, 9), 1)), FLOATS, SCANS,
         magnitude=along(lambda x, d: np.cumsum(np.abs(x), d)), large=lambda g: Sample(g.array(9, 70, 300), 1)),
     Row("cumprod", "cumprod", along(np.cumprod), samples(low=0.9, high=1.1), (*FLOATS, "int64", "uint8", "bool"),
         PRODUCTS, slots=("scan",), bad=scan_bad("cumprod"), properties=(zeros_in_products,)),
@@ -253,5 +255,6 @@ ROWS = [
         (1,), (6,), (3, 5), ())), (*FLOATS, "int64"), EXACT),
     Row("unique", "unique", lambda x: np.unique(x), lambda g: (Sample(g.array(n)) for n in (1, 3, 129)),
         ("int64", "int32", "uint8", "bool"), EXACT, grad=False, layouts=False, properties=(unique_as_numpy,),
-        ops=("unique_consecutive",), bad=(Bad("dim", lambda g: tw.unique(ones(3), dim=0), NotImplementedError, "dim=0"),)),
+        ops=("unique_consecutive",),
+        bad=(Bad("dim", lambda g: tw.unique(ones(3), dim=0), NotImplementedError, "dim=0"),)),
 ]  # fmt: skip

@@ -96,9 +96,9 @@ template <class T, class S> void interpolate_rows(const InterpolateArgs& a) {
   const T* w1 = static_cast<const T*>(a.weight[1]);
   parallel_ranges(a.planes * rows, kPiece / (W + out) + 1, [&](int64_t begin, int64_t end) {
     const Columns<T> columns = columns_of<T>(a);
+    int64_t plane = begin / rows, d = begin % rows / a.out[1], h = begin % a.out[1];
     for (int64_t r = begin; r < end; ++r) {
-      const S* x = static_cast<const S*>(a.x) + r / rows * plane_size;
-      const int64_t d = r % rows / a.out[1], h = r % a.out[1];
+      const S* x = static_cast<const S*>(a.x) + plane * plane_size;
       bool fresh = true;
       for (int64_t i = 0; i < a.taps[0]; ++i)
         for (int64_t j = 0; j < a.taps[1]; ++j) {
@@ -120,6 +120,11 @@ template <class T, class S> void interpolate_rows(const InterpolateArgs& a) {
         for (int64_t c = 0; c < W; ++c) columns.row[c] = 0;
       S* y = static_cast<S*>(a.y) + r * out;
       for_row<T>(out, [&](int64_t o, auto... n) { store_as(y + o, pick(a, columns, o), n...); });
+      if (++h < a.out[1]) continue;
+      h = 0;
+      if (++d < a.out[0]) continue;
+      d = 0;
+      ++plane;
     }
   });
 }

@@ -2,7 +2,7 @@
 // forward and backward. float32, float64, and float16/bfloat16 through float32 registers and rows.
 //
 // max: y = max of the window's items inside the plane, NaN if any is; indices = position in the plane: the first
-// maximum (the last NaN) of the window in row order. avg: y = sum(window) / divisor. Adaptive windows have uneven sizes.
+// maximum (the last NaN) of the window in row order. avg: y = sum(window) / divisor. Adaptive windows are uneven.
 // Method: the rows of a window are folded into one row of the plane's width, whole vectors along the row; then its
 // columns are folded from that row (in L1, with margins that hold the fold's identity) at stride 1 or 2 by vectors,
 // else item by item. So a column tie between rows is decided first, and the second fold compares positions.
@@ -47,6 +47,7 @@ TW_INLINE int64_t count(const PoolArgs& a, int axis, int64_t o) {
 // The outputs whose windows (of step 1) hold item i.
 TW_INLINE Span holders(const PoolArgs& a, int axis, int64_t i) {
   const int64_t n = a.in[axis], out = a.out[axis];
+  if (n == 1 && out == 1) return {0, 1, 1};
   if (a.adaptive) return {i * out / n, ceil_div((i + 1) * out, n), 1};
   const int64_t at = i + a.pad[axis], s = a.stride[axis];
   return {at < a.k[axis] ? 0 : (at - a.k[axis]) / s + 1, least(out, at / s + 1), 1};
@@ -96,6 +97,14 @@ struct Margins {
   }
 };
 
+// The windows of a row's outputs, or the outputs that hold its items, in scratch memory: found once a piece, because
+// they take divisions.
+template <class Find> TW_INLINE const Span* spans(int64_t n, const Find& find) {
+  Span* s = static_cast<Span*>(scratch(2, size_t(n) * sizeof(Span)));
+  for (int64_t i = 0; i < n; ++i) s[i] = find(i);
+  return s;
+}
+
 template <class T> TW_INLINE void fill_row(T* p, T value, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = value;
 }
@@ -107,9 +116,14 @@ void for_rows(const PoolArgs& a, const int64_t* rows, const Setup& setup, const 
   const int64_t cost = greatest(1, a.in[0] * a.in[1] * a.in[2] / per_plane);
   parallel_ranges(a.planes * per_plane, kPiece / cost + 1, [&](int64_t begin, int64_t end) {
     auto state = setup();
+    int64_t plane = begin / per_plane, d = begin % per_plane / rows[1], h = begin % rows[1];
     for (int64_t r = begin; r < end; ++r) {
-      const int64_t plane = r / per_plane, in_plane = r % per_plane;
-      body(state, plane, in_plane / rows[1], in_plane % rows[1], r);
+      body(state, plane, d, h, r);
+      if (++h < rows[1]) continue;
+      h = 0;
+      if (++d < rows[0]) continue;
+      d = 0;
+      ++plane;
     }
   });
 }
@@ -120,6 +134,7 @@ template <class T> struct MaxRow {
   Position<T>* where;  // the first item of the row that a column's maximum stands in
   T* best;             // of the outputs, where they come item by item
   Position<T>* at;
+  const Span* windows;
 };
 
 // later: comes after b in row order. Whether a replaces b.
@@ -184,14 +199,19 @@ TW_INLINE void max_of_columns(const PoolArgs& a, const MaxRow<T>& row, S* y, int
 template <class T, bool kIndices, class S>
 __attribute__((noinline)) void max_of_spans(const PoolArgs& a, const MaxRow<T>& row, S* y, int64_t out_row) {
   for (int64_t o = 0; o < a.out[2]; ++o) {
-    const Span s = window(a, 2, o);
+    const Span s = row.windows[o];
     T best = -T(__builtin_inff());
     Position<T> at = INT32_MAX;
     for (int64_t c = s.begin; c < s.end; c += s.step) {
-      const Position<T> here = kIndices ? row.where[c] + Position<T>(c) : Position<T>(c);
-      const bool take = replaces(row.value[c], best, here, at);
-      best = take ? row.value[c] : best;
-      at = take ? here : at;
+      const T v = row.value[c];
+      if constexpr (kIndices) {
+        const Position<T> here = row.where[c] + Position<T>(c);
+        const bool take = replaces(v, best, here, at);
+        best = take ? v : best;
+        at = take ? here : at;
+      } else {
+        best = (v > best) | (v != v) ? v : best;
+      }
     }
     row.best[o] = best;
     if constexpr (kIndices) row.at[o] = at;
@@ -211,7 +231,8 @@ template <class T, bool kIndices, class S> void max_rows(const PoolArgs& a) {
     auto* positions = reinterpret_cast<Position<T>*>(memory + m.size + a.out[2]);
     fill_row(memory, -T(__builtin_inff()), m.size);
     if (kIndices) fill_row(positions, Position<T>(kNowhere), m.size);
-    return MaxRow<T>{memory + m.left, positions + m.left, memory + m.size, positions + m.size};
+    return MaxRow<T>{memory + m.left, positions + m.left, memory + m.size, positions + m.size,
+                     spans(a.out[2], [&](int64_t o) { return window(a, 2, o); })};
   };
   const int64_t plane_size = a.in[0] * a.in[1] * a.in[2];
   for_rows<S>(a, a.out, setup, [&](const MaxRow<T>& row, int64_t plane, int64_t d, int64_t h, int64_t r) {
@@ -295,9 +316,10 @@ template <class T, class S, class I> void max_gradient(const PoolArgs& a) {
 
 // --- average --
 template <class T> struct AvgRow {
-  T* sums;    // the plane's width (forward) or the outputs' (backward), with margins
-  T* counts;  // of each output column
-  T* means;   // of the outputs, where they come item by item
+  T* sums;              // the plane's width (forward) or the outputs' (backward), with margins
+  T* counts;            // of each output column
+  T* means;             // of the outputs, where they come item by item
+  const Span* columns;  // forward: the outputs' windows; backward: the items' holders
 };
 
 template <int kStride, class T, class S>
@@ -321,13 +343,17 @@ template <class T> AvgRow<T> avg_memory(const PoolArgs& a, int64_t left, int64_t
   fill_row(memory, T(0), size);
   T* counts = memory + size;
   for (int64_t o = 0; o < padded; ++o) counts[o] = o < a.out[2] ? T(count(a, 2, o)) : T(1);
-  return {memory + left, counts, counts + padded};
+  return {memory + left, counts, counts + padded, nullptr};
 }
 
 template <class T, class S> void avg_rows(const PoolArgs& a) {
   const Margins m = Margins::of<T>(a);
   const int64_t plane_size = a.in[0] * a.in[1] * a.in[2];
-  auto setup = [&] { return avg_memory<T>(a, m.left, m.size); };
+  auto setup = [&] {
+    AvgRow<T> row = avg_memory<T>(a, m.left, m.size);
+    row.columns = spans(a.out[2], [&](int64_t o) { return window(a, 2, o); });
+    return row;
+  };
   for_rows<S>(a, a.out, setup, [&](const AvgRow<T>& row, int64_t plane, int64_t d, int64_t h, int64_t r) {
     const S* x = static_cast<const S*>(a.x) + plane * plane_size;
     S* y = static_cast<S*>(a.y) + r * a.out[2];
@@ -343,7 +369,7 @@ template <class T, class S> void avg_rows(const PoolArgs& a) {
     if (!a.adaptive && a.stride[2] == 1) return avg_of_columns<1>(a, row, rows, y);
     if (!a.adaptive && a.stride[2] == 2) return avg_of_columns<2>(a, row, rows, y);
     for (int64_t o = 0; o < a.out[2]; ++o) {
-      const Span s = window(a, 2, o);
+      const Span s = row.columns[o];
       T sum = 0;
       for (int64_t c = s.begin; c < s.end; ++c) sum += row.sums[c];
       row.means[o] = sum / (rows * row.counts[o]);
@@ -378,24 +404,32 @@ template <class T, class S> void avg_gradient(const PoolArgs& a) {
     T* dx;
   };
   auto setup = [&] {
-    return Memory{avg_memory<T>(a, left, size), static_cast<T*>(scratch(1, size_t(W + kLanes) * sizeof(T)))};
+    Memory memory{avg_memory<T>(a, left, size), static_cast<T*>(scratch(1, size_t(W + kLanes) * sizeof(T)))};
+    for (int64_t o = 0; o < ow + kLanes; ++o) memory.row.counts[o] = 1 / memory.row.counts[o];
+    memory.row.columns = spans(a.adaptive ? W : 0, [&](int64_t c) { return holders(a, 2, c); });
+    return memory;
   };
   for_rows<S>(a, a.in, setup, [&](const Memory& memory, int64_t plane, int64_t d, int64_t h, int64_t r) {
     const AvgRow<T>& row = memory.row;
     const S* dy = static_cast<const S*>(a.x) + plane * y_size;
     S* dx = static_cast<S*>(a.y) + r * W;
     const Span ds = holders(a, 0, d), hs = holders(a, 1, h);
+    // One row of dy, as where windows do not meet, goes without the loops round it.
+    const bool single = ds.end - ds.begin == 1 && hs.end - hs.begin == 1;
+    const T share = single ? 1 / row_divisor<T>(a, ds.begin, hs.begin) : T(0);
     for_row<T>(
         ow, [&](int64_t o, auto... n) __attribute__((always_inline)) {
           Vec<T> sum = T(0);
-          for (int64_t i = ds.begin; i < ds.end; ++i)
-            for (int64_t j = hs.begin; j < hs.end; ++j)
-              sum += load_as<T>(dy + (i * a.out[1] + j) * ow + o, n...) / Vec<T>(row_divisor<T>(a, i, j));
-          (sum / Vec<T>::load(row.counts + o)).store(row.sums + o, n...);
+          if (single) sum = load_as<T>(dy + (ds.begin * a.out[1] + hs.begin) * ow + o, n...) * Vec<T>(share);
+          else
+            for (int64_t i = ds.begin; i < ds.end; ++i)
+              for (int64_t j = hs.begin; j < hs.end; ++j)
+                sum += load_as<T>(dy + (i * a.out[1] + j) * ow + o, n...) * Vec<T>(1 / row_divisor<T>(a, i, j));
+          (sum * Vec<T>::load(row.counts + o)).store(row.sums + o, n...);
         });
     if (a.adaptive) {
       for (int64_t c = 0; c < W; ++c) {
-        const Span os = holders(a, 2, c);
+        const Span os = row.columns[c];
         T sum = 0;
         for (int64_t o = os.begin; o < os.end; ++o) sum += row.sums[o];
         memory.dx[c] = sum;

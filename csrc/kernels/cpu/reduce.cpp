@@ -1,7 +1,7 @@
 // Reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner), n >= 1.
 //
-//   sum, prod        any dtype (prod: floats and int64); y = scale * fold. float16, bfloat16 and float32 accumulate in float32, float64 in
-//                    float64, bool and integers in int64 (which wraps)
+//   sum, prod        any dtype (prod: floats, int64); y = scale * fold. Halves and float32 accumulate in float32,
+//                    float64 in float64, bool and integers in int64 (which wraps)
 //   amax, amin       any dtype; a NaN anywhere gives NaN
 //   any, all         any dtype -> bool; NaN counts as true
 //   argmax, argmin   any dtype -> int64; the first of equal values; the first NaN, if there is one

@@ -4,7 +4,7 @@
 // integers in int64, of halves in float32. Maximum and minimum also give where the extreme was last met (PyTorch's
 // choice among equals), and a NaN stays from where it is met on. log-sum-exp keeps the largest x and the sum of
 // exp(x - largest), as in Milakov and Gimelshein, Online normalizer calculation for softmax (2018).
-// Method of sums and products: columns by vectors of adjacent columns (a strip of them a piece), in blocks of kBlockRows;
+// Method of sums and products: columns by vectors of adjacent columns, a strip a piece, kBlockRows at a time;
 // rows in registers by log2(lanes) shifted additions, the prefix of the vectors before in double. A row longer than
 // kPart is cut into parts: their totals first, then their scans. Error of a float32 sum: along rows at most
 // (log2 lanes + 2) * 2^-24 * sum |x|, and 16 + log2 kPart of them where parts meet; along columns (kBlockRows + n /
@@ -144,39 +144,25 @@ template <class Op, bool kReverse, class A, class S, class D> void scan_of(const
       }
     });
   }
-  constexpr int64_t kStripVectors = 4;
-  const int64_t width = kStripVectors * kLanes, strips = ceil_div(inner, width);
-  parallel_ranges(a.outer * strips, greatest(1, kPart / (n * least(inner, width))), [&](int64_t begin, int64_t end) {
+  // Strips as wide as L1 lets a block's prefixes be: each row of one lies in another page.
+  const int64_t strips = ceil_div(inner, kStrip);
+  parallel_ranges(a.outer * strips, greatest(1, kPart / (n * least(inner, kStrip))), [&](int64_t begin, int64_t end) {
+    A* base = static_cast<A*>(scratch(0, size_t(2 * kStrip) * sizeof(A)));  // of the blocks before
+    A* carry = base + kStrip;                                               // of this block
     for (int64_t s = begin; s < end; ++s) {
-      const int64_t c = s % strips * width, first = s / strips * n * inner + c, count = least(width, inner - c);
-      if (count == width) {
-        Vec<A> base[kStripVectors], carry[kStripVectors];
-        for (int v = 0; v < kStripVectors; ++v) base[v] = carry[v] = identity;
-        for (int64_t i = 0; i < n; ++i) {
-          const int64_t row = first + (kReverse ? n - 1 - i : i) * inner;
-          for (int v = 0; v < kStripVectors; ++v) {
-            carry[v] = Op()(carry[v], load_as<A>(x + row + v * kLanes));
-            store_as(y + row + v * kLanes, Op()(base[v], carry[v]));
-          }
-          if (i % kBlockRows != kBlockRows - 1) continue;
-          for (int v = 0; v < kStripVectors; ++v) {
-            base[v] = Op()(base[v], carry[v]);
-            carry[v] = identity;
-          }
-        }
-        continue;
-      }
-      for (int64_t k = 0; k < count; k += kLanes) {
-        const int lanes = int(least(kLanes, count - k));
-        Vec<A> base = identity, carry = identity;
-        for (int64_t i = 0; i < n; ++i) {
-          const int64_t row = first + k + (kReverse ? n - 1 - i : i) * inner;
-          carry = Op()(carry, load_as<A>(x + row, lanes));
-          store_as(y + row, Op()(base, carry), lanes);
-          if (i % kBlockRows != kBlockRows - 1) continue;
-          base = Op()(base, carry);
-          carry = identity;
-        }
+      const int64_t c = s % strips * kStrip, first = s / strips * n * inner + c, width = least(kStrip, inner - c);
+      for (int64_t k = 0; k < kStrip; ++k) base[k] = carry[k] = identity;
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t row = first + (kReverse ? n - 1 - i : i) * inner;
+        const bool last = i % kBlockRows == kBlockRows - 1;
+        for_row<A>(
+            width, [&](int64_t k, auto... lanes) __attribute__((always_inline)) {
+              const Vec<A> sum = Op()(Vec<A>::load(carry + k), load_as<A>(x + row + k, lanes...));
+              const Vec<A> all = Op()(Vec<A>::load(base + k), sum);
+              store_as(y + row + k, all, lanes...);
+              (last ? Vec<A>(identity) : sum).store(carry + k);
+              if (last) all.store(base + k);
+            });
       }
     }
   });

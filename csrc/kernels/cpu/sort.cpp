@@ -118,7 +118,7 @@ template <class K> TW_INLINE Item<K>* item_memory(int slot, int64_t n) {
 
 // --- sort --
 // kLanes rows at once: lane l of items[i] is item i of row l.
-template <class S> void sort_network(const SortArgs& a, int64_t first, int64_t rows) {
+template <class S> void sort_network(const SortArgs& a, int64_t first, int64_t rows, int64_t k) {
   using V = Vec<int64_t>;
   constexpr int kLanes = V::kLanes;
   const S* x = static_cast<const S*>(a.x) + first * a.n;
@@ -132,35 +132,38 @@ template <class S> void sort_network(const SortArgs& a, int64_t first, int64_t r
   }
   // Comparators that reach past n would find only larger items there, so they are left out.
   for (int p = 1; p < n; p *= 2)
-    for (int k = p; k >= 1; k /= 2)
-      for (int j = k % p; j + k < n; j += 2 * k)
-        for (int i = j; i < j + k && i + k < n; ++i) {
-          if (i / (2 * p) != (i + k) / (2 * p)) continue;
+    for (int q = p; q >= 1; q /= 2)
+      for (int j = q % p; j + q < n; j += 2 * q)
+        for (int i = j; i < j + q && i + q < n; ++i) {
+          if (i / (2 * p) != (i + q) / (2 * p)) continue;
           int64_t* lo = items + i * kLanes;
-          int64_t* hi = lo + k * kLanes;
+          int64_t* hi = lo + q * kLanes;
           const V u = V::load(lo), v = V::load(hi);
           min(u, v).store(lo);
           max(u, v).store(hi);
         }
-  S* values = static_cast<S*>(a.values) + first * n;
-  int64_t* indices = a.indices + first * n;
-  for (int l = 0; l < int(rows); ++l)
-    for (int i = 0; i < n; ++i) {
+  S* values = static_cast<S*>(a.values) + first * k;
+  int64_t* indices = a.indices + first * k;
+  for (int64_t l = 0; l < rows; ++l)
+    for (int64_t i = 0; i < k; ++i) {
       const uint32_t at = uint32_t(items[i * kLanes + l]);
-      values[l * n + i] = x[l * n + at];
-      indices[l * n + i] = at;
+      values[l * k + i] = x[l * n + at];
+      indices[l * k + i] = at;
     }
+}
+
+// Rows of at most kNetwork items, k of each written.
+template <class S> void sort_short_rows(const SortArgs& a, int64_t k) {
+  constexpr int64_t kLanes = Vec<int64_t>::kLanes;
+  parallel_ranges(ceil_div(a.rows, kLanes), kPiece / (a.n * kLanes) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) sort_network<S>(a, b * kLanes, least(kLanes, a.rows - b * kLanes), k);
+  });
 }
 
 template <class S> void sort_rows(const SortArgs& a) {
   using K = typename KeyOf<S>::type;
   const int64_t n = a.n;
-  if (sizeof(K) == 4 && n <= kNetwork) {
-    constexpr int64_t kLanes = Vec<int64_t>::kLanes;
-    return parallel_ranges(ceil_div(a.rows, kLanes), kPiece / (n * kLanes) + 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) sort_network<S>(a, b * kLanes, least(kLanes, a.rows - b * kLanes));
-    });
-  }
+  if (sizeof(K) == 4 && n <= kNetwork) return sort_short_rows<S>(a, n);
   parallel_ranges(a.rows, kPiece / n + 1, [&](int64_t begin, int64_t end) {
     Item<K>* items = item_memory<K>(0, 2 * n);
     for (int64_t r = begin; r < end; ++r) {
@@ -208,8 +211,10 @@ TW_INLINE void extremes(const S* x, int64_t base, int64_t n, int64_t k, bool des
     // "Not beyond the bound" is true of NaN, which the sort then puts in its place.
     const Mask<A> inside = ~(descending ? v <= bound : v >= bound);
     if (!any(inside)) continue;
+    alignas(64) typename IntOf<A>::type lanes[kLanes];
+    inside.store(lanes);
     for (int l = 0; l < kLanes; ++l)
-      if (inside[l]) take(i + l);
+      if (lanes[l]) take(i + l);
   }
   for (; i < n; ++i) take(i);
   settle();
@@ -219,6 +224,7 @@ TW_INLINE void extremes(const S* x, int64_t base, int64_t n, int64_t k, bool des
 template <class S> void topk_rows(const SortArgs& a) {
   using K = typename KeyOf<S>::type;
   const int64_t n = a.n, k = a.k;
+  if (sizeof(K) == 4 && n <= kNetwork) return sort_short_rows<S>(a, k);
   if (4 * k >= n || n <= 2 * kNetwork) {  // so large a part that the whole row is sorted
     return parallel_ranges(a.rows, kPiece / n + 1, [&](int64_t begin, int64_t end) {
       Item<K>* items = item_memory<K>(0, 2 * n);

@@ -19,8 +19,8 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
     """input at another size: nearest, nearest-exact, linear, bilinear, trilinear, bicubic, or area (adaptive means).
 
     Either `size` (an int, or one a spatial dimension) or `scale_factor` (sizes floor(n scale)). Output item o lies at
-    o (n - 1) / (m - 1) with align_corners, else at (o + 1/2) n / m - 1/2, where 1 / scale_factor stands for n / m unless
-    recompute_scale_factor. Linear modes weigh the two items beside it, bicubic the four (Keys, 1981, with a = -0.75).
+    o (n - 1) / (m - 1) with align_corners, else at (o + 1/2) n / m - 1/2, where 1 / scale_factor stands for n / m but
+    for recompute_scale_factor. Linear modes weigh the two items beside it, bicubic the four (Keys, 1981, with a = -0.75).
 
     Raises:
         ValueError: both or neither of size and scale_factor, a mode for another number of dimensions, align_corners
@@ -37,10 +37,9 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
     if nd not in dims:
         raise ValueError(f"interpolate: mode {mode!r} takes {' to '.join(str(d + 2) for d in {dims[0], dims[-1]})} "
                          f"dimensions, got {shape}")
-    if kernel in ("nearest", "nearest-exact", "area"):
-        if align_corners is not None:
-            raise ValueError(f"interpolate: align_corners is for the linear and cubic modes, got {align_corners} with "
-                             f"{mode!r}")
+    if kernel in ("nearest", "nearest-exact", "area") and align_corners is not None:
+        raise ValueError(f"interpolate: align_corners is for the linear and cubic modes, got {align_corners} with "
+                         f"{mode!r}")
     if antialias:
         raise NotImplementedError("interpolate: antialias is not offered")
     if (size is None) == (scale_factor is None):

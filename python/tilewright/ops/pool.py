@@ -3,7 +3,7 @@ average, their adaptive forms, and the inverse of maximum pooling.
 
 A window's sizes are an int or one int a dimension; stride is the kernel size by default. Output size: floor((n + 2
 padding - dilation (kernel - 1) - 1) / stride) + 1, or with `ceil_mode` ceil, where the last window may stick out but
-must begin inside the input or its left padding. Adaptive window i covers items floor(i n / m) to ceil((i + 1) n / m) - 1.
+must begin inside the input or its left padding. Adaptive window i covers items floor(i n / m) up to ceil((i + 1) n / m).
 """
 
 from __future__ import annotations
@@ -206,7 +206,8 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = Fal
     >>> tw.nn.functional.avg_pool2d(tw.arange(16.0).reshape(1, 4, 4), 2).tolist()
     [[[2.5, 4.5], [10.5, 12.5]]]
     """
-    return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad,
+                     divisor_override)
 
 
 def avg_pool3d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True,
@@ -218,7 +219,8 @@ def avg_pool3d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = Fal
     Raises:
         ValueError: as max_pool3d, or a divisor of zero.
     """
-    return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad,
+                     divisor_override)
 
 
 def _adaptive_avg_pool(op, nd, x, output_size):
@@ -259,7 +261,7 @@ def adaptive_avg_pool2d(input, output_size):
 
 
 def adaptive_avg_pool3d(input, output_size):
-    """Means of a grid of output_size windows that cover the volume of (N, C, D, H, W) or (C, D, H, W); None keeps a size."""
+    """Means of a grid of output_size windows that cover the volume of (N, C, D, H, W); None keeps a size."""
     return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
 
 

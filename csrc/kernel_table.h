@@ -39,6 +39,32 @@ struct ReduceArgs {
   double scale;  // sum: y = scale * sum; var: y = scale * sum of squared deviations
 };
 
+// --- along the middle dimension of contiguous (outer, n, inner) --
+enum class Scan : uint8_t { kSum, kProd, kMax, kMin, kLogSumExp };
+
+struct ScanArgs {
+  const void* x;
+  void* y;
+  int64_t* indices;  // kMax, kMin: where the extreme so far was last met
+  int64_t outer, n, inner;
+  DType x_dtype, y_dtype;
+  Scan op;
+  bool reverse;  // from the end to the front; kSum only
+};
+
+// --- orders along rows of contiguous (rows, n); NaN is the largest value, equals keep their order --
+enum class Order : uint8_t { kKth, kMedian, kNanMedian };
+
+struct SortArgs {
+  const void* x;
+  void* values;  // sort: (rows, n); topk: (rows, k); select: (rows)
+  int64_t* indices;
+  int64_t rows, n, k;  // select: the k-th smallest counts from 0
+  DType dtype;
+  bool descending, sorted;  // topk: the largest; whether in order
+  Order order;              // select
+};
+
 // --- matrix product: c = act(alpha * a @ b + beta * c + bias), batched, any strides --
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSigmoid, kTanh, kSilu };
 
@@ -76,14 +102,25 @@ struct ConvArgs {
   DType dtype;
 };
 
-struct Pool2dArgs {
-  const void* x;  // forward: (planes, H, W); backward: dy (planes, oh, ow)
-  void* y;        // forward: (planes, oh, ow); backward: dx (planes, H, W), written whole
-  void* indices;  // max: int64 (planes, oh, ow), position in the H*W plane; null if not wanted
-  int64_t planes, H, W, oh, ow;
-  int64_t kh, kw, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  double divisor;  // avg: > 0 overrides the window's size
+struct PoolArgs {  // 1-D and 2-D pooling are 3-D with leading sizes of 1
+  const void* x;  // forward: (planes, in...); backward: dy (planes, out...)
+  void* y;        // forward: (planes, out...); backward: dx (planes, in...), written whole
+  void* indices;  // max: (planes, out...) of index_dtype, positions in the input's plane; null if not wanted
+  int64_t planes, in[3], out[3], k[3], stride[3], pad[3], dilation[3];
+  double divisor;  // avg: not 0 overrides the window's size
   bool count_include_pad;
+  bool adaptive;  // window o is floor(o in / out) .. ceil((o + 1) in / out) - 1
+  DType dtype, index_dtype;
+};
+
+// y[p, o0, o1, o2] = sum over taps t of weight0[t0, o0] weight1[t1, o1] weight2[t2, o2] x[p, index0[t0, o0], ...]:
+// interpolation, and with transposed tables its gradient.
+struct InterpolateArgs {
+  const void* x;  // (planes, in...)
+  void* y;        // (planes, out...)
+  int64_t planes, in[3], out[3], taps[3];
+  const int32_t* index[3];  // (taps, out)
+  const void* weight[3];    // (taps, out) of float32, or float64 for float64 x; 0 for a tap that is not there
   DType dtype;
 };
 
@@ -346,12 +383,11 @@ struct StreamArgs {
   X(copy, ElementwiseArgs) X(where, ElementwiseArgs)                                                         \
   X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)          \
   X(all, ReduceArgs) X(argmax, ReduceArgs) X(argmin, ReduceArgs) X(var, ReduceArgs)                          \
+  X(scan, ScanArgs) X(sort, SortArgs) X(topk, SortArgs) X(kth, SortArgs)                                     \
   X(gemm, GemmArgs)                                                                                          \
   X(conv, ConvArgs) X(conv_backward_x, ConvArgs) X(conv_backward_w, ConvArgs)                                \
-  X(max_pool2d, Pool2dArgs) X(max_pool2d_backward, Pool2dArgs)                                               \
-  X(avg_pool2d, Pool2dArgs) X(avg_pool2d_backward, Pool2dArgs)                                               \
-  X(adaptive_avg_pool2d, Pool2dArgs) X(adaptive_avg_pool2d_backward, Pool2dArgs)                             \
-  X(pad, PadArgs) X(pad_backward, PadArgs)                                                                   \
+  X(max_pool, PoolArgs) X(max_pool_backward, PoolArgs) X(avg_pool, PoolArgs) X(avg_pool_backward, PoolArgs)  \
+  X(interpolate, InterpolateArgs) X(pad, PadArgs) X(pad_backward, PadArgs)                                   \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
   X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \

@@ -164,33 +164,6 @@ def linear(x, w, b=None):
     return y if b is None else y + b
 
 
-def pair(v):
-    return tuple(v) if isinstance(v, (tuple, list)) else (v, v)
-
-
-def out_size(n, k, stride, pad, dilation, ceil_mode=False):
-    """Windows that fit; with ceil_mode the last may hang over, as long as it starts inside the image or left pad."""
-    span = n + 2 * pad - dilation * (k - 1) - 1
-    count = (-(-span // stride) if ceil_mode else span // stride) + 1
-    if ceil_mode and (count - 1) * stride >= n + pad:
-        count -= 1
-    return count
-
-
-def windows(x, kernel, stride, padding, dilation, fill, ceil_mode=False):
-    """All windows of an (N, C, H, W) image as (N, C, oh, ow, kh, kw), out-of-image elements being `fill`."""
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = pair(kernel), pair(stride), pair(padding), pair(dilation)
-    n, c, h, w = x.shape
-    oh, ow = out_size(h, kh, sh, ph, dh, ceil_mode), out_size(w, kw, sw, pw, dw, ceil_mode)
-    tall = max((oh - 1) * sh + dh * (kh - 1) + 1, h + ph)
-    wide = max((ow - 1) * sw + dw * (kw - 1) + 1, w + pw)
-    big = np.full((n, c, tall, wide), fill, x.dtype)
-    big[:, :, ph : ph + h, pw : pw + w] = x[:, :, : tall - ph, : wide - pw]
-    rows = np.arange(oh)[:, None] * sh + np.arange(kh) * dh
-    cols = np.arange(ow)[:, None] * sw + np.arange(kw) * dw
-    return big[:, :, rows[:, None, :, None], cols[None, :, None, :]]
-
-
 def each(v, n):
     return tuple(v) * n if isinstance(v, (tuple, list)) and len(v) == 1 else (
         tuple(v) if isinstance(v, (tuple, list)) else (v,) * n)
@@ -240,52 +213,131 @@ def conv_transpose(x, w, b=None, stride=1, padding=0, output_padding=0, groups=1
     return conv(spread, turned, b, 1, 0, dilation, groups)
 
 
-def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
-    if x.ndim == 3:
-        parts = max_pool2d(x[None], kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-        return tuple(p[0] for p in parts) if return_indices else parts[0]
-    stride = kernel_size if stride is None else stride
-    view = windows(x, kernel_size, stride, padding, dilation, -np.inf, ceil_mode)
-    flat = view.reshape(*view.shape[:4], math.prod(view.shape[4:]))
-    if not return_indices:
-        return flat.max(-1)
-    where = np.arange(x.shape[2] * x.shape[3]).reshape(1, 1, *x.shape[2:]).astype(np.float64)
-    spots = windows(where, kernel_size, stride, padding, dilation, -1, ceil_mode)
-    spots = np.broadcast_to(spots.reshape(1, 1, *flat.shape[2:]), flat.shape)
-    best = flat.argmax(-1)[..., None]
-    return flat.max(-1), np.take_along_axis(spots, best, -1)[..., 0].astype(np.int64)
+def out_size(n, k, stride, pad, dilation, ceil_mode=False):
+    """Windows that fit; with ceil_mode the last may hang over, as long as it starts inside the image or left pad."""
+    span = n + 2 * pad - dilation * (k - 1) - 1
+    count = (-(-span // stride) if ceil_mode else span // stride) + 1
+    if ceil_mode and (count - 1) * stride >= n + pad:
+        count -= 1
+    return count
 
 
-def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
-    if x.ndim == 3:
-        return avg_pool2d(x[None], kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)[0]
-    stride = kernel_size if stride is None else stride
-    sums = windows(x, kernel_size, stride, padding, 1, 0, ceil_mode).sum((-1, -2))
-    if divisor_override is not None:
-        return sums / np.asarray(divisor_override, x.dtype)
-    # The divisor counts the elements in the image, and the padding (but not what hangs over beyond it) if asked.
-    h, w = x.shape[2:]
-    ph, pw = pair(padding)
-    inside = np.ones((1, 1, h + 2 * ph, w + 2 * pw))
-    if not count_include_pad:
-        inside[:, :, :ph], inside[:, :, ph + h :] = 0, 0
-        inside[:, :, :, :pw], inside[:, :, :, pw + w :] = 0, 0
-    (kh, kw), (sh, sw) = pair(kernel_size), pair(stride)
-    counts = np.zeros(sums.shape[2:], x.dtype)
-    for i, j in np.ndindex(*counts.shape):
-        counts[i, j] = inside[0, 0, i * sh : i * sh + kh, j * sw : j * sw + kw].sum()
-    return sums / counts
+def windows(nd, x, kernel, stride, padding, dilation, fill, ceil_mode=False):
+    """All windows along the last nd dims as (..., outs, window), out-of-image elements being `fill`; and the outs."""
+    outs, stride = [], kernel if stride is None else stride
+    given = (each(v, nd) for v in (kernel, stride, padding, dilation))
+    for axis, k, s, p, d in zip(range(-nd, 0), *given, strict=True):
+        n = x.shape[axis - len(outs)]
+        out = out_size(n, k, s, p, d, ceil_mode)
+        grow = [(0, 0)] * x.ndim
+        grow[axis - len(outs)] = (p, max((out - 1) * s + d * (k - 1) + 1 - n - p, 0))
+        x = np.take(np.pad(x, grow, constant_values=fill), np.arange(out)[:, None] * s + np.arange(k) * d,
+                    axis - len(outs))
+        x = np.moveaxis(x, axis - len(outs), -1)  # the window's items of this dim come last
+        outs.append(out)
+    return x.reshape(*x.shape[:-nd], math.prod(x.shape[-nd:]))
 
 
-def adaptive_avg_pool2d(x, output_size):
-    (oh, ow), (h, w) = pair(output_size), x.shape[-2:]
-    oh, ow = oh or h, ow or w
-    y = np.zeros((*x.shape[:-2], oh, ow), x.dtype)
-    for i, j in itertools.product(range(oh), range(ow)):
-        rows = slice(i * h // oh, -(-(i + 1) * h // oh))
-        cols = slice(j * w // ow, -(-(j + 1) * w // ow))
-        y[..., i, j] = x[..., rows, cols].mean((-1, -2))
-    return y
+def max_pool(nd):
+    def pool(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+        view = windows(nd, x, kernel_size, stride, padding, dilation, -np.inf, ceil_mode)
+        if not return_indices:
+            return view.max(-1)
+        where = np.arange(math.prod(x.shape[-nd:])).reshape(x.shape[-nd:]).astype(np.float64)
+        spots = np.broadcast_to(windows(nd, where, kernel_size, stride, padding, dilation, -1, ceil_mode), view.shape)
+        best = view.argmax(-1)[..., None]
+        return view.max(-1), np.take_along_axis(spots, best, -1)[..., 0].astype(np.int64)
+
+    return pool
+
+
+def avg_pool(nd):
+    def pool(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+        sums = windows(nd, x, kernel_size, stride, padding, 1, 0, ceil_mode).sum(-1)
+        if divisor_override is not None:
+            return sums / np.asarray(divisor_override, x.dtype)
+        # The divisor counts the elements in the image, and the padding (but not what hangs over beyond it) if asked.
+        inside = np.ones(x.shape[-nd:], x.dtype)
+        pads = each(padding, nd)
+        if count_include_pad:
+            inside, pads = np.pad(inside, [(p, p) for p in pads], constant_values=1), 0
+        stride = kernel_size if stride is None else stride
+        counts = windows(nd, inside, kernel_size, stride, pads, 1, 0, ceil_mode).sum(-1)
+        return sums / counts[tuple(slice(n) for n in sums.shape[-nd:])]
+
+    return pool
+
+
+def adaptive_pool(nd, fold):
+    def pool(x, output_size, return_indices=False):
+        sizes = [out or n for out, n in zip(each(output_size, nd), x.shape[-nd:], strict=True)]
+        y = np.zeros((*x.shape[:-nd], *sizes), x.dtype)
+        at = np.zeros(y.shape, np.int64)
+        where = np.arange(math.prod(x.shape[-nd:])).reshape(x.shape[-nd:])
+        for spot in itertools.product(*map(range, sizes)):
+            window = tuple(slice(i * n // m, -(-(i + 1) * n // m))
+                           for i, n, m in zip(spot, x.shape[-nd:], sizes, strict=True))
+            part = x[(..., *window)]
+            y[(..., *spot)] = fold(part, tuple(range(-nd, 0)))
+            at[(..., *spot)] = where[window].ravel()[part.reshape(*part.shape[:-nd], -1).argmax(-1)]
+        return (y, at) if return_indices else y
+
+    return pool
+
+
+def max_unpool(nd):
+    def unpool(x, indices, kernel_size, stride=None, padding=0, output_size=None):
+        sizes = output_size or [
+            (n - 1) * s + k - 2 * p for n, k, s, p in zip(
+                x.shape[-nd:], *(each(v, nd) for v in (kernel_size, stride or kernel_size, padding)), strict=True)]
+        y = np.zeros((*x.shape[:-nd], math.prod(sizes)), x.dtype)
+        flat = (*x.shape[:-nd], -1)
+        np.put_along_axis(y, indices.reshape(flat), x.reshape(flat), -1)
+        return y.reshape(*x.shape[:-nd], *sizes)
+
+    return unpool
+
+
+def lp_pool(nd):
+    def pool(x, norm_type, kernel_size, stride=None, ceil_mode=False):
+        p = np.asarray(norm_type, x.dtype)
+        return windows(nd, x**p, kernel_size, stride, 0, 1, 0, ceil_mode).sum(-1) ** (1 / p)
+
+    return pool
+
+
+def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=None, recompute_scale_factor=None):
+    """Dense matrices of weights, one a dimension (PyTorch's conventions; cubic is Keys's with a = -0.75)."""
+    nd = x.ndim - 2
+    factors = (0,) * nd if scale_factor is None or recompute_scale_factor else each(scale_factor, nd)
+    sizes = each(size, nd) if size is not None else [
+        math.floor(n * f) for n, f in zip(x.shape[2:], each(scale_factor, nd), strict=True)]
+    if mode == "area":
+        return adaptive_pool(nd, np.mean)(x, tuple(sizes))
+    for axis, (m, f) in enumerate(zip(sizes, factors, strict=True)):
+        n = x.shape[2 + axis]
+        step = 1 / np.longdouble(f) if f else np.longdouble(n) / m
+        o = np.arange(m, dtype=np.longdouble)
+        if mode in ("nearest", "nearest-exact"):
+            taps = [(np.minimum(np.floor((o + 0.5 * (mode == "nearest-exact")) * np.float32(step)), n - 1), 0 * o + 1)]
+        else:
+            at = o * (n - 1) / max(m - 1, 1) if align_corners else (o + 0.5) * step - 0.5
+            at = at if mode == "bicubic" else np.clip(at, 0, n - 1)
+            low = np.floor(at)
+            t = at - low
+            if mode == "bicubic":
+                def keys(d, a=-0.75):
+                    d = np.abs(d)
+                    return np.where(d <= 1, (a + 2) * d**3 - (a + 3) * d**2 + 1, a * (d**3 - 5 * d**2 + 8 * d - 4))
+
+                taps = [(low + k, keys(t - k)) for k in (-1, 0, 1, 2)]
+            else:
+                taps = [(low, 1 - t), (low + 1, t)]
+        weights = np.zeros((m, n), np.longdouble)
+        for index, w in taps:
+            np.add.at(weights, (np.arange(m), np.clip(index, 0, n - 1).astype(int)), w)
+        x = np.moveaxis(np.moveaxis(x, 2 + axis, -1) @ weights.T.astype(x.dtype), -1, 2 + axis)
+    return x
 
 
 # Rows, losses, normalization ----------------------------------------------------------------------------------------

@@ -118,7 +118,8 @@ Array prepared(const Array& x, DType to) {
 Array sum_like(const char* op, const ReduceSlot& slot, const Array& input, const std::optional<Dims>& dims,
                bool keepdim, std::optional<DType> dtype, double of_nothing) {
   const DType y_dtype = dtype.value_or(is_float(input.dtype()) ? input.dtype() : DType::kInt64);
-  const Array x = prepared(input, y_dtype);
+  Array x = prepared(input, y_dtype);
+  if (&slot == &slots::prod && !is_float(x.dtype())) x = cast(x, DType::kInt64);  // the kernel takes no others
   return reduce(op, slot, x, dims, keepdim, y_dtype, accumulator(x.dtype()), number(of_nothing));
 }
 

@@ -14,8 +14,10 @@ from tilewright.ops import index as _index
 from tilewright.ops import matmul as _matmul
 from tilewright.ops import random as _random
 from tilewright.ops import reduce as _reduce
+from tilewright.ops import scan as _scan
 from tilewright.ops import shape as _shape
 from tilewright.ops import softmax as _softmax
+from tilewright.ops import sort as _sort
 
 _CPU = _engine.device("cpu")
 _hook_numbers = itertools.count()
@@ -592,6 +594,20 @@ class Tensor(_engine.TensorBase):
     nansum = _reduce.nansum
     nanmean = _reduce.nanmean
     count_nonzero = _reduce.count_nonzero
+    cumsum = _scan.cumsum
+    cumprod = _scan.cumprod
+    cummax = _scan.cummax
+    cummin = _scan.cummin
+    logcumsumexp = _scan.logcumsumexp
+    sort = _sort.sort
+    argsort = _sort.argsort
+    msort = _sort.msort
+    topk = _sort.topk
+    kthvalue = _sort.kthvalue
+    median = _sort.median
+    nanmedian = _sort.nanmedian
+    unique = _sort.unique
+    unique_consecutive = _sort.unique_consecutive
     sum_to_size = _reduce.sum_to_size
 
     # indexing

@@ -101,20 +101,6 @@ def copied(g):
     yield Sample(g.array(5, 4), 1, np.array([3, 0]), g.array(5, 2))
 
 
-def pool1d(fn):
-    """A pooling over (N, C, L) as one over (N, C, 1, L)."""
-    return lambda x, size, *a, **kw: fn(x[:, :, None], (1, size), *a, **kw)[:, :, 0]
-
-
-def adaptive_max(x, size):
-    (oh, ow), (h, w) = R.pair(size), x.shape[-2:]
-    y = np.zeros((*x.shape[:-2], oh, ow), x.dtype)
-    for i, j in np.ndindex(oh, ow):
-        window = x[..., i * h // oh : -(-(i + 1) * h // oh), j * w // ow : -(-(j + 1) * w // ow)]
-        y[..., i, j] = window.max((-1, -2))
-    return y
-
-
 def holes(g):
     """Values with NaN among them, at least one number a row and a column."""
     for dim in (None, 0, 1):
@@ -209,14 +195,4 @@ ROWS = [
         Sample(g.indices(*s, n=7), 7) for s in ((), (5,), (3, 4))), ("int64",), EXACT, grad=False,
         bad=(Bad("range", lambda g: functional("one_hot")(tw.tensor([7]), 7), (ValueError, IndexError),
                  "one_hot.*7"),)),
-    Row("max_pool1d", "F.max_pool1d", pool1d(R.max_pool2d), lambda g: (Sample(g.distinct(2, 3, 17), k) for k in (2, 3)),
-        WIDE, EXACT),
-    Row("avg_pool1d", "F.avg_pool1d", pool1d(R.avg_pool2d), lambda g: (Sample(g.array(2, 3, 17), k) for k in (2, 3)),
-        WIDE, SUMS),
-    Row("adaptive_avg_pool1d", "F.adaptive_avg_pool1d", lambda x, n: R.adaptive_avg_pool2d(
-        x[:, :, None], (1, n))[:, :, 0], lambda g: (Sample(g.array(2, 3, 17), n) for n in (1, 5)), WIDE, SUMS),
-    Row("adaptive_max_pool2d", "F.adaptive_max_pool2d", adaptive_max, lambda g: (Sample(g.distinct(1, 2, 6, 8), n)
-        for n in (1, (3, 4))), WIDE, EXACT, bad=(
-            Bad("multiples", lambda g: functional("adaptive_max_pool2d")(tw.ones(1, 1, 7, 9), (3, 4)),
-                NotImplementedError, r"adaptive_max_pool2d.*\(7, 9\)"),)),
 ]  # fmt: skip

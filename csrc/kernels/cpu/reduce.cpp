@@ -1,7 +1,7 @@
 // Reductions over the middle dimension of contiguous (outer, n, inner) -> (outer, inner), n >= 1.
 //
-//   sum, prod        any dtype; y = scale * fold. float16, bfloat16 and float32 accumulate in float32, float64 in
-//                    float64, bool and integers in int64 (which wraps)
+//   sum, prod        any dtype (prod: floats, int64); y = scale * fold. Halves and float32 accumulate in float32,
+//                    float64 in float64, bool and integers in int64 (which wraps)
 //   amax, amin       any dtype; a NaN anywhere gives NaN
 //   any, all         any dtype -> bool; NaN counts as true
 //   argmax, argmin   any dtype -> int64; the first of equal values; the first NaN, if there is one
@@ -12,6 +12,7 @@
 // the inner dimension; rows.h gives the order of the sums and their error bound. A long n is cut into pieces by its
 // size alone, whose results are folded by the same tree. A small inner is widened: n rows of `inner` values are folded
 // as n / k rows of k * inner, and the k parts folded last.
+// amin is amax of opposites, all is "none is 0", truths of floats are read as integers: fewer instances to compile.
 // Bytes: x once (var: twice, the second time from cache) + y.
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/transpose.h"
@@ -19,27 +20,18 @@
 namespace tw::TW_ISA {
 namespace {
 
-template <class A> constexpr A kHighest = ~kLowest<A>;
-template <> constexpr float kHighest<float> = __builtin_inff();
-template <> constexpr double kHighest<double> = __builtin_inf();
-
 struct ProdFold {
   template <class A> static constexpr A kIdentity = A(1);
   template <class V> TW_INLINE V operator()(V a, V b) const { return a * b; }
-};
-struct MinFold {
-  template <class A> static constexpr A kIdentity = kHighest<A>;
-  template <class A> TW_INLINE Vec<A> operator()(Vec<A> a, Vec<A> b) const { return minimum(a, b); }
-  template <class V> TW_INLINE V operator()(V a, V b) const { return (a < b) | (a != a) ? a : b; }
-  template <class V> static TW_INLINE auto beats(V a, V b) { return (a < b) | ((a != a) & (b == b)); }
 };
 struct AnyFold {
   template <class A> static constexpr A kIdentity = A(0);
   template <class V> TW_INLINE V operator()(V a, V b) const { return a | b; }
 };
-struct AllFold {
-  template <class A> static constexpr A kIdentity = A(-1);
-  template <class V> TW_INLINE V operator()(V a, V b) const { return a & b; }
+// What a fold does to values as it reads them, so that one instance serves amax and amin, or any and all.
+struct Mode {
+  bool flip;          // extremes: values are read as their opposites (-x, or ~x); truths: whether they are 0
+  int64_t mask = -1;  // truths: the bits that count (not a float's sign)
 };
 
 // How elements become the accumulator's lanes.
@@ -47,7 +39,7 @@ struct SumTraits {
   template <class S> struct Acc {
     using type = int64_t;
   };
-  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const Mode&, const S* p, N... n) {
     return load_as<A>(p, n...);
   }
 };
@@ -64,12 +56,18 @@ template <> struct SumTraits::Acc<double> {
   using type = double;
 };
 
+template <class A> TW_INLINE Vec<A> flipped(const Mode& m, Vec<A> x) {
+  const Mask<A> all = typename IntOf<A>::type(m.flip ? kIsFloat<A> ? kSignBit<A> : -1 : 0);
+  if constexpr (kIsFloat<A>) return from_bits(bits(x) ^ all);
+  else return x ^ all;
+}
+
 struct ExtremumTraits {
   template <class S> struct Acc {
     using type = int32_t;
   };
-  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
-    return load_as<A>(p, n...);
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const Mode& m, const S* p, N... n) {
+    return flipped(m, load_as<A>(p, n...));
   }
 };
 template <> struct ExtremumTraits::Acc<int64_t> {
@@ -88,45 +86,49 @@ template <> struct ExtremumTraits::Acc<double> {
   using type = double;
 };
 
-struct TruthTraits {  // lanes of 0 or -1
+struct TruthTraits {  // lanes of 0 or -1; floats come as integers of their width
   template <class S> struct Acc {
     using type = int32_t;
   };
-  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const S* p, N... n) {
-    using X = typename ExtremumTraits::Acc<S>::type;
-    return load_as<X>(p, n...) != Vec<X>(0);
+  template <class S, class A, class... N> static TW_INLINE Vec<A> load(const Mode& m, const S* p, N... n) {
+    return ((load_as<A>(p, n...) & Vec<A>(A(m.mask))) != Vec<A>(0)) ^ Vec<A>(A(m.flip ? -1 : 0));
   }
 };
 template <> struct TruthTraits::Acc<int64_t> {
   using type = int64_t;
 };
-template <> struct TruthTraits::Acc<double> {
-  using type = int64_t;
-};
 
 // The inner loops, one of each a fold and storage type. What drives them is compiled once an accumulator type, and
 // calls them through pointers: inlined into it, they made the library several times larger.
-template <class A> using FoldRow = A (*)(const void* x, int64_t n);
-template <class A> using FoldStrip = void (*)(const void* x, int64_t rows, int64_t stride, int64_t width, A* y);
+template <class A> using FoldRow = A (*)(const Mode& m, const void* x, int64_t n);
+template <class A>
+using FoldStrip = void (*)(const Mode& m, const void* x, int64_t rows, int64_t stride, int64_t width, A* y);
 
-template <class Fold, class Traits, class S, class A> A row_of(const void* x, int64_t n) {
+template <class Fold, class Traits, class S, class A> A row_of(const Mode& m, const void* x, int64_t n) {
   return fold_row<Fold>(
-             n, [&](int64_t i, auto... c) { return Traits::template load<S, A>(static_cast<const S*>(x) + i, c...); })
+             n,
+             [&](int64_t i, auto... c) { return Traits::template load<S, A>(m, static_cast<const S*>(x) + i, c...); })
       .v[0];
 }
 template <class Fold, class Traits, class S, class A>
-void strip_of(const void* x, int64_t rows, int64_t stride, int64_t width, A* y) {
+void strip_of(const Mode& m, const void* x, int64_t rows, int64_t stride, int64_t width, A* y) {
   A* out[1] = {y};
   fold_columns<Fold, A, 1>(
       rows, width, 1,
       [&](int64_t r, int64_t c, auto... n) {
-        return Traits::template load<S, A>(static_cast<const S*>(x) + r * stride + c, n...);
+        return Traits::template load<S, A>(m, static_cast<const S*>(x) + r * stride + c, n...);
       },
       out);
 }
 
-// y[at + i] = scale * v[i], in y's dtype.
-template <class A> __attribute__((noinline)) void write_results(const ReduceArgs& a, int64_t at, A* v, int64_t n) {
+// y[at + i] = scale * v[i] in y's dtype, flipped values turned back.
+template <class A>
+__attribute__((noinline)) void write_results(const ReduceArgs& a, const Mode& m, int64_t at, A* v, int64_t n) {
+  if (m.flip)
+    for (int64_t i = 0; i < n; ++i) {
+      if constexpr (kIsFloat<A>) v[i] = -v[i];
+      else v[i] = ~v[i];
+    }
   if constexpr (kIsFloat<A>) {
     if (a.scale != 1)
       for (int64_t i = 0; i < n; ++i) v[i] = A(double(v[i]) * a.scale);
@@ -141,14 +143,14 @@ TW_INLINE const void* element(const ReduceArgs& a, int64_t i) {
 
 constexpr int64_t kResults = 64;  // results gathered before they are written
 
-template <class A> void reduce_rows(const ReduceArgs& a, FoldRow<A> row, FoldRow<A> row_of_parts) {
+template <class A> void reduce_rows(const ReduceArgs& a, const Mode& m, FoldRow<A> row, FoldRow<A> row_of_parts) {
   const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
   A* partial = nullptr;
   if (parts > 1) {
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts) * sizeof(A)));
     parallel_for(a.outer * parts, [&](int64_t i) {
       const int64_t start = i % parts * kPieceElements;
-      partial[i] = row(element(a, i / parts * n + start), least(kPieceElements, n - start));
+      partial[i] = row(m, element(a, i / parts * n + start), least(kPieceElements, n - start));
     });
   }
   parallel_ranges(a.outer, greatest(1, kPieceElements / least(n, kPieceElements)), [&](int64_t begin, int64_t end) {
@@ -156,14 +158,14 @@ template <class A> void reduce_rows(const ReduceArgs& a, FoldRow<A> row, FoldRow
     for (int64_t o = begin; o < end; o += kResults) {
       const int64_t count = least(kResults, end - o);
       for (int64_t i = 0; i < count; ++i)
-        result[i] = partial ? row_of_parts(partial + (o + i) * parts, parts) : row(element(a, (o + i) * n), n);
-      write_results(a, o, result, count);
+        result[i] = partial ? row_of_parts(m, partial + (o + i) * parts, parts) : row(m, element(a, (o + i) * n), n);
+      write_results(a, m, o, result, count);
     }
   });
 }
 
 template <class Fold, class A>
-void reduce_columns(const ReduceArgs& a, FoldStrip<A> strip, FoldStrip<A> strip_of_parts) {
+void reduce_columns(const ReduceArgs& a, const Mode& m, FoldStrip<A> strip, FoldStrip<A> strip_of_parts) {
   constexpr int64_t kWide = 64;
   const int64_t inner = a.inner;
   const int64_t widen = inner >= kWide ? 1 : least(a.n, kWide / inner);
@@ -175,7 +177,7 @@ void reduce_columns(const ReduceArgs& a, FoldStrip<A> strip, FoldStrip<A> strip_
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts * width) * sizeof(A)));
     parallel_for(a.outer * parts * strips, [&](int64_t i) {
       const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
-      strip(element(a, (o * a.n + p * part * widen) * inner + c), least(part, rows - p * part), width,
+      strip(m, element(a, (o * a.n + p * part * widen) * inner + c), least(part, rows - p * part), width,
             least(kStrip, width - c), partial + (o * parts + p) * width + c);
     });
   }
@@ -186,44 +188,52 @@ void reduce_columns(const ReduceArgs& a, FoldStrip<A> strip, FoldStrip<A> strip_
     A* tail = result + kStrip;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t o = i / strips, c = i % strips * kStrip, count = least(kStrip, width - c);
-      if (partial) strip_of_parts(partial + o * parts * width + c, parts, width, count, result);
-      else strip(element(a, o * a.n * inner + c), rows, width, count, result);
+      if (partial) strip_of_parts(m, partial + o * parts * width + c, parts, width, count, result);
+      else strip(m, element(a, o * a.n * inner + c), rows, width, count, result);
       if (rest > 0) {  // a single strip, widened: the rows left over count as the first of its parts
-        strip(element(a, (o * a.n + rows * widen) * inner), 1, width, rest, tail);
+        strip(m, element(a, (o * a.n + rows * widen) * inner), 1, width, rest, tail);
         for (int64_t k = 0; k < rest; ++k) result[k] = Fold()(result[k], tail[k]);
       }
       for (int64_t k = widen; k > 1; k = (k + 1) / 2) {  // the second half of the parts into the first
         const int64_t half = (k + 1) / 2 * inner;
         for (int64_t j = half; j < k * inner; ++j) result[j - half] = Fold()(result[j - half], result[j]);
       }
-      write_results(a, o * inner + c, result, least(count, inner));
+      write_results(a, m, o * inner + c, result, least(count, inner));
     }
   });
 }
 
 // Rows of at most kShortRow: a block of them is transposed, and folded as columns, a lane a row.
 constexpr int64_t kShortRow = 32;
-template <class S, class A> void reduce_short_rows(const ReduceArgs& a, FoldStrip<A> strip) {
+template <class S, class A> void reduce_short_rows(const ReduceArgs& a, const Mode& m, FoldStrip<A> strip) {
   parallel_ranges(a.outer, kPieceElements / kShortRow, [&](int64_t begin, int64_t end) {
     alignas(64) S turned[kShortRow * kResults];
     A result[kResults];
     for (int64_t o = begin; o < end; o += kResults) {
       const int64_t count = least(kResults, end - o);
       transpose_rows(turned, static_cast<const S*>(a.x) + o * a.n, count, a.n);
-      strip(turned, a.n, count, count, result);
-      write_results(a, o, result, count);
+      strip(m, turned, a.n, count, count, result);
+      write_results(a, m, o, result, count);
     }
   });
 }
 
-template <class Fold, class Traits> void reduce(const ReduceArgs& a) {
-  visit_any(a.x_dtype, [&](auto tag) {
-    using S = typename decltype(tag)::type;
-    using A = typename Traits::template Acc<S>::type;
-    if (a.inner == 1 && a.n <= kShortRow) reduce_short_rows<S, A>(a, strip_of<Fold, Traits, S, A>);
-    else if (a.inner == 1) reduce_rows<A>(a, row_of<Fold, Traits, S, A>, row_of<Fold, SumTraits, A, A>);
-    else reduce_columns<Fold, A>(a, strip_of<Fold, Traits, S, A>, strip_of<Fold, SumTraits, A, A>);
-  });
+template <class Fold, class Traits, class S> void reduce_of(const ReduceArgs& a, const Mode& m = {}) {
+  using A = typename Traits::template Acc<S>::type;
+  if (a.inner == 1 && a.n <= kShortRow) reduce_short_rows<S, A>(a, m, strip_of<Fold, Traits, S, A>);
+  else if (a.inner == 1) reduce_rows<A>(a, m, row_of<Fold, Traits, S, A>, row_of<Fold, SumTraits, A, A>);
+  else reduce_columns<Fold, A>(a, m, strip_of<Fold, Traits, S, A>, strip_of<Fold, SumTraits, A, A>);
+}
+
+void truth(const ReduceArgs& a, bool flip) {
+  const int bits = 8 * int(itemsize(a.x_dtype));
+  const Mode m{flip, is_float(a.x_dtype) ? (int64_t(1) << (bits - 1)) - 1 : -1};
+  switch (bits) {
+    case 8: return reduce_of<AnyFold, TruthTraits, uint8_t>(a, m);
+    case 16: return reduce_of<AnyFold, TruthTraits, int16_t>(a, m);
+    case 32: return reduce_of<AnyFold, TruthTraits, int32_t>(a, m);
+    default: return reduce_of<AnyFold, TruthTraits, int64_t>(a, m);
+  }
 }
 
 // The best value so far and where it was met.
@@ -233,24 +243,26 @@ template <class A> struct Pick {
 };
 
 // Finds the best block first, and then the place in it.
-template <class A> using PickRow = Pick<A> (*)(const void* x, int64_t n);
+template <class A> using PickRow = Pick<A> (*)(const Mode& m, const void* x, int64_t n);
 template <class A>
-using PickColumns = void (*)(const void* x, int64_t n, int64_t inner, int lanes, Vec<A>* value, Mask<A>* at);
+using PickColumns = void (*)(const Mode& m, const void* x, int64_t n, int64_t inner, int lanes, Vec<A>* value,
+                             Mask<A>* at);
 
-template <class Fold, class S, class A> Pick<A> pick_in_row(const void* source, int64_t n) {
+template <class Fold, class S, class A> Pick<A> pick_in_row(const Mode& mode, const void* source, int64_t n) {
   const S* x = static_cast<const S*>(source);
   constexpr int64_t kBlock = 2048, kLanes = Vec<A>::kLanes;
   Pick<A> best{A(0), -1};
   for (int64_t start = 0; start < n; start += kBlock) {
     const S* p = x + start;
-    const A m =
-        fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) { return load_as<A>(p + i, c...); }).v[0];
+    const A m = fold_row<Fold>(least(kBlock, n - start), [&](int64_t i, auto... c) {
+                  return flipped(mode, load_as<A>(p + i, c...));
+                }).v[0];
     if (best.at < 0 || Fold::beats(m, best.value)) best = {m, start};
   }
   const bool nan = best.value != best.value;
   for (int64_t i = best.at;; i += kLanes) {
     const int count = int(least(kLanes, n - i));
-    const Vec<A> v = count == kLanes ? load_as<A>(x + i) : load_as<A>(x + i, count);
+    const Vec<A> v = flipped(mode, count == kLanes ? load_as<A>(x + i) : load_as<A>(x + i, count));
     const auto hit = nan ? v != v : v == Vec<A>(best.value);
     if (!any(hit)) continue;
     for (int j = 0; j < kLanes; ++j)
@@ -258,17 +270,17 @@ template <class Fold, class S, class A> Pick<A> pick_in_row(const void* source, 
   }
 }
 
-template <class Fold, class A> void pick_rows(const ReduceArgs& a, PickRow<A> row) {
+template <class Fold, class A> void pick_rows(const ReduceArgs& a, const Mode& m, PickRow<A> row) {
   int64_t* y = static_cast<int64_t*>(a.y);
   const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
   if (parts == 1)
     return parallel_ranges(a.outer, greatest(1, kPieceElements / n), [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; ++o) y[o] = row(element(a, o * n), n).at;
+      for (int64_t o = begin; o < end; ++o) y[o] = row(m, element(a, o * n), n).at;
     });
   Pick<A>* partial = static_cast<Pick<A>*>(scratch(0, size_t(a.outer * parts) * sizeof(Pick<A>)));
   parallel_for(a.outer * parts, [&](int64_t i) {
     const int64_t start = i % parts * kPieceElements;
-    partial[i] = row(element(a, i / parts * n + start), least(kPieceElements, n - start));
+    partial[i] = row(m, element(a, i / parts * n + start), least(kPieceElements, n - start));
     partial[i].at += start;
   });
   for (int64_t o = 0; o < a.outer; ++o) {
@@ -281,14 +293,15 @@ template <class Fold, class A> void pick_rows(const ReduceArgs& a, PickRow<A> ro
 
 // Values and positions of one register of columns over rows [0, n); n stays below 2^31, so that positions fit lanes.
 template <class Fold, class S, class A>
-void pick_in_columns(const void* source, int64_t n, int64_t inner, int lanes, Vec<A>* value, Mask<A>* at) {
+void pick_in_columns(const Mode& m, const void* source, int64_t n, int64_t inner, int lanes, Vec<A>* value,
+                     Mask<A>* at) {
   using I = typename IntOf<A>::type;
   const S* x = static_cast<const S*>(source);
   auto walk = [&](auto... count) __attribute__((always_inline)) {
-    Vec<A> best = load_as<A>(x, count...);
+    Vec<A> best = flipped(m, load_as<A>(x, count...));
     Mask<A> place = Mask<A>(I(0));
     for (int64_t r = 1; r < n; ++r) {
-      const Vec<A> v = load_as<A>(x + r * inner, count...);
+      const Vec<A> v = flipped(m, load_as<A>(x + r * inner, count...));
       const Mask<A> better = Fold::beats(v, best);
       best = select(better, v, best);
       place = select(better, Mask<A>(I(r)), place);
@@ -300,7 +313,7 @@ void pick_in_columns(const void* source, int64_t n, int64_t inner, int lanes, Ve
   else walk(lanes);
 }
 
-template <class Fold, class A> void pick_columns(const ReduceArgs& a, PickColumns<A> columns) {
+template <class Fold, class A> void pick_columns(const ReduceArgs& a, const Mode& m, PickColumns<A> columns) {
   constexpr int kLanes = Vec<A>::kLanes;
   int64_t* y = static_cast<int64_t*>(a.y);
   const int64_t inner = a.inner, vectors = ceil_div(inner, kLanes);
@@ -319,7 +332,7 @@ template <class Fold, class A> void pick_columns(const ReduceArgs& a, PickColumn
         const int lanes = int(least(kLanes, inner - c));
         Vec<A> value;
         Mask<A> at;
-        columns(element(a, (o * a.n + row) * inner + c), count, inner, lanes, &value, &at);
+        columns(m, element(a, (o * a.n + row) * inner + c), count, inner, lanes, &value, &at);
         for (int l = 0; l < lanes; ++l) {
           if (parts > 1) partial[(o * parts + p) * inner + c + l] = {value[l], row + at[l]};
           else y[o * inner + c + l] = at[l];
@@ -338,12 +351,61 @@ template <class Fold, class A> void pick_columns(const ReduceArgs& a, PickColumn
   }
 }
 
-template <class Fold> void pick(const ReduceArgs& a) {
+template <class S, class A> void pick_short_rows(const ReduceArgs& a, const Mode& m, PickColumns<A> columns) {
+  constexpr int kLanes = Vec<A>::kLanes;
+  int64_t* y = static_cast<int64_t*>(a.y);
+  parallel_ranges(a.outer, kPieceElements / kShortRow, [&](int64_t begin, int64_t end) {
+    alignas(64) S turned[kShortRow * kResults];
+    for (int64_t o = begin; o < end; o += kResults) {
+      const int64_t count = least(kResults, end - o);
+      transpose_rows(turned, static_cast<const S*>(a.x) + o * a.n, count, a.n);
+      for (int64_t c = 0; c < count; c += kLanes) {
+        const int lanes = int(least(kLanes, count - c));
+        Vec<A> value;
+        Mask<A> at;
+        columns(m, turned + c, a.n, count, lanes, &value, &at);
+        store_as(y + o + c, at, lanes);
+      }
+    }
+  });
+}
+
+void pick(const ReduceArgs& a, bool flip) {
+  const Mode m{flip};
   visit_any(a.x_dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using A = typename ExtremumTraits::Acc<S>::type;
-    if (a.inner == 1) pick_rows<Fold, A>(a, pick_in_row<Fold, S, A>);
-    else pick_columns<Fold, A>(a, pick_in_columns<Fold, S, A>);
+    if (a.inner == 1 && a.n <= kShortRow) pick_short_rows<S, A>(a, m, pick_in_columns<MaxFold, S, A>);
+    else if (a.inner == 1) pick_rows<MaxFold, A>(a, m, pick_in_row<MaxFold, S, A>);
+    else pick_columns<MaxFold, A>(a, m, pick_in_columns<MaxFold, S, A>);
+  });
+}
+
+// Rows of at most kShortRow, a lane a row.
+template <class S, class A> void var_of_short_rows(const ReduceArgs& a) {
+  constexpr int kLanes = Vec<A>::kLanes;
+  parallel_ranges(a.outer, kPieceElements / kShortRow, [&](int64_t begin, int64_t end) {
+    alignas(64) S turned[kShortRow * kResults];
+    A result[kResults];
+    for (int64_t o = begin; o < end; o += kResults) {
+      const int64_t count = least(kResults, end - o);
+      transpose_rows(turned, static_cast<const S*>(a.x) + o * a.n, count, a.n);
+      for (int64_t c = 0; c < count; c += kLanes) {
+        const int lanes = int(least(kLanes, count - c));
+        const A n = A(a.n);
+        Vec<A> sum = A(0), slip = A(0), m2 = A(0);
+        for (int64_t i = 0; i < a.n; ++i) sum += load_as<A>(turned + i * count + c, lanes);
+        const Vec<A> mean = sum / Vec<A>(n);
+        for (int64_t i = 0; i < a.n; ++i) {
+          const Vec<A> d = load_as<A>(turned + i * count + c, lanes) - mean;
+          slip += d;
+          m2 += d * d;
+        }
+        m2 = m2 - slip * (slip / Vec<A>(n));
+        select(m2 < Vec<A>(0), Vec<A>(0), m2).store(result + c, lanes);
+      }
+      write_results(a, Mode{}, o, result, count);
+    }
   });
 }
 
@@ -354,6 +416,7 @@ template <class S> void var_of(const ReduceArgs& a) {
     const A v = A(m2 * a.scale);
     store_converted(a.y, a.y_dtype, at, &v, 1);
   };
+  if (a.inner == 1 && a.n <= kShortRow) return var_of_short_rows<S, A>(a);
   if (a.inner == 1) {
     const int64_t n = a.n, parts = ceil_div(n, kPieceElements);
     Moments* partial = static_cast<Moments*>(scratch(0, size_t(parts > 1 ? a.outer * parts : 0) * sizeof(Moments)));
@@ -391,16 +454,26 @@ template <class S> void var_of(const ReduceArgs& a) {
   });
 }
 
+void amax_of(const ReduceArgs& a, bool flip) {
+  visit_any(a.x_dtype,
+            [&](auto tag) { reduce_of<MaxFold, ExtremumTraits, typename decltype(tag)::type>(a, Mode{flip}); });
+}
+
 }  // namespace
 
-void sum(const ReduceArgs& a) { reduce<SumFold, SumTraits>(a); }
-void prod(const ReduceArgs& a) { reduce<ProdFold, SumTraits>(a); }
-void amax(const ReduceArgs& a) { reduce<MaxFold, ExtremumTraits>(a); }
-void amin(const ReduceArgs& a) { reduce<MinFold, ExtremumTraits>(a); }
-void any(const ReduceArgs& a) { reduce<AnyFold, TruthTraits>(a); }
-void all(const ReduceArgs& a) { reduce<AllFold, TruthTraits>(a); }
-void argmax(const ReduceArgs& a) { pick<MaxFold>(a); }
-void argmin(const ReduceArgs& a) { pick<MinFold>(a); }
+void sum(const ReduceArgs& a) {
+  visit_any(a.x_dtype, [&](auto tag) { reduce_of<SumFold, SumTraits, typename decltype(tag)::type>(a); });
+}
+void prod(const ReduceArgs& a) {
+  if (a.x_dtype == DType::kInt64) return reduce_of<ProdFold, SumTraits, int64_t>(a);
+  visit_float(a.x_dtype, [&](auto tag) { reduce_of<ProdFold, SumTraits, typename decltype(tag)::type>(a); });
+}
+void amax(const ReduceArgs& a) { amax_of(a, false); }
+void amin(const ReduceArgs& a) { amax_of(a, true); }
+void any(const ReduceArgs& a) { truth(a, false); }
+void all(const ReduceArgs& a) { truth(a, true); }
+void argmax(const ReduceArgs& a) { pick(a, false); }
+void argmin(const ReduceArgs& a) { pick(a, true); }
 void var(const ReduceArgs& a) {
   visit_float(a.x_dtype, [&](auto tag) { var_of<typename decltype(tag)::type>(a); });
 }

@@ -151,6 +151,13 @@ from tilewright.ops.reduce import (
     var_mean,
 )
 from tilewright.ops.rnn import gru, gru_cell, lstm, lstm_cell, rnn_relu, rnn_relu_cell, rnn_tanh, rnn_tanh_cell
+from tilewright.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    logcumsumexp,
+)
 from tilewright.ops.shape import (
     as_strided,
     broadcast_tensors,
@@ -188,6 +195,17 @@ from tilewright.ops.shape import (
 from tilewright.ops.softmax import (
     log_softmax,
     softmax,
+)
+from tilewright.ops.sort import (
+    argsort,
+    kthvalue,
+    median,
+    msort,
+    nanmedian,
+    sort,
+    topk,
+    unique,
+    unique_consecutive,
 )
 
 __all__ = [n for n in globals() if not n.startswith("_")]

@@ -1,70 +1,203 @@
-"""Pooling over windows of images (N, C, H, W) or (C, H, W): maximum, average, adaptive average."""
+"""Pooling over windows of (N, C, ...) or (C, ...) with one, two or three spatial dimensions: maximum, average, power
+average, their adaptive forms, and the inverse of maximum pooling.
+
+A window's sizes are an int or one int a dimension; stride is the kernel size by default. Output size: floor((n + 2
+padding - dilation (kernel - 1) - 1) / stride) + 1, or with `ceil_mode` ceil, where the last window may stick out but
+must begin inside the input or its left padding. Adaptive window i covers items floor(i n / m) up to ceil((i + 1) n / m).
+"""
 
 from __future__ import annotations
 
+import math
+
 from tilewright import _engine
 from tilewright.autograd import is_grad_enabled, record, wrap
-from tilewright.ops import shape
+from tilewright.ops import elementary, elementwise, reduce, shape
+from tilewright.ops.index import gather, scatter
 
 
-def _pair(op: str, what: str, value):
-    """An int or a pair of ints, as a tuple; None stays."""
+def _ints(op: str, what: str, value, nd: int):
+    """An int or a sequence of one or nd ints, as a tuple; None stays."""
     if value is None:
         return None
     items = tuple(value) if isinstance(value, tuple | list) else (value,)
-    if len(items) not in (1, 2) or not all(hasattr(v, "__index__") and not isinstance(v, bool) for v in items):
-        raise TypeError(f"{op}: {what} must be an int or a pair of ints, got {value!r}")
+    if len(items) not in (0, 1, nd) or not all(hasattr(v, "__index__") and not isinstance(v, bool) for v in items):
+        kinds = {1: "an int", 2: "an int or a pair of ints", 3: "an int or three ints"}[nd]
+        raise TypeError(f"{op}: {what} must be {kinds}, got {value!r}")
     return items
+
+
+# --- maximum ---------------------------------------------------------------------------------------------------------
+def _max_pool(op, nd, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
+    window = (_ints(op, "kernel_size", kernel_size, nd), _ints(op, "stride", stride, nd),
+              _ints(op, "padding", padding, nd), _ints(op, "dilation", dilation, nd))
+    return _picked(op, nd, x, _engine.max_pool, (*window, ceil_mode), window, return_indices)
+
+
+def _picked(op, nd, x, kernel, given, window, return_indices):
+    # The gradient alone is content with 4 bytes a position.
+    tracked = x.requires_grad and is_grad_enabled()
+    y, indices = kernel(op, nd, x.array, *given, 8 if return_indices else 4 if tracked else 0)
+    y = record(max_pool_grad, y, (x,), (indices,) if tracked else (), (op, nd, x.array.shape, window))
+    return (y, wrap(indices)) if return_indices else y
+
+
+def max_pool_grad(node, dy):
+    (indices,) = node.saved
+    return (_spread(dy, indices, *node.attrs),)
+
+
+def _spread(dy, indices, op, nd, size, window):
+    """dy summed at the maxima's positions; its gradient picks there."""
+    dx = _engine.max_pool_backward(op, nd, dy.array, indices.array, size, window)
+    return record(max_pool_backward_grad, dx, (dy,), (indices,), (nd,))
+
+
+def max_pool_backward_grad(node, ddx):
+    (indices,), (nd,) = node.saved, node.attrs
+    at = wrap(_engine.cast(indices.array, _engine.int64))
+    return (shape.reshape(gather(shape.flatten(ddx, -nd), -1, shape.flatten(at, -nd)), at.array.shape),)
+
+
+def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
+               return_indices: bool = False):
+    """The maximum of each window along L of (N, C, L) or (C, L); NaN if the window holds one.
+
+    With `return_indices` also the int64 positions of the maxima among the items of one channel (the first of equals).
+
+    Raises:
+        ValueError: another number of dimensions, padding above half the kernel, or a window larger than the input.
+    """
+    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
                return_indices: bool = False):
-    """y[n, c, i, j] = the maximum of a window of x[n, c]; NaN if the window holds one.
+    """The maximum of each window over the planes of (N, C, H, W) or (C, H, W); NaN if the window holds one.
 
-    Output size: floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1, or ceil with `ceil_mode`; stride is
-    the kernel size by default. With `return_indices` also the int64 positions of the maxima in the H*W plane (the
-    first of equals).
+    With `return_indices` also the int64 positions of the maxima among the items of one channel (the first of equals).
 
     Raises:
-        ValueError: not 3 or 4 dimensions, padding above half the kernel, or a window larger than the padded image.
+        ValueError: another number of dimensions, padding above half the kernel, or a window larger than the input.
 
     >>> import tilewright as tw
     >>> tw.nn.functional.max_pool2d(tw.arange(16.0).reshape(1, 4, 4), 2).tolist()
     [[[5.0, 7.0], [13.0, 15.0]]]
     """
-    op = "max_pool2d"
-    a = input.array
-    tracked = input.requires_grad and is_grad_enabled()
-    y, indices = _engine.max_pool2d(
-        a, _pair(op, "kernel_size", kernel_size), _pair(op, "stride", stride), _pair(op, "padding", padding),
-        _pair(op, "dilation", dilation), ceil_mode, return_indices or tracked)
-    y = record(max_pool2d_grad, y, (input,), (indices,) if tracked else (), a.shape[-2:])
-    return (y, wrap(indices)) if return_indices else y
+    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def max_pool2d_grad(node, dy):
-    (indices,) = node.saved
-    return (_max_pool2d_spread(dy, indices, *node.attrs),)
+def max_pool3d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
+               return_indices: bool = False):
+    """The maximum of each window over the volumes of (N, C, D, H, W) or (C, D, H, W); NaN if the window holds one.
+
+    With `return_indices` also the int64 positions of the maxima among the items of one channel (the first of equals).
+
+    Raises:
+        ValueError: another number of dimensions, padding above half the kernel, or a window larger than the input.
+    """
+    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def _max_pool2d_spread(dy, indices, height, width):
-    """dy summed at the maxima's positions; its gradient picks there."""
-    dx = _engine.max_pool2d_backward(dy.array, indices.array, height, width)
-    return record(max_pool2d_backward_grad, dx, (dy,), (indices,))
+def _output_size(op, nd, x, output_size):
+    """The sizes an adaptive pooling makes; None keeps the input's."""
+    s = x.array.shape
+    if len(s) not in (nd + 1, nd + 2):
+        raise ValueError(f"{op}: input must have {nd + 1} or {nd + 2} dimensions, got {s}")
+    sizes = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * nd
+    if len(sizes) != nd or not all(n is None or (hasattr(n, "__index__") and not isinstance(n, bool)) for n in sizes):
+        raise TypeError(f"{op}: output_size must be an int, None or {nd} of these, got {output_size!r}")
+    return tuple(have if n is None else n.__index__() for n, have in zip(sizes, s[-nd:], strict=True))
 
 
-def max_pool2d_backward_grad(node, ddx):
-    from tilewright.ops.index import gather
-    (indices,) = node.saved
-    picked = gather(shape.flatten(ddx, -2), -1, shape.flatten(indices, -2))
-    return (shape.reshape(picked, indices.array.shape),)
+def _adaptive_max_pool(op, nd, x, output_size, return_indices):
+    size = _output_size(op, nd, x, output_size)
+    return _picked(op, nd, x, _engine.adaptive_max_pool, (size,), None, return_indices)
+
+
+def adaptive_max_pool1d(input, output_size, return_indices: bool = False):
+    """Maxima of output_size windows that cover L, as (N, C, output_size); also their positions, if asked."""
+    return _adaptive_max_pool("adaptive_max_pool1d", 1, input, output_size, return_indices)
+
+
+def adaptive_max_pool2d(input, output_size, return_indices: bool = False):
+    """Maxima of a grid of output_size windows that cover the plane; also their positions in it, if asked."""
+    return _adaptive_max_pool("adaptive_max_pool2d", 2, input, output_size, return_indices)
+
+
+def adaptive_max_pool3d(input, output_size, return_indices: bool = False):
+    """Maxima of a grid of output_size windows that cover the volume; also their positions in it, if asked."""
+    return _adaptive_max_pool("adaptive_max_pool3d", 3, input, output_size, return_indices)
+
+
+def _max_unpool(op, nd, x, indices, kernel_size, stride, padding, output_size):
+    kernel = _ints(op, "kernel_size", kernel_size, nd)
+    kernel, stride, padding = (tuple(v * nd if len(v) == 1 else v) for v in (
+        kernel, _ints(op, "stride", stride, nd) or kernel, _ints(op, "padding", padding, nd)))
+    s = x.array.shape
+    if len(s) not in (nd + 1, nd + 2) or indices.array.shape != s:
+        raise ValueError(f"{op}: input must have {nd + 1} or {nd + 2} dimensions and indices its shape, got {s} and "
+                         f"{indices.array.shape}")
+    plain = tuple((n - 1) * st + k - 2 * p for n, k, st, p in zip(s[-nd:], kernel, stride, padding, strict=True))
+    size = plain if output_size is None else tuple(output_size)[-nd:]
+    if any(not low - st < n < low + st for n, low, st in zip(size, plain, stride, strict=True)):
+        raise ValueError(f"{op}: output_size must be less than a stride from {plain}, got {size}")
+    lead, count = s[:-nd], math.prod(size)
+    zeros = wrap(_engine.full((*lead, count), 0, x.array.dtype))
+    y = scatter(zeros, -1, shape.flatten(indices, -nd), shape.flatten(x, -nd))
+    return shape.reshape(y, (*lead, *size))
+
+
+def max_unpool1d(input, indices, kernel_size, stride=None, padding=0, output_size=None):
+    """Zeros but for the items of input, put at the positions that max_pool1d gave; where two meet the last stays."""
+    return _max_unpool("max_unpool1d", 1, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool2d(input, indices, kernel_size, stride=None, padding=0, output_size=None):
+    """Zeros but for the items of input, put at the positions that max_pool2d gave; where two meet the last stays."""
+    return _max_unpool("max_unpool2d", 2, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool3d(input, indices, kernel_size, stride=None, padding=0, output_size=None):
+    """Zeros but for the items of input, put at the positions that max_pool3d gave; where two meet the last stays."""
+    return _max_unpool("max_unpool3d", 3, input, indices, kernel_size, stride, padding, output_size)
+
+
+# --- averages --------------------------------------------------------------------------------------------------------
+def _avg_pool(op, nd, x, kernel_size, stride, padding, *counting):
+    return _mean(x, op, nd, (_ints(op, "kernel_size", kernel_size, nd), _ints(op, "stride", stride, nd),
+                             _ints(op, "padding", padding, nd), *counting))
+
+
+def _mean(x, op, nd, window):
+    y = _engine.avg_pool(op, nd, x.array, *window)
+    return record(avg_pool_grad, y, (x,), (), (op, nd, x.array.shape, window))
+
+
+def avg_pool_grad(node, dy):
+    op, nd, size, window = node.attrs
+    dx = _engine.avg_pool_backward(op, nd, dy.array, size, *window)
+    return (record(avg_pool_backward_grad, dx, (dy,), (), (op, nd, window)),)
+
+
+def avg_pool_backward_grad(node, ddx):
+    return (_mean(ddx, *node.attrs),)  # linear, so that its transpose's transpose is itself
+
+
+def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True):
+    """The mean of each window along L of (N, C, L) or (C, L); padding counts as zeros if asked.
+
+    Raises:
+        ValueError: as max_pool1d.
+    """
+    return _avg_pool("avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
 def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True,
                divisor_override: int | None = None):
-    """y[n, c, i, j] = the mean of a window of x[n, c]; padding counts as zeros unless count_include_pad is False.
+    """The mean of each window over the planes of (N, C, H, W) or (C, H, W); padding counts as zeros if asked.
 
-    Output size as `max_pool2d`'s. `divisor_override` replaces the window's size.
+    `divisor_override` replaces the window's size.
 
     Raises:
         ValueError: as max_pool2d, or a divisor of zero.
@@ -73,96 +206,84 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = Fal
     >>> tw.nn.functional.avg_pool2d(tw.arange(16.0).reshape(1, 4, 4), 2).tolist()
     [[[2.5, 4.5], [10.5, 12.5]]]
     """
-    op = "avg_pool2d"
-    window = (_pair(op, "kernel_size", kernel_size), _pair(op, "stride", stride), _pair(op, "padding", padding))
-    return _avg_pool2d(input, window, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad,
+                     divisor_override)
 
 
-def _avg_pool2d(x, window, ceil_mode, *counting):
-    y = _engine.avg_pool2d(x.array, *window, ceil_mode, *counting)
-    return record(avg_pool2d_grad, y, (x,), (), (x.array.shape[-2:], window, ceil_mode, counting))
+def avg_pool3d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True,
+               divisor_override: int | None = None):
+    """The mean of each window over the volumes of (N, C, D, H, W) or (C, D, H, W); padding counts as zeros if asked.
+
+    `divisor_override` replaces the window's size.
+
+    Raises:
+        ValueError: as max_pool3d, or a divisor of zero.
+    """
+    return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad,
+                     divisor_override)
 
 
-def avg_pool2d_grad(node, dy):
-    size, window, ceil_mode, counting = node.attrs
-    dx = _engine.avg_pool2d_backward(dy.array, *size, *window, *counting)
-    return (record(avg_pool2d_backward_grad, dx, (dy,), (), (window, ceil_mode, *counting)),)
+def _adaptive_avg_pool(op, nd, x, output_size):
+    size = _output_size(op, nd, x, output_size)
+    if size == (1,) * nd and 0 not in x.array.shape[-nd:] and x.array.is_float:
+        return reduce.mean(x, tuple(range(-nd, 0)), True)
+    return _grid_mean(x, op, nd, size)
 
 
-def avg_pool2d_backward_grad(node, ddx):
-    return (_avg_pool2d(ddx, *node.attrs),)  # linear, so that its transpose's transpose is itself
+def _grid_mean(x, op, nd, size):
+    y = _engine.adaptive_avg_pool(op, nd, x.array, size)
+    return record(adaptive_avg_pool_grad, y, (x,), (), (op, nd, x.array.shape, size))
+
+
+def adaptive_avg_pool_grad(node, dy):
+    op, nd, before, size = node.attrs
+    dx = _engine.adaptive_avg_pool_backward(op, nd, dy.array, before)
+    return (record(adaptive_avg_pool_backward_grad, dx, (dy,), (), (op, nd, size)),)
+
+
+def adaptive_avg_pool_backward_grad(node, ddx):
+    return (_grid_mean(ddx, *node.attrs),)
+
+
+def adaptive_avg_pool1d(input, output_size):
+    """Means of output_size windows that cover L of (N, C, L) or (C, L)."""
+    return _adaptive_avg_pool("adaptive_avg_pool1d", 1, input, output_size)
 
 
 def adaptive_avg_pool2d(input, output_size):
-    """Means over a grid of output_size windows that cover the image: rows floor(i H / h) to ceil((i + 1) H / h) - 1.
-
-    output_size is an int or (h, w); None keeps the input's size.
+    """Means of a grid of output_size windows that cover the plane of (N, C, H, W) or (C, H, W); None keeps a size.
 
     >>> import tilewright as tw
     >>> tw.nn.functional.adaptive_avg_pool2d(tw.arange(16.0).reshape(1, 4, 4), 1).tolist()
     [[[7.5]]]
     """
-    h, w = _output_size("adaptive_avg_pool2d", input, output_size)
-    y = _engine.adaptive_avg_pool2d(input.array, h, w)
-    return record(adaptive_avg_pool2d_grad, y, (input,), (), input.array.shape[-2:])
+    return _adaptive_avg_pool("adaptive_avg_pool2d", 2, input, output_size)
 
 
-def _output_size(op, input, output_size):
-    s = input.array.shape
-    if len(s) not in (3, 4):
-        raise ValueError(f"{op}: input must be (N, C, H, W) or (C, H, W), got {s}")
-    sizes = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size, output_size)
-    if len(sizes) != 2 or not all(n is None or (hasattr(n, "__index__") and not isinstance(n, bool)) for n in sizes):
-        raise TypeError(f"{op}: output_size must be an int, None or a pair of these, got {output_size!r}")
-    return tuple(have if n is None else n.__index__() for n, have in zip(sizes, s[-2:], strict=True))
+def adaptive_avg_pool3d(input, output_size):
+    """Means of a grid of output_size windows that cover the volume of (N, C, D, H, W); None keeps a size."""
+    return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
 
 
-def adaptive_avg_pool2d_grad(node, dy):
-    dx = _engine.adaptive_avg_pool2d_backward(dy.array, *node.attrs)
-    return (record(adaptive_avg_pool2d_backward_grad, dx, (dy,), (), dy.array.shape[-2:]),)
+# --- power averages --------------------------------------------------------------------------------------------------
+def _lp_pool(op, nd, x, norm_type, kernel_size, stride, ceil_mode):
+    kernel = _ints(op, "kernel_size", kernel_size, nd)
+    mean = _avg_pool(op, nd, elementwise.pow(x, norm_type), kernel, stride, 0, ceil_mode, True, None)
+    count = math.prod(kernel * nd if len(kernel) == 1 else kernel)
+    positive = elementary.sign(mean) * elementwise.clamp(elementary.abs(mean), min=0)
+    return elementwise.pow(positive * count, 1.0 / norm_type)
 
 
-def adaptive_avg_pool2d_backward_grad(node, ddx):
-    return (adaptive_avg_pool2d(ddx, tuple(node.attrs)),)
+def lp_pool1d(input, norm_type, kernel_size, stride=None, ceil_mode: bool = False):
+    """(sum of x^norm_type over each window)^(1 / norm_type), windows as avg_pool1d's without padding."""
+    return _lp_pool("lp_pool1d", 1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def adaptive_max_pool2d(input, output_size, return_indices: bool = False):
-    """Maxima over a grid of output_size equal windows; image sizes must be multiples of the output's."""
-    h, w = _output_size("adaptive_max_pool2d", input, output_size)
-    height, width = input.array.shape[-2:]
-    if h < 1 or w < 1 or height % h or width % w:
-        raise NotImplementedError(f"adaptive_max_pool2d: the image's sizes must be multiples of output_size, got "
-                                  f"{(height, width)} for {(h, w)}")
-    return max_pool2d(input, (height // h, width // w), return_indices=return_indices)
+def lp_pool2d(input, norm_type, kernel_size, stride=None, ceil_mode: bool = False):
+    """(sum of x^norm_type over each window)^(1 / norm_type), windows as avg_pool2d's without padding."""
+    return _lp_pool("lp_pool2d", 2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-# --- one dimension: images of height 1 -------------------------------------------------------------------------------
-def _one(op, what, value):
-    value = _pair(op, what, value)
-    if value is not None and len(value) != 1:
-        raise TypeError(f"{op}: {what} must be an int, got {value!r}")
-    return value
-
-
-def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
-               return_indices: bool = False):
-    """max_pool2d over (N, C, L) or (C, L), along L."""
-    op = "max_pool1d"
-    (k,), s, (p,), (d,) = (_one(op, "kernel_size", kernel_size), _one(op, "stride", stride),
-                           _one(op, "padding", padding), _one(op, "dilation", dilation))
-    out = max_pool2d(shape.unsqueeze(input, -2), (1, k), (1, s[0] if s else k), (0, p), (1, d), ceil_mode,
-                     return_indices)
-    return tuple(shape.squeeze(y, -2) for y in out) if return_indices else shape.squeeze(out, -2)
-
-
-def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True):
-    """avg_pool2d over (N, C, L) or (C, L), along L."""
-    op = "avg_pool1d"
-    (k,), s, (p,) = (_one(op, "kernel_size", kernel_size), _one(op, "stride", stride), _one(op, "padding", padding))
-    y = avg_pool2d(shape.unsqueeze(input, -2), (1, k), (1, s[0] if s else k), (0, p), ceil_mode, count_include_pad)
-    return shape.squeeze(y, -2)
-
-
-def adaptive_avg_pool1d(input, output_size: int):
-    """adaptive_avg_pool2d over (N, C, L) or (C, L), along L."""
-    return shape.squeeze(adaptive_avg_pool2d(shape.unsqueeze(input, -2), (1, output_size)), -2)
+def lp_pool3d(input, norm_type, kernel_size, stride=None, ceil_mode: bool = False):
+    """(sum of x^norm_type over each window)^(1 / norm_type), windows as avg_pool3d's without padding."""
+    return _lp_pool("lp_pool3d", 3, input, norm_type, kernel_size, stride, ceil_mode)

@@ -420,7 +420,7 @@ def meshgrid(*tensors, indexing: str = "ij") -> tuple:
     return tuple(transpose(g, 0, 1) for g in grids) if indexing == "xy" and n > 1 else grids
 
 
-# --- orders and repeats -------------------------------------------------------------------------------------------------
+# --- orders and repeats ----------------------------------------------------------------------------------------------
 def flip(input, *args, dims=None):
     """The elements in reverse order along dims: a copy."""
     dims = _sizes("flip", args if dims is None else (dims,))

@@ -87,7 +87,8 @@ class _ForwardConv(_Conv):
                      device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        convolve, padding = getattr(F, f"conv{self._nd}d"), self.padding
+        convolve = getattr(F, f"conv{self._nd}d")
+        padding: str | int | tuple[int, ...] = self.padding
         if self.padding_mode != "zeros" and padding != "valid":
             input, padding = F.pad(input, self._pad_widths(), self.padding_mode), 0
         return convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)

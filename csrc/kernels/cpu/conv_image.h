@@ -55,6 +55,31 @@ template <class T> TW_INLINE void zero_line(T* dst, int64_t n, int64_t room) {
   if (i < n) zero.store(dst + i, int(n - i));
 }
 
+// Which of the L elements from column x on lie in a row of W; the others are loaded as 0, from no memory.
+struct Part {
+  static constexpr int L = Vec<float>::kLanes;
+  int lo, hi;
+  Part() = default;
+  Part(int64_t x, int64_t W) : lo(int(least(L, most(0, -x)))), hi(int(most(lo, least(L, W - x)))) {}
+  template <class S> TW_INLINE Vec<float> load(const S* p) const {
+#if TW_VEC_BYTES == 64
+    if constexpr (kSame<S, float>) {
+      return Vec<float>(Vec<float>::Native(_mm512_maskz_loadu_ps(__mmask16((1u << hi) - (1u << lo)), p)));
+    }
+#elif TW_VEC_BYTES == 32
+    if constexpr (kSame<S, float>) {
+      const Mask<float> i = Mask<float>::iota();
+      const auto seen = (i >= Mask<float>(lo)) & (i < Mask<float>(hi));
+      return Vec<float>(Vec<float>::Native(_mm256_maskload_ps(p, reinterpret_cast<__m256i>(seen.v))));
+    }
+#endif
+    if (lo == 0 && hi == L) return load_as<float>(p);
+    S lanes[L] = {};
+    for (int i = lo; i < hi; ++i) lanes[i] = p[i];
+    return load_as<float>(static_cast<const S*>(lanes));
+  }
+};
+
 // The values that the taps (c, q, r, s) see from the positions (n, oz, oy, ox): channel c at plane
 // oz * step_z + tap_z[q], row oy * step_y + tap_y[r], column ox * step_x + tap_x[s], or 0 outside the image.
 template <class S> struct Image {
@@ -95,6 +120,15 @@ template <class S> struct Image {
     copy_line(to + lo, row + x + lo * step_x, step_x, hi - lo, room - lo);
   }
 
+  // A vector of a run that reaches over the row's end: from column x on, `length` elements, then zeros.
+  template <class T> TW_INLINE void edge(T* to, const S* p, int64_t x, int64_t length, int64_t room) const {
+    if constexpr (kSame<T, float>) {
+      const Vec<float> v = Part(x, least(W, x + length)).load(p);
+      if (room >= Part::L) v.store(to);
+      else v.store(to, int(room));
+    }
+  }
+
   // Positions along the lanes: dst[kk * kNr + jj] = value of tap k + kk at position j + jj. Runs are taken from left to
   // right, since one may write past its end into the next.
   template <class T> void pack_positions(T* dst, int64_t j, int n, int64_t k, int64_t count) const {
@@ -126,6 +160,10 @@ template <class S> struct Image {
             for (int64_t s = s0; s < s1; ++s) copy_line(to + s * kNr, row + x + tap_x[s], step_x, run.length, room);
           } else if (!row) {
             for (int64_t s = s0; s < s1; ++s) zero_line(to + s * kNr, run.length, room);
+          } else if (kSame<T, float> && step_x == 1) {
+            for (int64_t s = s0; s < s1; ++s)
+              for (int64_t i = 0, at_x = x + tap_x[s]; i < run.length; i += L)
+                edge(to + s * kNr + i, row + at_x + i, at_x + i, run.length - i, room - i);
           } else {
             for (int64_t s = s0; s < s1; ++s) line(to + s * kNr, row, x + tap_x[s], run.length, room);
           }

@@ -47,30 +47,6 @@ TW_INLINE V odd_of(V a, V b) {
   return __builtin_shuffle(a.v, b.v, index);
 }
 
-// Which of the L elements from column x on lie in a row of W; the others are loaded as 0, from no memory.
-struct Part {
-  int lo, hi;
-  Part() = default;
-  Part(int64_t x, int64_t W) : lo(int(least(L, most(0, -x)))), hi(int(most(lo, least(L, W - x)))) {}
-  template <class S> TW_INLINE V load(const S* p) const {
-#if TW_VEC_BYTES == 64
-    if constexpr (kSame<S, float>) {
-      return V(V::Native(_mm512_maskz_loadu_ps(__mmask16((1u << hi) - (1u << lo)), p)));
-    }
-#elif TW_VEC_BYTES == 32
-    if constexpr (kSame<S, float>) {
-      const Mask<float> i = Mask<float>::iota();
-      const auto seen = (i >= Mask<float>(lo)) & (i < Mask<float>(hi));
-      return V(V::Native(_mm256_maskload_ps(p, reinterpret_cast<__m256i>(seen.v))));
-    }
-#endif
-    if (lo == 0 && hi == L) return load_as<float>(p);
-    S lanes[L] = {};
-    for (int i = lo; i < hi; ++i) lanes[i] = p[i];
-    return load_as<float>(static_cast<const S*>(lanes));
-  }
-};
-
 // One group's convolution: y (O channels) from x (C channels).
 template <class S> struct Layer {
   Image<S> tiles;  // as 4x4 windows, two pixels apart

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from tilewright.nn import functional as F
 from tilewright.nn import init
@@ -87,7 +87,8 @@ class _ForwardConv(_Conv):
                      device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        convolve, padding = getattr(F, f"conv{self._nd}d"), self.padding
+        convolve = getattr(F, f"conv{self._nd}d")
+        padding: str | int | tuple[int, ...] = self.padding
         if self.padding_mode != "zeros" and padding != "valid":
             input, padding = F.pad(input, self._pad_widths(), self.padding_mode), 0
         return convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
@@ -179,7 +180,8 @@ class _TransposedConv(_Conv):
         if len(wanted) not in (nd, input.ndim):
             raise ValueError(f"{owner}: output_size must have {nd} or {input.ndim} numbers, got {tuple(wanted)}")
         low = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in
-               zip(input.shape[-nd:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
+               zip(input.shape[-nd:], self.stride, cast(tuple, self.padding), self.dilation, self.kernel_size,
+                   strict=True)]
         if any(not at <= g < at + s for g, at, s in zip(given, low, self.stride, strict=True)):
             high = tuple(at + s - 1 for at, s in zip(low, self.stride, strict=True))
             raise ValueError(f"{owner}: output_size must lie between {tuple(low)} and {high}, got {tuple(given)}")

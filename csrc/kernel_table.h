@@ -239,8 +239,8 @@ struct BatchNormArgs {
 // --- recurrent layers --
 enum class Cell : uint8_t { kTanh, kRelu, kLstm, kGru };
 
-// One layer over a whole sequence, in D directions. Rows are the steps' batches one after another: batch_sizes[t] rows a
-// step, falling with t (variable lengths, longest first), or B each where it is null. PyTorch's gate order and weights.
+// One layer over a whole sequence, in D directions. Rows are the steps' batches one after another: batch_sizes[t] rows
+// a step, falling with t (variable lengths, longest first), or B each where it is null. PyTorch's gate order, weights.
 struct RnnArgs {
   const void* x;                  // (rows, I)
   const int64_t* batch_sizes;     // (T) or null

@@ -39,7 +39,7 @@ def direct(saves: str = "", numbers: bool = True) -> Callable:
 
 def run(op, *operands, out=None):
     """What an Op does in C++, for operands of every kind: integers, numbers, NumPy arrays; and into `out`."""
-    pairs = [operand(op.__name__, v) for v in operands]
+    pairs = [(v, v.array) for v in operands] if len(operands) == 1 else [operand(op.__name__, v) for v in operands]
     inputs, arrays = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
     if out is not None:
         return write(op.__name__, lambda y: op.kernel(*arrays) if y is None else op.kernel_out(*arrays, y), inputs, out)

@@ -210,7 +210,7 @@ TW_BINARY(GeluTanhBackward, const V two_c = V(2 * 0.79788456080286535588), squar
 TW_BINARY(EluBackward, return select(b > V(0), a, a*(b + p0));)
 TW_BINARY(SiluBackward, const Logistic<V> s = logistic(b); return a * s.value * (V(1) + b * s.rest);)
 TW_BINARY(SeluBackward, return select(b > V(0), a* selu_scale<V>(), a*(b + selu_scaled_alpha<V>()));)
-TW_BINARY(CeluBackward, return select(b > V(0), a, a*(b / p0 + V(1)));)
+TW_BINARY(CeluBackward, return select(b > V(0), a, a* exp(b / p0));)
 TW_BINARY(MishBackward, const V t = tanh_softplus(b); return a * (t + b * (V(1) - t * t) * sigmoid(b));)
 TW_BINARY(HardswishBackward, return select(b <= V(-3), V(0), select(b < V(3), a*(b / V(3) + V(0.5)), a));)
 TW_BINARY(HardsigmoidBackward, return select((b > V(-3)) & (b < V(3)), a / V(6), V(0));)

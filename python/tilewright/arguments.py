@@ -1,5 +1,5 @@
-"""Public ops as `_engine.Op`: straight to the kernel where that is possible, by `run` where operands are of other kinds,
-and named in the message for the commonest slip, a list, a NumPy array or None where a Tensor belongs."""
+"""Public ops as `_engine.Op`: straight to the kernel where that is possible, by `run` for operands of other kinds, and
+named in the message for the commonest slip, a list, a NumPy array or None where a Tensor belongs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def direct(saves: str = "", numbers: bool = True) -> Callable:
 
 def run(op, *operands, out=None):
     """What an Op does in C++, for operands of every kind: integers, numbers, NumPy arrays; and into `out`."""
-    pairs = [operand(op.__name__, v) for v in operands]
+    pairs = [(v, v.array) for v in operands] if len(operands) == 1 else [operand(op.__name__, v) for v in operands]
     inputs, arrays = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
     if out is not None:
         return write(op.__name__, lambda y: op.kernel(*arrays) if y is None else op.kernel_out(*arrays, y), inputs, out)
@@ -64,7 +64,7 @@ def write(name: str, kernel: Callable, inputs, out):
     if not isinstance(out, autograd.Tensor):
         raise TypeError(f"{name}: out must be a Tensor, got {type(out).__name__}")
     if mode.grad and (out.requires_grad or any(wants(x) for x in inputs)):
-        raise RuntimeError(f"{name}: out= is not recorded, but a tensor requires grad; use no_grad(), or leave out away")
+        raise RuntimeError(f"{name}: out= is not recorded, but a tensor requires grad; use no_grad() or leave it out")
     if out.array.numel:
         kernel(out.array)
     else:

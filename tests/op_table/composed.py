@@ -13,7 +13,6 @@ from op_table.row import ELEMENTARY, EXACT, SUMS, Bad, Row, Sample, Tolerance
 
 WIDE = ("float32", "float64")
 MOVED = (*WIDE, "int64", "bool")
-SELU, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 TERMS = Tolerance(8.0, "array", "a few ops, each rounding once")
 
 
@@ -169,7 +168,6 @@ ROWS = [
         x.reshape(-1)[offset:], size, tuple(s * x.itemsize for s in stride)), many(((20,), (3, 4), (2, 3), 1)),
         layouts=False, grad=False),
     kernel("celu", celu),
-    kernel("selu", lambda x: SELU * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0)))),
     kernel("hardsigmoid", hard_sigmoid),
     kernel("hardswish", lambda x: x * hard_sigmoid(x), tol=TERMS),
     curve("F.hardtanh", lambda x: np.clip(x, -1, 1), tol=EXACT, dtypes=FLOATS, slots=("inside_backward",)),
@@ -183,6 +181,8 @@ ROWS = [
            backward="shrink_backward"),
     kernel("threshold", lambda x: np.where(x > 0.25, x, np.asarray(-2.0, x.dtype)),
            fn=lambda x: functional("threshold")(x, 0.25, -2.0), tol=EXACT),
+    # Without training, a leaky ReLU; the slopes drawn and gumbel_softmax's samples are measured in test_direct.py.
+    curve("F.rrelu", lambda x: np.where(x > 0, x, x * np.asarray(11 / 48, x.dtype)), ops=("gumbel_softmax",)),
     curve("F.softmin", lambda x: R.softmax(-x, -1), tol=SUMS, shapes=((129,), (3, 43))),
     curve("F.glu", lambda x: x[..., : x.shape[-1] // 2] * R.sigmoid(x[..., x.shape[-1] // 2 :]), tol=TERMS,
           shapes=((128,), (3, 44))),

@@ -169,7 +169,7 @@ UNARY = [
     unary("F.leaky_relu", R.leaky_relu, slots=("leaky_relu", "leaky_relu_backward"),
           args=({}, {"negative_slope": 0.2})),
     unary("F.elu", R.elu, slots=("elu", "elu_backward"), args=({}, {"alpha": 0.5}), tol=ELEMENTARY),
-    unary("selu", R.selu, slots=("elu", "elu_backward"), fn="F.selu", tol=ELEMENTARY),
+    unary("selu", R.selu, slots=("selu", "selu_backward"), fn="F.selu", tol=ELEMENTARY),
     unary("frac", lambda x: x - np.trunc(x), slots=(), dtypes=FLOATS, specials=False, tol=EXACT),
     unary("F.softplus", R.softplus, -8, 8, slots=("softplus", "softplus_backward"),
           args=({}, {"beta": 2.0, "threshold": 5.0}), tol=ELEMENTARY),

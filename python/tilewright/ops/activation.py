@@ -261,10 +261,10 @@ def celu(input, alpha: float = 1.0, inplace: bool = False):
     """
     if alpha == 0:
         raise ValueError("celu: alpha must not be 0, got 0")
-    return _activate(_engine.celu, celu_grad, input, inplace, (float(alpha),), keep_output=True)
+    return _activate(_engine.celu, celu_grad, input, inplace, (float(alpha),))
 
 
-celu_grad = _rule("celu_grad", _engine.celu_backward, lambda y, alpha: where(y > 0, 1.0, y / alpha + 1.0))
+celu_grad = _rule("celu_grad", _engine.celu_backward, lambda x, alpha: where(x > 0, 1.0, exp(x.clamp(max=0.0) / alpha)))
 
 
 def softsign(input):

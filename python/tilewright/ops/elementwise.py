@@ -365,7 +365,12 @@ def where(condition, input=None, other=None, *, out=None):
         return condition.nonzero(as_tuple=True)
     (x, xa), (y, ya) = operand("where", input), operand("where", other)
     if out is not None:
-        return write("where", lambda to: _engine.where(condition.array, xa, ya, to), (x, y), out)
+        def into(to):
+            if to is None or to.dtype is _engine.result_type(xa, ya):
+                return _engine.where(condition.array, xa, ya, to)
+            return _engine.add_out(_engine.where(condition.array, xa, ya), 0, to)  # with the checks of every `out=`
+
+        return write("where", into, (x, y), out)
     return record(where_grad, _engine.where(condition.array, xa, ya), (x, y), (condition,))
 
 

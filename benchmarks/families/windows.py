@@ -41,11 +41,11 @@ def pool(s: Setup, n: int, c: int, hw: int, op: str = "max", nd: int = 2, k: int
 
 @small("n=2 c=3 hw=4", "mode=bilinear n=2 c=3 hw=4 grad=1", "mode=trilinear n=1 c=2 hw=3 nd=3 grad=1",
        "mode=bicubic n=1 c=2 hw=5 scale=0.6")
-def interpolate(s: Setup, n: int, c: int, hw: int, mode: str = "nearest", nd: int = 2, scale: float = 2.0,
+def interpolate(s: Setup, n: int, c: int, hw: int, mode: str = "nearest", nd: int = 2, scale: str = "2",
                 grad: int = 0) -> Case:
     """F.interpolate of (n, c, hw, ...) by a factor; grad=1: both directions."""
     x = s.normal(n, c, *_sizes(hw, nd))
-    return _image_op(s, "interpolate", x, grad, lambda f: partial(f, scale_factor=scale, mode=mode))
+    return _image_op(s, "interpolate", x, grad, lambda f: partial(f, scale_factor=float(scale), mode=mode))
 
 
 @small("n=2 c=3 hw=4", "mode=reflect n=2 c=3 hw=4 width=2 grad=1", "mode=replicate n=1 c=2 hw=3 nd=3",

@@ -19,8 +19,8 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
     """input at another size: nearest, nearest-exact, linear, bilinear, trilinear, bicubic, or area (adaptive means).
 
     Either `size` (an int, or one a spatial dimension) or `scale_factor` (sizes floor(n scale)). Output item o lies at
-    o (n - 1) / (m - 1) with align_corners, else at (o + 1/2) n / m - 1/2, where 1 / scale_factor stands for n / m but
-    for recompute_scale_factor. Linear modes weigh the two items beside it, bicubic the four (Keys, 1981, with a = -0.75).
+    o (n - 1) / (m - 1) with align_corners, else at (o + 1/2) n / m - 1/2; 1 / scale_factor stands for n / m unless
+    recompute_scale_factor. Linear modes weigh the two items beside it, bicubic the four (Keys, 1981, with a = -0.75).
 
     Raises:
         ValueError: both or neither of size and scale_factor, a mode for another number of dimensions, align_corners
@@ -48,6 +48,8 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
     given = tuple(size if scale_factor is None else scale_factor) if isinstance(
         size if scale_factor is None else scale_factor, tuple | list) else (
         size if scale_factor is None else scale_factor,) * nd
+    if not all(isinstance(n, int | float) or hasattr(n, "__index__") for n in given):
+        raise TypeError(f"interpolate: size and scale_factor must be numbers, got {given}")
     if len(given) != nd:
         raise ValueError(f"interpolate: size and scale_factor must be one number or {nd}, got {given}")
     if size is not None:

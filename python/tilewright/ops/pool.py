@@ -3,7 +3,7 @@ average, their adaptive forms, and the inverse of maximum pooling.
 
 A window's sizes are an int or one int a dimension; stride is the kernel size by default. Output size: floor((n + 2
 padding - dilation (kernel - 1) - 1) / stride) + 1, or with `ceil_mode` ceil, where the last window may stick out but
-must begin inside the input or its left padding. Adaptive window i covers items floor(i n / m) up to ceil((i + 1) n / m).
+must begin inside the input or its left padding. Adaptive window i covers items floor(i n / m) to ceil((i + 1) n / m).
 """
 
 from __future__ import annotations

@@ -25,12 +25,14 @@ import tilewright as tw
 from benchmarks import machine, timing
 from benchmarks.families import FAMILIES
 from benchmarks.families.common import EPS, OURS, Case, Setup
+from benchmarks.memory import peak_of_fresh_process
 from tilewright import _engine
 from tilewright.kernels import Plan
 
 HERE = Path(__file__).parent
 PEERS = ("torch", "numpy", "jax")
 KERNEL = "kernel"
+LIBRARIES = (OURS, "torch")  # those whose whole models run
 SHORTEST = 2e-6  # a limit below this many seconds is less than what a launch costs: no fraction is given
 
 
@@ -134,6 +136,8 @@ def run_problem(family: Callable, text: str, arguments: dict[str, Any], dtype: s
             "ratio": {name: timing.summary(measured[name] / measured[OURS])
                       for name in measured if name not in (OURS, KERNEL)}}
     hold_to_limit(row, limits)
+    if case.fresh:
+        row["peak_bytes"] = {name: peak_of_fresh_process(name, case.fresh) for name in case.calls if name in LIBRARIES}
     return row
 
 
@@ -213,6 +217,12 @@ def show(results: dict[str, Any]) -> str:
         rows = [row for row in results["rows"] if row["family"] == name]
         peers = [p for p in PEERS if any(p in row.get("ratio", {}) for row in rows)]
         lines += [f"## {name}, {results['settings']['dtype']}", "", *show_table(rows, peers), ""]
+        for row in rows:
+            if all(row.get("peak_bytes", {}).get(name) for name in LIBRARIES):
+                ours, torch = (row["peak_bytes"][name] for name in LIBRARIES)
+                lines += [f"- {row['problem']}: peak memory {ours / 1e6:.1f} MB, torch {torch / 1e6:.1f} MB, ratio "
+                          f"{ours / torch:.2f}"]
+        lines += [""] * any("peak_bytes" in row for row in rows)
         for p in peers:
             ratios = [row["ratio"][p]["median"] for row in rows if p in row.get("ratio", {})]
             lines += [f"Against {p}: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, "

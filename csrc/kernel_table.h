@@ -62,14 +62,16 @@ struct GemmArgs {
 };
 
 // --- convolution and pooling, NCHW --
-struct Conv2dArgs {
-  const void* x;   // (N, C, H, W)
-  const void* w;   // (O, C / groups, kh, kw)
-  const void* b;   // (O) or null
-  const void* dy;  // (N, O, oh, ow), backward only
-  void* y;         // forward: (N, O, oh, ow); backward: dx, dw or db
-  int64_t N, C, H, W, O, kh, kw, oh, ow;
-  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+// One, two and three spatial dimensions alike: (depth, height, width), the missing leading ones of size 1.
+struct ConvArgs {
+  const void* x;   // (N, C, D, H, W)
+  const void* w;   // (O, C / groups, kd, kh, kw)
+  const void* b;   // a bias of the result's channels, or null: (O) forward, (C) backward_x
+  const void* dy;  // (N, O, od, oh, ow), backward only
+  void* y;         // forward: (N, O, od, oh, ow); backward: dx or dw
+  int64_t N, C, O, groups;
+  int64_t size[3], out[3];  // of x and of y
+  int64_t kernel[3], stride[3], pad[3], dilation[3];
   DType dtype;
 };
 
@@ -267,7 +269,7 @@ struct StreamArgs {
   X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)          \
   X(all, ReduceArgs) X(argmax, ReduceArgs) X(argmin, ReduceArgs) X(var, ReduceArgs)                          \
   X(gemm, GemmArgs)                                                                                          \
-  X(conv2d, Conv2dArgs) X(conv2d_backward_x, Conv2dArgs) X(conv2d_backward_w, Conv2dArgs)                    \
+  X(conv, ConvArgs) X(conv_backward_x, ConvArgs) X(conv_backward_w, ConvArgs)                                \
   X(max_pool2d, Pool2dArgs) X(max_pool2d_backward, Pool2dArgs)                                               \
   X(avg_pool2d, Pool2dArgs) X(avg_pool2d_backward, Pool2dArgs)                                               \
   X(adaptive_avg_pool2d, Pool2dArgs) X(adaptive_avg_pool2d_backward, Pool2dArgs)                             \

@@ -15,7 +15,7 @@ void parallel_run(int64_t pieces, void (*body)(void* context, int64_t piece), vo
 // Scratch memory of the calling thread: 64-byte aligned, uninitialised, valid until the same thread asks for the same
 // slot again. A kernel that fills a buffer and then calls parallel_run, whose bodies take scratch too, uses another
 // slot for it, since the calling thread runs bodies as well.
-constexpr int kScratchSlots = 4;
+constexpr int kScratchSlots = 6;
 void* scratch(int slot, size_t bytes);
 
 int num_threads();

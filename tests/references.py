@@ -191,26 +191,53 @@ def windows(x, kernel, stride, padding, dilation, fill, ceil_mode=False):
     return big[:, :, rows[:, None, :, None], cols[None, :, None, :]]
 
 
-def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
-    if x.ndim == 3:
-        return conv2d(x[None], w, b, stride, padding, dilation, groups)[0]
-    if padding == "valid":
-        padding = 0
+def each(v, n):
+    return tuple(v) * n if isinstance(v, (tuple, list)) and len(v) == 1 else (
+        tuple(v) if isinstance(v, (tuple, list)) else (v,) * n)
+
+
+def conv(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """(N, C, sizes) or (C, sizes) with (O, C / groups, kernel), any number of dimensions; padding may be pairs."""
+    nd, kernel = w.ndim - 2, w.shape[2:]
+    if x.ndim == nd + 1:
+        return conv(x[None], w, b, stride, padding, dilation, groups)[0]
+    stride, dilation = each(stride, nd), each(dilation, nd)
     if padding == "same":
-        (kh, kw), (dh, dw) = w.shape[2:], pair(dilation)
-        extra = ((kh - 1) * dh, (kw - 1) * dw)
-        x = np.pad(x, ((0, 0), (0, 0), *((e // 2, e - e // 2) for e in extra)))
-        padding = 0
-    view = windows(x, w.shape[2:], stride, padding, dilation, 0)
-    n, c, oh, ow, kh, kw = view.shape
-    o = w.shape[0]
-    inner = c // groups * kh * kw
-    view = view.reshape(n, groups, c // groups, oh, ow, kh, kw)
-    kernel = w.reshape(groups, o // groups, c // groups, kh, kw)
-    columns = view.transpose(1, 0, 3, 4, 2, 5, 6).reshape(groups, n * oh * ow, inner)
-    y = np.matmul(columns, kernel.reshape(groups, o // groups, inner).transpose(0, 2, 1))
-    y = y.reshape(groups, n, oh, ow, o // groups).transpose(1, 0, 4, 2, 3).reshape(n, o, oh, ow)
-    return y if b is None else y + b[:, None, None]
+        padding = [((k - 1) * d // 2, (k - 1) * d - (k - 1) * d // 2) for k, d in zip(kernel, dilation, strict=True)]
+    padding = [p if isinstance(p, tuple) else (p, p) for p in each(0 if padding == "valid" else padding, nd)]
+    big = np.pad(x, ((0, 0), (0, 0), *padding))
+    spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    view = np.lib.stride_tricks.sliding_window_view(big, spans, tuple(range(2, 2 + nd)))
+    view = view[(slice(None), slice(None), *(slice(None, None, s) for s in stride),
+                 *(slice(None, None, d) for d in dilation))]
+    n, c, out, o = x.shape[0], x.shape[1], view.shape[2:2 + nd], w.shape[0]
+    inner = c // groups * math.prod(kernel)
+    view = view.reshape(n, groups, c // groups, *out, *kernel)
+    columns = np.moveaxis(view, (1, 2), (0, 2 + nd)).reshape(groups, n * math.prod(out), inner)
+    y = np.matmul(columns, w.reshape(groups, o // groups, inner).transpose(0, 2, 1))
+    y = np.moveaxis(y.reshape(groups, n, *out, o // groups), (0, -1), (1, 2)).reshape(n, o, *out)
+    return y if b is None else y + b.reshape(-1, *(1,) * nd)
+
+
+def conv_transpose(x, w, b=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """Spreads x with stride - 1 zeros between its elements, then correlates it with the turned filters."""
+    nd, kernel = w.ndim - 2, w.shape[2:]
+    if x.ndim == nd + 1:
+        return conv_transpose(x[None], w, b, stride, padding, output_padding, groups, dilation)[0]
+    stride, padding, extra, dilation = (each(v, nd) for v in (stride, padding, output_padding, dilation))
+    sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
+    spread = np.zeros((*x.shape[:2], *sizes), x.dtype)
+    spread[(slice(None), slice(None), *(slice(None, None, s) for s in stride))] = x
+    crop, grow = [], []
+    for k, p, e, d in zip(kernel, padding, extra, dilation, strict=True):
+        before, after = d * (k - 1) - p, d * (k - 1) - p + e
+        grow.append((max(before, 0), max(after, 0)))
+        crop.append(slice(max(-before, 0), -max(-after, 0) or None))
+    spread = np.pad(spread[(slice(None), slice(None), *crop)], ((0, 0), (0, 0), *grow))
+    c, per_group = w.shape[:2]
+    turned = np.flip(w, tuple(range(2, 2 + nd))).reshape(groups, c // groups, per_group, *kernel)
+    turned = turned.swapaxes(1, 2).reshape(groups * per_group, c // groups, *kernel)
+    return conv(spread, turned, b, 1, 0, dilation, groups)
 
 
 def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):

@@ -54,6 +54,7 @@ class Case:
     shape: tuple[int, ...] | None = None      # of the whole result
     pick: Callable[[np.ndarray], np.ndarray] = np.asarray
     result: Callable[[Callable[[], Any]], np.ndarray] = lambda call: to_numpy(call())
+    fresh: str | None = None                  # "name batch dtype" of a model whose peak memory is measured too
 
 
 class Setup:

@@ -50,12 +50,6 @@ void array_dealloc(PyObject* o) {
   Py_DECREF(t);
 }
 
-PyObject* tuple_of(const Dims& d) {
-  PyObject* t = PyTuple_New(d.n);
-  if (t)
-    for (int i = 0; i < d.n; ++i) PyTuple_SET_ITEM(t, i, PyLong_FromLongLong(d[i]));
-  return t;
-}
 PyObject* array_shape(PyObject* o, void*) { return tuple_of(unwrap(o).shape()); }
 PyObject* array_strides(PyObject* o, void*) { return tuple_of(unwrap(o).strides()); }
 PyObject* array_dtype(PyObject* o, void*) { return dtype_object(unwrap(o).dtype()); }
@@ -153,13 +147,21 @@ PyType_Spec array_spec = {"tilewright._engine.Array", sizeof(PyArray), 0,
 
 }  // namespace
 
-PyObject* wrap(const Array& a) {
+PyObject* tuple_of(const Dims& d) {
+  PyObject* t = PyTuple_New(d.n);
+  if (t)
+    for (int i = 0; i < d.n; ++i) PyTuple_SET_ITEM(t, i, PyLong_FromLongLong(d[i]));
+  return t;
+}
+
+PyObject* wrap(Array&& a) {
   if (!a.defined()) return Py_NewRef(Py_None);
   PyObject* o = array_type->tp_alloc(array_type, 0);
   if (!o) throw py::error_already_set();
-  new (&unwrap(o)) Array(a);
+  new (&unwrap(o)) Array(std::move(a));
   return o;
 }
+PyObject* wrap(const Array& a) { return wrap(Array(a)); }
 
 PyObject* dtype_object(DType t) { return Py_NewRef(dtype_singletons[static_cast<int>(t)]); }
 

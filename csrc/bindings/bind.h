@@ -16,7 +16,7 @@ namespace tw {
 // One row a file of csrc/ops: void bind_<name>(py::module_&).
 // clang-format off
 #define TW_BINDINGS(X)                                                                                      \
-  X(array) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv) X(pool) X(softmax)  \
+  X(array) X(tape) X(op) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv) X(pool) X(softmax)  \
   X(loss) X(norm) X(index) X(shape) X(random) X(optim) X(machine) X(table_api)
 // clang-format on
 #define TW_X(name) void bind_##name(py::module_& m);
@@ -32,6 +32,8 @@ extern PyTypeObject* array_type;
 inline bool is_array(PyObject* o) { return Py_TYPE(o) == array_type; }
 inline Array& unwrap(PyObject* o) { return reinterpret_cast<PyArray*>(o)->array; }
 PyObject* wrap(const Array& a);
+PyObject* wrap(Array&& a);
+PyObject* tuple_of(const Dims& d);  // new reference
 
 PyObject* dtype_object(DType t);         // new reference to the singleton tw.float32 ...
 bool dtype_from(PyObject* o, DType* t);  // false when o is not a dtype
@@ -43,6 +45,16 @@ struct Value {
   double f = 0;
   int64_t i = 0;
 };
+
+// The result of f, or null with its C++ exception set as Python's: for functions that pybind11 does not call.
+template <class F> PyObject* guarded(F&& f) {
+  try {
+    return f();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (...) { py::detail::try_translate_exceptions(); }
+  return nullptr;
+}
 
 }  // namespace tw
 
@@ -57,6 +69,7 @@ template <> struct type_caster<tw::Array> {
     return true;
   }
   static handle cast(const tw::Array& a, return_value_policy, handle) { return tw::wrap(a); }
+  static handle cast(tw::Array&& a, return_value_policy, handle) { return tw::wrap(std::move(a)); }
   operator tw::Array&() { return *value; }
   tw::Array* value = nullptr;
 };

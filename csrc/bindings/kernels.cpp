@@ -9,8 +9,6 @@ const TableApi* api = nullptr;
 
 namespace {
 
-PyObject* tensor_type = nullptr;
-PyObject* array_word = nullptr;
 PyObject* requires_grad_word = nullptr;
 
 std::string device_text(Device d) {
@@ -36,8 +34,8 @@ std::string described(const View& v) {
   fail<TypeError>(op, ": ", role, " must be an array, got ", Py_TYPE(o)->tp_name);
 }
 
-void refuse_tracked(const char* op, const char* role, PyObject* requires_grad) {
-  TW_CHECK_AS(std::runtime_error, requires_grad == Py_False, op, ": ", role,
+void refuse_tracked(const char* op, const char* role, bool requires_grad) {
+  TW_CHECK_AS(std::runtime_error, !requires_grad, op, ": ", role,
               " requires grad, and kernels record nothing; pass .detach()");
 }
 
@@ -72,7 +70,7 @@ nb::dlpack::dltensor tensor_of(const char* op, PyObject* o, bool written, View* 
   nb::dlpack::dltensor t;
   if (const auto describe = exchange_of(Py_TYPE(o))) {
     const nb::object tracked = nb::getattr(nb::handle(o), requires_grad_word, nb::bool_(false));
-    refuse_tracked(op, v->role, tracked.ptr());
+    refuse_tracked(op, v->role, tracked.is(nb::bool_(true)));
     if (describe(o, &t) == 0) return t;
     PyErr_Clear();
     refuse(op, v->role, o, written);
@@ -146,17 +144,10 @@ const View& Call::add(const char* role, Arr a, unsigned rules, bool written) {
   v.written = written;
   v.in_place = rules & kInPlace;
   v.object = nb::borrow(a.o);
-  nb::object inner;  // a Tensor's Array
-  PyObject* o = a.o;
-  if (PyObject_TypeCheck(o, reinterpret_cast<PyTypeObject*>(tensor_type))) {
-    inner = nb::steal(PyObject_GetAttr(o, array_word));
-    const nb::object tracked = nb::steal(PyObject_GetAttr(o, requires_grad_word));
-    refuse_tracked(op, role, tracked.ptr());
-    o = inner.ptr();
-  }
-  if (ArrayView own; api->view(o, &own)) {
+  if (ArrayView own; api->view(a.o, &own)) {
+    refuse_tracked(op, role, own.requires_grad);
+    v.ours = nb::borrow(static_cast<PyObject*>(own.object));
     v.data = static_cast<char*>(own.data);
-    v.ours = own.array;
     v.shape = *own.shape;
     v.strides = *own.strides;
     v.numel = own.numel;
@@ -164,9 +155,8 @@ const View& Call::add(const char* role, Arr a, unsigned rules, bool written) {
     v.device = own.device;
     v.readonly = own.readonly;
     v.dense = own.contiguous;
-    v.array = nb::borrow(o);
   } else {
-    read_foreign(op, o, written, &v);
+    read_foreign(op, a.o, written, &v);
   }
   const auto size = static_cast<int64_t>(itemsize(v.dtype));
   int64_t last = 0;
@@ -259,7 +249,7 @@ void Call::keep() {
     PyGILState_Release(gil);
   };
   for (int i = 0; i < used_; ++i)
-    for (PyObject* o : {at(i).object.ptr(), at(i).array.ptr()})
+    for (PyObject* o : {at(i).object.ptr(), at(i).ours.ptr()})
       if (o) api->keep(Py_NewRef(o), forget);
   for (auto& t : temporaries_) api->keep(t.release(), [](void* p) { delete[] static_cast<char*>(p); });
 }
@@ -304,8 +294,6 @@ NB_MODULE(_kernels, m) {
     PyErr_Clear();
     throw nb::import_error("tilewright._kernels and tilewright._engine come from different builds; install again");
   }
-  tw::tensor_type = nb::object(nb::module_::import_("tilewright.tensor").attr("Tensor")).release().ptr();
-  tw::array_word = PyUnicode_InternFromString("array");
   tw::requires_grad_word = PyUnicode_InternFromString("requires_grad");
   tw::bind_elementwise(m);
   tw::bind_rows(m);

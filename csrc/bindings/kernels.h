@@ -49,9 +49,8 @@ struct View {
   bool readonly, dense, written = false, in_place = false;
   int64_t numel, bytes;  // bytes: from the first element to past the last
   Dims shape, strides;   // strides in elements
-  void* ours = nullptr;  // the engine's Array
   nb::object object;     // the argument
-  nb::object array;      // its engine Array, where that is another object
+  nb::object ours;       // its _engine.Array, where it is tilewright's
   nb::ndarray<nb::ro> imported;
 
   int ndim() const { return shape.n; }
@@ -116,7 +115,7 @@ class Call {
       kernel(args);
     }
     for (int i = 0; i < used_; ++i)
-      if (at(i).written && at(i).ours) api->written(at(i).ours);
+      if (at(i).written && at(i).ours.is_valid()) api->written(at(i).ours.ptr());
   }
 
  private:

@@ -82,8 +82,8 @@ struct Window {
   Dims size, out, kernel, stride, pad, dilation;
 
   Window(const Call& c, const View& x, const View& y) : n(x.ndim() - 2) {
-    TW_CHECK(n == 2 && y.ndim() == x.ndim(), c.op, ": ", x.role, " and ", y.role, " must be (N, C, H, W), got ",
-             str_of(x.shape), " and ", str_of(y.shape));
+    TW_CHECK(n >= 1 && n <= 3 && y.ndim() == x.ndim(), c.op, ": ", x.role, " and ", y.role,
+             " must be (N, C, ...) with 1 to 3 spatial dimensions, got ", str_of(x.shape), " and ", str_of(y.shape));
     TW_CHECK_TYPE(x.dtype == y.dtype, c.op, ": ", y.role, " must have ", x.role, "'s dtype, got ", name(y.dtype),
                   " and ", name(x.dtype));
     TW_CHECK(x.size(0) == y.size(0), c.op, ": ", y.role, " must have ", x.role, "'s batch size, got ", str_of(y.shape),
@@ -131,7 +131,7 @@ struct Window {
 };
 
 // x, w and y of one convolution, in whichever role each of them comes.
-Conv2dArgs conv_args(const Call& c, const View& x, const View& w, const View& y, const Sizes& stride,
+ConvArgs conv_args(const Call& c, const View& x, const View& w, const View& y, const Sizes& stride,
                      const Sizes& padding, const Sizes& dilation, int64_t groups) {
   Window g(c, x, y);
   TW_CHECK_TYPE(w.dtype == x.dtype, c.op, ": ", w.role, " must have ", x.role, "'s dtype, got ", name(w.dtype), " and ",
@@ -147,16 +147,19 @@ Conv2dArgs conv_args(const Call& c, const View& x, const View& w, const View& y,
     TW_CHECK(g.kernel[i] >= 1, c.op, ": the kernel must not be empty, got ", str_of(w.shape));
   g.read(c, stride, padding, dilation);
   g.must_give(c, y, false);
-  Conv2dArgs a{};
+  ConvArgs a{};
   a.N = x.size(0);
   a.C = x.size(1);
   a.O = w.size(0);
-  a.H = g.size[0], a.W = g.size[1];
-  a.oh = g.out[0], a.ow = g.out[1];
-  a.kh = g.kernel[0], a.kw = g.kernel[1];
-  a.stride_h = g.stride[0], a.stride_w = g.stride[1];
-  a.pad_h = g.pad[0], a.pad_w = g.pad[1];
-  a.dilation_h = g.dilation[0], a.dilation_w = g.dilation[1];
+  for (int i = 0; i < 3; ++i) {  // missing leading dimensions have size 1
+    const int k = i - (3 - g.n);
+    a.size[i] = k < 0 ? 1 : g.size[k];
+    a.out[i] = k < 0 ? 1 : g.out[k];
+    a.kernel[i] = k < 0 ? 1 : g.kernel[k];
+    a.stride[i] = k < 0 ? 1 : g.stride[k];
+    a.pad[i] = k < 0 ? 0 : g.pad[k];
+    a.dilation[i] = k < 0 ? 1 : g.dilation[k];
+  }
   a.groups = groups;
   a.dtype = x.dtype;
   return a;
@@ -164,42 +167,42 @@ Conv2dArgs conv_args(const Call& c, const View& x, const View& w, const View& y,
 
 Arr conv(Arr x_, Arr w_, Arr out_, Arr bias, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
          int64_t groups) {
-  Call c("conv2d");
+  Call c("conv");
   const View& x = c.input("x", x_, kDense | kFloat);
   const View& w = c.input("w", w_);
   const View& out = c.output("out", out_);
-  Conv2dArgs a = conv_args(c, x, w, out, stride, padding, dilation, groups);
+  ConvArgs a = conv_args(c, x, w, out, stride, padding, dilation, groups);
   if (bias.given()) a.b = c.input("bias", bias, {w.size(0)}, x.dtype).data;
   a.x = x.data;
   a.w = w.data;
   a.y = out.data;
-  return c.run(slots::conv2d, a, out);
+  return c.run(slots::conv, a, out);
 }
 
 Arr conv_backward_x(Arr dy_, Arr w_, Arr out_, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
                     int64_t groups) {
-  Call c("conv2d_backward_x");
+  Call c("conv_backward_x");
   const View& dy = c.input("dy", dy_, kDense | kFloat);
   const View& w = c.input("w", w_);
   const View& out = c.output("out", out_);
-  Conv2dArgs a = conv_args(c, out, w, dy, stride, padding, dilation, groups);
+  ConvArgs a = conv_args(c, out, w, dy, stride, padding, dilation, groups);
   a.dy = dy.data;
   a.w = w.data;
   a.y = out.data;
-  return c.run(slots::conv2d_backward_x, a, out);
+  return c.run(slots::conv_backward_x, a, out);
 }
 
 Arr conv_backward_w(Arr dy_, Arr x_, Arr out_, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
                     int64_t groups) {
-  Call c("conv2d_backward_w");
+  Call c("conv_backward_w");
   const View& dy = c.input("dy", dy_, kDense | kFloat);
   const View& x = c.input("x", x_);
   const View& out = c.output("out", out_);
-  Conv2dArgs a = conv_args(c, x, out, dy, stride, padding, dilation, groups);
+  ConvArgs a = conv_args(c, x, out, dy, stride, padding, dilation, groups);
   a.dy = dy.data;
   a.x = x.data;
   a.y = out.data;
-  return c.run(slots::conv2d_backward_w, a, out);
+  return c.run(slots::conv_backward_w, a, out);
 }
 
 // `image` is the larger side, x or dx, and `pooled` the smaller.
@@ -315,35 +318,35 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory, activation.
 >>> kernels.gemm(a, a.T, out=c, alpha=1, beta=1).tolist()
 [[6.0, 12.0], [12.0, 26.0]]
 )");
-  m.def("conv2d", &conv, x, w, out, nb::arg("bias").none() = nb::none(), stride = 1, padding = 0, dilation = 1,
+  m.def("conv", &conv, x, w, out, nb::arg("bias").none() = nb::none(), stride = 1, padding = 0, dilation = 1,
         nb::arg("groups") = 1,
-        R"(out = x correlated with w, plus bias (O,).
+        R"(out = x correlated with w, plus bias (O,), in one, two or three spatial dimensions.
 
-x: floats (N, C, H, W); w: (O, C / groups, kh, kw); out: (N, O, oh, ow), oh = (H + 2 padding - dilation (kh - 1) - 1)
-// stride + 1 and ow alike. stride, padding, dilation: an int or one a dimension. One dtype; all contiguous.
+x: floats (N, C, n...); w: (O, C / groups, k...); out: (N, O, m...), each m = (n + 2 padding - dilation (k - 1) - 1) //
+stride + 1. stride, padding, dilation: an int or one a dimension. One dtype; all contiguous.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
 >>> x, w = np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 2, 2), np.float32)
->>> kernels.conv2d(x, w, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
+>>> kernels.conv(x, w, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
 [[[[4.0, 4.0], [4.0, 4.0]]]]
 )");
-  m.def("conv2d_backward_x", &conv_backward_x, dy, w, out, stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
-        R"(out = the gradient of conv2d by x, from dy (N, O, oh, ow); the rest as in conv2d.
+  m.def("conv_backward_x", &conv_backward_x, dy, w, out, stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
+        R"(out = the gradient of conv by x, from dy (N, O, m...); the rest as in conv.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
 >>> dy, w = np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1, 2, 2), np.float32)
->>> kernels.conv2d_backward_x(dy, w, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
+>>> kernels.conv_backward_x(dy, w, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
 [[[[1.0, 1.0], [1.0, 1.0]]]]
 )");
-  m.def("conv2d_backward_w", &conv_backward_w, dy, x, out, stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
-        R"(out = the gradient of conv2d by w, from dy (N, O, oh, ow); the rest as in conv2d.
+  m.def("conv_backward_w", &conv_backward_w, dy, x, out, stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
+        R"(out = the gradient of conv by w, from dy (N, O, m...); the rest as in conv.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
 >>> dy, x = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 3, 3), np.float32)
->>> kernels.conv2d_backward_w(dy, x, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
+>>> kernels.conv_backward_w(dy, x, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
 [[[[4.0, 4.0], [4.0, 4.0]]]]
 )");
   m.def("max_pool2d", &max_pool, x, out, nb::arg("kernel_size"), stride = nb::none(), padding = 0, dilation = 1,

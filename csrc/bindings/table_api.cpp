@@ -1,7 +1,7 @@
 // The capsule that _kernels takes its kernels from (table_api.h).
 #include "bindings/table_api.h"
 
-#include "bindings/bind.h"
+#include "bindings/tape.h"
 #include "ops/common.h"
 
 namespace tw {
@@ -14,17 +14,21 @@ const KernelTable* table_or_null(Device device) {
 }
 
 bool view(void* object, ArrayView* v) {
-  if (!is_array(static_cast<PyObject*>(object))) return false;
-  Array& a = unwrap(static_cast<PyObject*>(object));
-  *v = {static_cast<char*>(a.storage()->data) + a.offset() * static_cast<int64_t>(itemsize(a.dtype())),
-        &a,
+  auto* o = static_cast<PyObject*>(object);
+  const bool tracked = is_tensor(o) && tensor(o).requires_grad;
+  if (is_tensor(o)) o = tensor(o).array;
+  if (!o || !is_array(o)) return false;
+  const Array& a = unwrap(o);
+  *v = {o,
+        static_cast<char*>(a.storage()->data) + a.offset() * static_cast<int64_t>(itemsize(a.dtype())),
         &a.shape(),
         &a.strides(),
         a.numel(),
         a.dtype(),
         a.device(),
         a.storage()->readonly,
-        a.is_contiguous()};
+        a.is_contiguous(),
+        tracked};
   return true;
 }
 
@@ -41,7 +45,7 @@ constexpr TableApi kApi = {sizeof(KernelTable),
                            table_or_null,
                            simplify,
                            view,
-                           [](void* array) { static_cast<Array*>(array)->bump_version(); },
+                           [](void* object) { unwrap(static_cast<PyObject*>(object)).bump_version(); },
                            [] { return recording(); },
                            record,
                            keep};

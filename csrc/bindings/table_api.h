@@ -7,22 +7,22 @@
 
 namespace tw {
 
-struct ArrayView {  // of an _engine.Array; the shapes stay inside it
+struct ArrayView {  // of an _engine.Array or a Tensor; the shapes stay inside it
+  void* object;     // the _engine.Array
   void* data;
-  void* array;
   const Dims *shape, *strides;
   int64_t numel;
   DType dtype;
   Device device;
-  bool readonly, contiguous;
+  bool readonly, contiguous, requires_grad;
 };
 
 struct TableApi {
   uint64_t table_bytes;                                     // sizeof(KernelTable): both sides know the same slots
   const KernelTable* (*table)(Device device);               // null: none for that device
   void (*simplify)(ElementwiseArgs* a, const Dims& shape);  // an elementwise launch over `shape`, in its plainest form
-  bool (*view)(void* object, ArrayView* view);              // false: the Python object is no _engine.Array
-  void (*written)(void* array);                             // raises its version
+  bool (*view)(void* object, ArrayView* view);              // false: the Python object is neither
+  void (*written)(void* object);                            // raises an _engine.Array's version
   bool (*recording)();                                      // a plan, by this thread
   void (*record)(const char* name, void (*call)(void (*kernel)(), const void* args), void (*kernel)(),
                  const void* args, size_t bytes);

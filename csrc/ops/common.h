@@ -1,5 +1,8 @@
 // What the ops share: casts, copies, fills and the shapes of elementwise launches.
 #pragma once
+#include <span>
+#include <string_view>
+
 #include "bindings/bind.h"
 #include "dispatch.h"
 
@@ -36,5 +39,13 @@ Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, dou
 // Drops sizes of 1, puts the output's largest strides outermost, and joins neighbours that are one memory block in
 // every operand; most launches become one-dimensional here.
 void simplify(ElementwiseArgs* a, const Dims& shape);
+
+// The rows of the elementwise list that the bindings make functions of.
+struct ElementwiseRow {
+  ElementwiseOp op;
+  int inputs;
+};
+std::span<const ElementwiseRow> elementwise_rows();
+const ElementwiseRow* elementwise_row(std::string_view name);  // null: there is none of that name
 
 }  // namespace tw

@@ -1,147 +1,201 @@
-// conv2d and its gradients over (N, C, H, W) or (C, H, W): shapes, checks, launches, bindings.
+// Convolutions of one, two and three dimensions, their gradients, and transposed convolutions: shapes, checks, launches,
+// bindings. The missing leading dimensions of the kernel's three are 1.
 #include "ops/common.h"
 
 namespace tw {
 namespace {
 
-struct Pair {
-  int64_t h, w;
-};
-
-Pair pair_of(const char* op, const char* what, const Dims& d, int64_t least) {
-  TW_CHECK(d.n == 1 || d.n == 2, op, ": ", what, " must be an int or a pair, got ", str_of(d));
-  const Pair p{d[0], d[d.n - 1]};
-  TW_CHECK(p.h >= least && p.w >= least, op, ": ", what, " must be at least ", least, ", got (", p.h, ", ", p.w, ")");
-  return p;
+// The name of the function that a caller used, from the number of spatial dimensions.
+std::string name_of(const char* prefix, int64_t nd, const char* suffix = "") {
+  return str(prefix, nd, "d", suffix);
 }
 
-// Padding: one number, (h, w), or (top, bottom, left, right).
-struct Geometry {
-  Pair stride, before, after, dilation;
-  int64_t groups;
-
-  Geometry(const char* op, const Dims& strides, const Dims& padding, const Dims& dilations, int64_t groups)
-      : stride(pair_of(op, "stride", strides, 1)), dilation(pair_of(op, "dilation", dilations, 1)), groups(groups) {
-    if (padding.n == 4) {
-      before = pair_of(op, "padding", {padding[0], padding[2]}, 0);
-      after = pair_of(op, "padding", {padding[1], padding[3]}, 0);
-    } else {
-      before = after = pair_of(op, "padding", padding, 0);
-    }
-    TW_CHECK(groups >= 1, op, ": groups must be at least 1, got ", groups);
+// One number for all dimensions, or one each.
+void fill(const std::string& op, const char* what, const Dims& d, int64_t nd, int64_t least, int64_t* to) {
+  TW_CHECK(d.n == 1 || d.n == nd, op, ": ", what, " must be one number or ", nd, ", got ", str_of(d));
+  for (int64_t i = 0; i < nd; ++i) {
+    to[3 - nd + i] = d[d.n == 1 ? 0 : i];
+    TW_CHECK(to[3 - nd + i] >= least, op, ": ", what, " must be at least ", least, ", got ", str_of(d));
   }
-};
-
-Dims batched(const char* op, const char* what, const Dims& shape) {
-  TW_CHECK(shape.n == 3 || shape.n == 4, op, ": ", what, " must be (N, C, H, W) or (C, H, W), got ", str_of(shape));
-  return shape.n == 4 ? shape : Dims{1, shape[0], shape[1], shape[2]};
 }
 
-// Sizes and geometry of one launch, all checked; oh and ow follow from them.
-Conv2dArgs arguments(const char* op, const Dims& x_shape, const Dims& w, const Geometry& g, DType dtype) {
-  const Dims x = batched(op, "input", x_shape);
-  TW_CHECK(w.n == 4, op, ": weight must be (O, C / groups, kh, kw), got ", str_of(w));
+Dims batched(const std::string& op, const char* what, const Dims& shape, int64_t nd) {
+  static const char* const kSizes[] = {"L", "H, W", "D, H, W"};
+  TW_CHECK(shape.n == nd + 1 || shape.n == nd + 2, op, ": ", what, " must be (N, C, ", kSizes[nd - 1], ") or (C, ",
+           kSizes[nd - 1], "), got ", str_of(shape));
+  if (shape.n == nd + 2) return shape;
+  Dims d{1};
+  for (int i = 0; i < shape.n; ++i) d.d[d.n++] = shape[i];
+  return d;
+}
+
+// Sizes and geometry of one launch, all checked; the output's sizes follow from them. padding: one number, one each, or
+// (before, after) for each dimension, after perhaps negative.
+ConvArgs arguments(const std::string& op, int64_t nd, const Dims& x_shape, const Dims& w, const Dims& stride,
+                   const Dims& padding, const Dims& dilation, int64_t groups, DType dtype) {
+  static const char* const kSizes[] = {"k", "kh, kw", "kd, kh, kw"};
   TW_CHECK_TYPE(is_float(dtype), op, ": needs floating point, got ", name(dtype));
-  TW_CHECK(x[1] % g.groups == 0 && w[0] % g.groups == 0, op, ": groups must divide the channels, got ", x[1],
-           " channels in and ", w[0], " out for ", g.groups, " groups");
-  TW_CHECK(w[1] * g.groups == x[1], op, ": weight ", str_of(w), " with ", g.groups, " groups must take input of ",
-           w[1] * g.groups, " channels, got ", x[1], " in ", str_of(x_shape));
-  TW_CHECK(w[2] >= 1 && w[3] >= 1, op, ": the kernel must not be empty, got weight ", str_of(w));
-  Conv2dArgs a{};
+  TW_CHECK(w.n == nd + 2, op, ": weight must be (O, C / groups, ", kSizes[nd - 1], "), got ", str_of(w));
+  TW_CHECK(groups >= 1, op, ": groups must be at least 1, got ", groups);
+  const Dims x = batched(op, "input", x_shape, nd);
+  TW_CHECK(x[1] % groups == 0 && w[0] % groups == 0, op, ": groups must divide the channels, got ", x[1],
+           " channels in and ", w[0], " out for ", groups, " groups");
+  TW_CHECK(w[1] * groups == x[1], op, ": weight ", str_of(w), " with ", groups, " groups must take input of ",
+           w[1] * groups, " channels, got ", x[1], " in ", str_of(x_shape));
+  ConvArgs a{};
+  for (int d = 0; d < 3; ++d) a.size[d] = a.out[d] = a.kernel[d] = a.stride[d] = a.dilation[d] = 1;
+  int64_t after[3] = {};
+  fill(op, "stride", stride, nd, 1, a.stride);
+  fill(op, "dilation", dilation, nd, 1, a.dilation);
+  if (padding.n == 2 * nd) {
+    for (int64_t i = 0; i < nd; ++i) {
+      a.pad[3 - nd + i] = padding[2 * i];
+      after[3 - nd + i] = padding[2 * i + 1];
+    }
+  } else {
+    fill(op, "padding", padding, nd, 0, a.pad);
+    for (int d = 0; d < 3; ++d) after[d] = a.pad[d];
+  }
   a.N = x[0];
   a.C = x[1];
-  a.H = x[2];
-  a.W = x[3];
   a.O = w[0];
-  a.kh = w[2];
-  a.kw = w[3];
-  a.stride_h = g.stride.h;
-  a.stride_w = g.stride.w;
-  a.pad_h = g.before.h;
-  a.pad_w = g.before.w;
-  a.dilation_h = g.dilation.h;
-  a.dilation_w = g.dilation.w;
-  a.groups = g.groups;
+  a.groups = groups;
   a.dtype = dtype;
-  const int64_t height = a.H + g.before.h + g.after.h, width = a.W + g.before.w + g.after.w;
-  const int64_t span_h = a.dilation_h * (a.kh - 1) + 1, span_w = a.dilation_w * (a.kw - 1) + 1;
-  TW_CHECK(span_h <= height && span_w <= width, op, ": kernel (", span_h, ", ", span_w, ") must fit the padded input (",
-           height, ", ", width, ")");
-  a.oh = (height - span_h) / a.stride_h + 1;
-  a.ow = (width - span_w) / a.stride_w + 1;
+  for (int64_t i = 0; i < nd; ++i) {
+    const int64_t d = 3 - nd + i;
+    a.size[d] = x[2 + i];
+    a.kernel[d] = w[2 + i];
+    TW_CHECK(a.kernel[d] >= 1, op, ": the kernel must not be empty, got weight ", str_of(w));
+    const int64_t span = a.dilation[d] * (a.kernel[d] - 1) + 1, room = a.size[d] + a.pad[d] + after[d];
+    TW_CHECK(span <= room, op, ": kernel must fit the padded input, got ", span, " pixels (dilation included) for ",
+             room, " in dimension ", i - nd);
+    a.out[d] = (room - span) / a.stride[d] + 1;
+  }
   return a;
 }
 
-void check_dtypes(const char* op, const Array& a, const Array& b) {
+void check_dtypes(const std::string& op, const Array& a, const Array& b) {
   TW_CHECK_TYPE(a.dtype() == b.dtype(), op, ": dtypes must match, got ", name(a.dtype()), " and ", name(b.dtype()));
 }
 
-Dims output_shape(const Conv2dArgs& a, int ndim) {
-  return ndim == 4 ? Dims{a.N, a.O, a.oh, a.ow} : Dims{a.O, a.oh, a.ow};
+// (N, O, sizes), or (O, sizes) as the input has a batch or not.
+Dims output_shape(const ConvArgs& a, int64_t nd, int ndim) {
+  Dims d;
+  if (ndim == nd + 2) d.d[d.n++] = a.N;
+  d.d[d.n++] = a.O;
+  for (int64_t i = 3 - nd; i < 3; ++i) d.d[d.n++] = a.out[i];
+  return d;
 }
 
-Array conv2d(const Array& x, const Array& w, const std::optional<Array>& b, const Dims& stride, const Dims& padding,
-             const Dims& dilation, int64_t groups) {
-  const char* op = "conv2d";
+std::optional<Array> bias_of(const std::string& op, const std::optional<Array>& b, const Array& x, int64_t channels) {
+  if (!b) return {};
+  check_dtypes(op, x, *b);
+  TW_CHECK(b->ndim() == 1 && b->size(0) == channels, op, ": bias must be (", channels, ",), got ", str_of(b->shape()));
+  return contiguous(*b);
+}
+
+Array conv(int64_t nd, const Array& x, const Array& w, const std::optional<Array>& b, const Dims& stride,
+           const Dims& padding, const Dims& dilation, int64_t groups) {
+  const std::string op = name_of("conv", nd);
   check_dtypes(op, x, w);
-  Conv2dArgs a = arguments(op, x.shape(), w.shape(), Geometry(op, stride, padding, dilation, groups), x.dtype());
-  std::optional<Array> bias;
-  if (b) {
-    check_dtypes(op, x, *b);
-    TW_CHECK(b->ndim() == 1 && b->size(0) == a.O, op, ": bias must be (", a.O, ",), got ", str_of(b->shape()));
-    bias = contiguous(*b);
-    a.b = bias->raw();
-  }
-  Array y = Array::empty(op, output_shape(a, x.ndim()), x.dtype(), x.device());
+  ConvArgs a = arguments(op, nd, x.shape(), w.shape(), stride, padding, dilation, groups, x.dtype());
+  const std::optional<Array> bias = bias_of(op, b, x, a.O);
+  Array y = Array::empty(op.c_str(), output_shape(a, nd, x.ndim()), x.dtype(), x.device());
   if (y.numel() == 0) return y;
   const Array image = contiguous(x), kernel = contiguous(w);
+  a.b = bias ? bias->raw() : nullptr;
   a.x = image.raw();
   a.w = kernel.raw();
   a.y = y.raw();
-  launch(x.device(), slots::conv2d, a);
+  launch(x.device(), slots::conv, a);
   return y;
 }
 
-Array conv2d_backward_x(const Array& dy, const Array& w, const Dims& x_shape, const Dims& stride, const Dims& padding,
-                        const Dims& dilation, int64_t groups) {
-  const char* op = "conv2d_backward_x";
+Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b,
+                 const Dims& x_shape, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
   check_dtypes(op, dy, w);
-  Conv2dArgs a = arguments(op, x_shape, w.shape(), Geometry(op, stride, padding, dilation, groups), dy.dtype());
-  TW_CHECK(dy.shape() == output_shape(a, x_shape.n), op, ": dy must be ", str_of(output_shape(a, x_shape.n)), ", got ",
-           str_of(dy.shape()));
-  Array dx = Array::empty(op, x_shape, dy.dtype(), dy.device());
+  ConvArgs a = arguments(op, nd, x_shape, w.shape(), stride, padding, dilation, groups, dy.dtype());
+  const Dims expected = output_shape(a, nd, x_shape.n);
+  TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
+  const std::optional<Array> bias = bias_of(op, b, dy, a.C);
+  Array dx = Array::empty(op.c_str(), x_shape, dy.dtype(), dy.device());
   if (dx.numel() == 0) return dx;
   const Array d = contiguous(dy), kernel = contiguous(w);
+  a.b = bias ? bias->raw() : nullptr;
   a.dy = d.raw();
   a.w = kernel.raw();
   a.y = dx.raw();
-  launch(dy.device(), slots::conv2d_backward_x, a);
+  launch(dy.device(), slots::conv_backward_x, a);
   return dx;
 }
 
-Array conv2d_backward_w(const Array& dy, const Array& x, const Dims& w_shape, const Dims& stride, const Dims& padding,
-                        const Dims& dilation, int64_t groups) {
-  const char* op = "conv2d_backward_w";
+Array conv_backward_x(int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b, const Dims& x_shape,
+                      const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
+  return backward_x(name_of("conv", nd, "_backward_x"), nd, dy, w, b, x_shape, stride, padding, dilation, groups);
+}
+
+Array conv_backward_w(int64_t nd, const Array& dy, const Array& x, const Dims& w_shape, const Dims& stride,
+                      const Dims& padding, const Dims& dilation, int64_t groups) {
+  const std::string op = name_of("conv", nd, "_backward_w");
   check_dtypes(op, dy, x);
-  Conv2dArgs a = arguments(op, x.shape(), w_shape, Geometry(op, stride, padding, dilation, groups), dy.dtype());
-  TW_CHECK(dy.shape() == output_shape(a, x.ndim()), op, ": dy must be ", str_of(output_shape(a, x.ndim())), ", got ",
-           str_of(dy.shape()));
-  Array dw = Array::empty(op, w_shape, dy.dtype(), dy.device());
+  ConvArgs a = arguments(op, nd, x.shape(), w_shape, stride, padding, dilation, groups, dy.dtype());
+  const Dims expected = output_shape(a, nd, x.ndim());
+  TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
+  Array dw = Array::empty(op.c_str(), w_shape, dy.dtype(), dy.device());
   if (dw.numel() == 0) return dw;
   const Array d = contiguous(dy), image = contiguous(x);
   a.dy = d.raw();
   a.x = image.raw();
   a.y = dw.raw();
-  launch(dy.device(), slots::conv2d_backward_w, a);
+  launch(dy.device(), slots::conv_backward_w, a);
   return dw;
+}
+
+// backward_x under the name and with the words of a transposed convolution: its input is dy, its output x.
+Array conv_transpose(int64_t nd, const Array& x, const Array& w, const std::optional<Array>& b, const Dims& stride,
+                     const Dims& padding, const Dims& output_padding, const Dims& dilation, int64_t groups) {
+  static const char* const kSizes[] = {"k", "kh, kw", "kd, kh, kw"};
+  const std::string op = name_of("conv_transpose", nd);
+  check_dtypes(op, x, w);
+  TW_CHECK_TYPE(is_float(x.dtype()), op, ": needs floating point, got ", name(x.dtype()));
+  const Dims shape = batched(op, "input", x.shape(), nd), k = w.shape();
+  TW_CHECK(k.n == nd + 2, op, ": weight must be (C, O / groups, ", kSizes[nd - 1], "), got ", str_of(k));
+  TW_CHECK(groups >= 1, op, ": groups must be at least 1, got ", groups);
+  TW_CHECK(shape[1] == k[0], op, ": weight ", str_of(k), " must take input of ", k[0], " channels, got ", shape[1],
+           " in ", str_of(x.shape()));
+  TW_CHECK(k[0] % groups == 0, op, ": groups must divide the channels, got ", k[0], " for ", groups, " groups");
+  ConvArgs a{};
+  int64_t extra[3] = {};
+  fill(op, "stride", stride, nd, 1, a.stride);
+  fill(op, "padding", padding, nd, 0, a.pad);
+  fill(op, "output_padding", output_padding, nd, 0, extra);
+  fill(op, "dilation", dilation, nd, 1, a.dilation);
+  Dims result, pads;
+  if (x.ndim() == nd + 2) result.d[result.n++] = shape[0];
+  result.d[result.n++] = k[1] * groups;
+  for (int64_t i = 0; i < nd; ++i) {
+    const int64_t d = 3 - nd + i, most = a.stride[d] > a.dilation[d] ? a.stride[d] : a.dilation[d];
+    TW_CHECK(extra[d] < most, op, ": output_padding must be smaller than stride or dilation, got ", extra[d], " for ",
+             a.stride[d], " and ", a.dilation[d]);
+    TW_CHECK(k[2 + i] >= 1, op, ": the kernel must not be empty, got weight ", str_of(k));
+    const int64_t size =
+        (shape[2 + i] - 1) * a.stride[d] - 2 * a.pad[d] + a.dilation[d] * (k[2 + i] - 1) + extra[d] + 1;
+    TW_CHECK(size >= 1, op, ": the output must not be empty, got size ", size, " in dimension ", i - nd, " from input ",
+             str_of(x.shape()));
+    result.d[result.n++] = size;
+    pads.d[pads.n++] = a.pad[d];
+    pads.d[pads.n++] = a.pad[d] - extra[d];
+  }
+  return backward_x(op, nd, x, w, b, result, stride, pads, dilation, groups);
 }
 
 }  // namespace
 
 void bind_conv(py::module_& m) {
-  m.def("conv2d", &conv2d);
-  m.def("conv2d_backward_x", &conv2d_backward_x);
-  m.def("conv2d_backward_w", &conv2d_backward_w);
+  m.def("conv", &conv);
+  m.def("conv_backward_x", &conv_backward_x);
+  m.def("conv_backward_w", &conv_backward_w);
+  m.def("conv_transpose", &conv_transpose);
 }
 
 }  // namespace tw

@@ -284,45 +284,28 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
   return y;
 }
 
+const ElementwiseRow rows[] = {
+#define TW_X(name, functor, Kind) {op_of<Kind>(slots::name), 1},
+    TW_UNARY_LIST(TW_X)
+#undef TW_X
+#define TW_X(name, functor, Kind) {op_of<Kind>(slots::name), 2},
+        TW_BINARY_LIST(TW_X)
+#undef TW_X
+#define TW_X(name, functor, Kind) {op_of<Kind>(slots::name), 3},
+            TW_TERNARY_LIST(TW_X)
+#undef TW_X
+};
+
 }  // namespace
 
+std::span<const ElementwiseRow> elementwise_rows() { return rows; }
+const ElementwiseRow* elementwise_row(std::string_view name) {
+  for (const ElementwiseRow& row : rows)
+    if (name == row.op.slot.name) return &row;
+  return nullptr;
+}
+
 void bind_elementwise(py::module_& m) {
-  // name(x...) allocates; name_out(x..., out) writes into an array (in place when it is an input).
-#define TW_X(name, functor, Kind)                                                                                     \
-  m.def(#name, [](Value x) { return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr); });                        \
-  m.def(#name,                                                                                                        \
-        [](Value x, double p0, double p1) { return elementwise(op_of<Kind>(slots::name), &x, 1, nullptr, p0, p1); }); \
-  m.def(#name "_out", [](Value x, Array& out, double p0, double p1) {                                                 \
-    return elementwise(op_of<Kind>(slots::name), &x, 1, &out, p0, p1);                                                \
-  });
-  TW_UNARY_LIST(TW_X)
-#undef TW_X
-#define TW_X(name, functor, Kind)                                        \
-  m.def(#name, [](Value a, Value b) {                                    \
-    Value x[2] = {a, b};                                                 \
-    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr);         \
-  });                                                                    \
-  m.def(#name, [](Value a, Value b, double p0, double p1) {              \
-    Value x[2] = {a, b};                                                 \
-    return elementwise(op_of<Kind>(slots::name), x, 2, nullptr, p0, p1); \
-  });                                                                    \
-  m.def(#name "_out", [](Value a, Value b, Array& out) {                 \
-    Value x[2] = {a, b};                                                 \
-    return elementwise(op_of<Kind>(slots::name), x, 2, &out);            \
-  });
-  TW_BINARY_LIST(TW_X)
-#undef TW_X
-#define TW_X(name, functor, Kind)                                            \
-  m.def(#name, [](Value a, Value b, Value c, double p0) {                    \
-    Value x[3] = {a, b, c};                                                  \
-    return elementwise(op_of<Kind>(slots::name), x, 3, nullptr, p0);         \
-  });                                                                        \
-  m.def(#name "_out", [](Value a, Value b, Value c, Array& out, double p0) { \
-    Value x[3] = {a, b, c};                                                  \
-    return elementwise(op_of<Kind>(slots::name), x, 3, &out, p0);            \
-  });
-  TW_TERNARY_LIST(TW_X)
-#undef TW_X
   m.def("where", &where, py::arg(), py::arg(), py::arg(), py::arg("out") = py::none());
   m.def("cast", &cast);
   m.def("clone", &clone);

@@ -12,7 +12,6 @@ op in `tilewright.ops`. Rules written with Tensor ops give higher-order gradient
 from __future__ import annotations
 
 import heapq
-import itertools
 from typing import Any
 
 from tilewright import _engine
@@ -23,81 +22,40 @@ __all__ = [
     "no_grad", "once_differentiable", "rebase", "record", "record_many", "set_grad_enabled", "wrap",
 ]
 
-_sequence = itertools.count()
-_Array = _engine.Array
 Tensor: Any = None  # set by tilewright.tensor, which needs this module first
 
-
-def wrap(array):
-    """A Tensor over an engine array, with no history."""
-    t = Tensor.__new__(Tensor)
-    t.array = array
-    t.requires_grad = False
-    t.node = t.grad = t._base = t._hooks = None
-    t.slot = 0
-    return t
+# record(rule, array, inputs, saved=(), attrs=(), view_of=None) wraps an op's result and, when gradients are on and an
+# input needs one, puts the op on the tape. `saved` holds Tensors (inputs) or engine arrays (intermediates, or `array`
+# itself); `view_of` names the input whose memory the result shares. csrc/bindings/tape.cpp
+record = _engine.record
+wrap = _engine.wrap  # a Tensor over an engine array, with no history
 
 
 def _name(rule) -> str:
     return rule.__name__.removesuffix("_grad")
 
 
-class Node:
-    """One recorded op: its gradient rule, where its inputs came from, and what the rule needs."""
+class Node(_engine.NodeBase):
+    """One recorded op: its gradient rule, where its inputs came from, and what the rule needs.
 
-    __slots__ = ("__weakref__", "_own", "_saved", "_versions", "attrs", "edges", "foreign", "hooks", "needs", "outputs",
-                 "rule", "sequence")
+    An edge is (node, slot) of the op that made the input, (leaf tensor, -1), or None. `saved` are the saved values as
+    Tensors, after a check that none was changed in place since; `outputs` the (shape, dtype) of each result.
+    """
 
-    def __init__(self, rule, inputs, saved, attrs, outputs):
-        self.sequence = next(_sequence)
-        self.rule = rule
-        # An edge is (node, slot) of the op that made the input, (leaf tensor, -1), or None.
-        self.edges = edges = []
-        for x in inputs:
-            if x is None or not x.requires_grad:
-                edges.append(None)
-            else:
-                edges.append((x, -1) if x.node is None else (x.node, x.slot))
-        self.attrs = attrs
-        self.needs = None  # per input, whether the walk under way wants its gradient
-        self.hooks = None
-        self.foreign = False  # whether the rule is a user's, who may keep the gradients that it returns
-        self._own = {}  # position among the saved values -> slot, of those that are the op's own outputs
-        self._saved = saved
-        self._versions = versions = []
-        for v in saved:
-            versions.append(None if v is None else v.version if type(v) is _Array else v.array.version)
-        # Shape and dtype of each output: what its gradient must have.
-        if len(outputs) == 1:
-            self.outputs = ((outputs[0].shape, outputs[0].dtype),)
-        else:
-            self.outputs = tuple((y.shape, y.dtype) for y in outputs)
+    __slots__ = ()
 
     @property
     def name(self) -> str:
         return _name(self.rule)
 
-    @property
-    def saved(self) -> list:
-        """The saved values as Tensors, in the order they were saved; RuntimeError if one was changed in place."""
-        if self._saved is None:
+    def _refuse(self, k: int):
+        """Says why saved value k, or all of them (-1), cannot be given."""
+        if k < 0:
             raise RuntimeError(f"{self.name}: its saved values were freed by an earlier backward; pass "
                                f"retain_graph=True to that one to walk the graph again")
-        values: list = []
-        for k, (s, version) in enumerate(zip(self._saved, self._versions, strict=True)):
-            if s is None:
-                values.append(None)
-                continue
-            array = s if type(s) is _Array else s.array
-            if array.version != version:
-                raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, "
-                                   f"was changed in place since (version {array.version}, saved at {version})")
-            if array is s:
-                s = wrap(array)
-                if mode.grad and k in self._own:
-                    s.requires_grad, s.node, s.slot = True, self, self._own[k]
-            values.append(s)
-        return values
+        array = self._saved[k] if isinstance(self._saved[k], _engine.Array) else self._saved[k].array
+        raise RuntimeError(f"{self.name}: a value saved for its gradient, {array.dtype.name} {array.shape}, was changed "
+                           f"in place since (version {array.version})")
 
     @property
     def next_functions(self) -> tuple:
@@ -105,37 +63,6 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{self.name} gradient>"
-
-
-def record(rule, array, inputs, saved=(), attrs=(), view_of=None):
-    """Wraps an op's result and, when gradients are on and an input needs one, puts the op on the tape.
-
-    `saved` holds Tensors (inputs) or engine arrays (intermediates, or `array` itself); `view_of` names the input whose
-    memory the result shares.
-    """
-    out = wrap(array)
-    if view_of is not None:
-        out._base = view_of if view_of._base is None else view_of._base
-        out._view_version = array.version
-    for x in inputs:
-        if x.requires_grad or x._base is not None:
-            break
-    else:
-        return out
-    if not mode.grad:
-        return out
-    needed = False
-    for x in inputs:
-        if x._base is not None and x._view_version != x.array.version:
-            refresh_view(x)  # its base was changed in place, and may have come to need a gradient
-        needed = needed or x.requires_grad
-    if needed and array.is_float:
-        out.node = node = Node(rule, inputs, saved, attrs, (array,))
-        for k, v in enumerate(saved):
-            if v is array:
-                node._own = {k: 0}
-        out.requires_grad = True
-    return out
 
 
 def record_many(rule, arrays, inputs, saved=(), attrs=()) -> tuple:
@@ -164,15 +91,14 @@ def no_second_derivative_grad(node, *dys):
                               f"kernel that is not recorded")
 
 
-def _fit(g, shape, dtype, name):
+def _fit(g, edge):
     """Sums a broadcast gradient to its input's shape and casts it to its dtype."""
+    shape, dtype = (edge[0].shape, edge[0].dtype) if edge[1] < 0 else edge[0].outputs[edge[1]]
     if g.array.shape != shape:
         if g.array.ndim < len(shape):  # an assignment's value may have leading dimensions of size 1 more
-            g = g.reshape((1,) * (len(shape) - g.array.ndim) + tuple(g.array.shape))
+            g = g.reshape((1,) * (len(shape) - g.array.ndim) + g.array.shape)
         g = g.sum_to_size(shape)
-    if g.array.dtype is not dtype:
-        g = g.to(dtype)
-    return g
+    return g if g.array.dtype is dtype else g.to(dtype)
 
 
 def _needed(roots, targets) -> set:
@@ -228,15 +154,15 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
             return
         slots = pending.get(target)
         if slots is None:
-            slots = pending[target] = [None] * len(target.outputs)
-            heapq.heappush(heap, (-target.sequence, target))
+            slots = pending[target] = [None] * target.num_outputs
+            heapq.heappush(heap, target)
         slots[slot] = g if slots[slot] is None else slots[slot] + g
 
     with set_grad_enabled(create_graph):
         for t, g in zip(roots, gradients, strict=True):
             deliver((t.node, t.slot) if t.node else (t, -1), g)
         while heap:
-            node = heapq.heappop(heap)[1]
+            node = heapq.heappop(heap)
             dys = pending.pop(node)
             if node.hooks:
                 for slot, hook in list(node.hooks.values()):
@@ -248,24 +174,27 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
                         targets[node, slot] = g
                 if node not in needed:
                     continue
-            edges = node.edges
-            node.needs = [e is not None and (targets is None or _key(e) in targets or (e[1] >= 0 and e[0] in needed))
-                          for e in edges]
-            dxs = node.rule(node, *dys)
+            edges, needs = node.edges, node.needs
+            if targets is None:
+                dxs = node.rule(node, *dys)
+            else:
+                node.needs = tuple(e is not None and (_key(e) in targets or (e[1] >= 0 and e[0] in needed))
+                                   for e in edges)
+                try:
+                    dxs = node.rule(node, *dys)
+                finally:
+                    needs, node.needs = node.needs, needs
             if node.foreign:
                 claimed.update(g.array.storage_id for g in dxs if g is not None)
             if not retain_graph:
-                node._saved = None
+                node.free_saved()
             if len(dxs) != len(edges):
                 raise RuntimeError(f"{node.name}: its gradient rule must return {len(edges)} gradients, got {len(dxs)}")
-            for edge, want, g in zip(edges, node.needs, dxs, strict=True):
+            for edge, want, g in zip(edges, needs, dxs, strict=True):
                 if not want or g is None:
                     continue
-                if edge[1] < 0:
-                    array = edge[0].array
-                    g = _fit(g, array.shape, array.dtype, node.name)
-                else:
-                    g = _fit(g, *edge[0].outputs[edge[1]], node.name)
+                if not _engine.fits(g, edge):
+                    g = _fit(g, edge)
                 if create_graph and getattr(node.rule, "first_order", False):
                     g = wrap(g.array)  # the rule may have returned a tensor that has a place on the tape already
                     refusal = Node(no_second_derivative_grad, dys, (), (node.name,), (g.array,))

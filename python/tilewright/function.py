@@ -121,7 +121,9 @@ class Function:
         for slot, k in enumerate(tensors):
             o = outs[k]
             if o.array.is_float and not any(o is n for n in ctx._non_differentiable):
-                node._own.update((at, slot) for at, s in enumerate(saved) if s is o.array)
+                for at, s in enumerate(saved):
+                    if s is o.array:
+                        node.mark_own(at, slot)
                 if any(o is d for d in ctx._dirty):
                     autograd.rebase(o, node, slot)
                 else:

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import functools
-import threading
 
-
-class _Mode(threading.local):
-    grad = True
-
-
-mode = _Mode()
+from tilewright._engine import mode
 
 
 def is_grad_enabled() -> bool:

@@ -47,9 +47,9 @@ def inplace(rule, x, write, inputs, saved=(), attrs=()):
         _check_custom(x)
     node = Node(rule, inputs, saved, attrs, (x.array,))
     write()
-    node._own = {k: 0 for k, s in enumerate(saved) if s is x.array}
-    for k in node._own:
-        node._versions[k] = x.array.version
+    for k, s in enumerate(saved):
+        if s is x.array:
+            node.mark_own(k, 0)
     rebase(x, node, 0)
     return x
 

@@ -37,7 +37,7 @@ class RemovableHandle:
         self.remove()
 
 
-class Tensor:
+class Tensor(_engine.TensorBase):
     """A strided array of one dtype that can record the ops applied to it.
 
     `Tensor(2, 3)` is uninitialised float32 of that shape and `Tensor(sequence)` float32 of those values, as in PyTorch;
@@ -50,9 +50,7 @@ class Tensor:
     tensor([2., 4., 6.])
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_base", "_hooks", "_view_version", "array", "grad", "node",
-                 "requires_grad", "slot")
-    _view_version: Any
+    __slots__ = ()
     __array_priority__ = 1000  # NumPy leaves `ndarray + tensor` to Tensor.__radd__
     __array_ufunc__ = None
 
@@ -63,26 +61,11 @@ class Tensor:
             self.array = creation._from_values("Tensor", data[0], dtype, True)
         else:
             self.array = _engine.empty(creation._shape("Tensor", data), dtype) if data else _engine.empty((0,), dtype)
-        self.requires_grad = False
-        self.node = self.grad = self._base = self._hooks = None
-        self.slot = 0
 
     # --- what it is --------------------------------------------------------------------------------------------------
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self):
-        return self.array.dtype
-
-    @property
     def device(self):
         return _CPU
-
-    @property
-    def ndim(self) -> int:
-        return self.array.ndim
 
     @property
     def itemsize(self) -> int:
@@ -457,7 +440,7 @@ class Tensor:
         return _elementwise.pow(other, self)
 
     def __rmatmul__(self, other):
-        return _matmul.matmul(_elementwise._tensor("matmul", other), self)
+        return _matmul.matmul(_elementwise.tensor("matmul", other), self)
 
     # --- ops, by family ----------------------------------------------------------------------------------------------
     @property
@@ -678,8 +661,6 @@ def _numpy():
 def _restore(t, array, requires_grad, attributes):
     t.array = array
     t.requires_grad = requires_grad
-    t.node = t.grad = t._base = t._hooks = None
-    t.slot = 0
     t.__dict__.update(attributes)
     return t
 
@@ -693,3 +674,4 @@ def _rebuild(cls, values, dtype, requires_grad, attributes):
 
 
 autograd.Tensor = Tensor
+_engine.set_tape(Tensor, autograd.Node, autograd.refresh_view)

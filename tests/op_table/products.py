@@ -1,4 +1,4 @@
-"""Rows of the products and windows: matmul, linear, convolution, pooling."""
+"""Rows of the products and windows: matmul, linear, pooling."""
 
 from __future__ import annotations
 
@@ -73,55 +73,6 @@ MATMUL_BAD = (
     Bad("dtypes", lambda g: ones(2, 2) @ ones(2, 2).to(tw.float64), (TypeError,), "matmul.*float32.*float64"),
 )
 
-# N, C, H, W, O, k, then the keywords
-CONV = (
-    (1, 1, 1, 1, 1, 1, {}), (2, 3, 5, 7, 4, 3, {}), (2, 3, 8, 8, 4, 3, {"padding": 1}),
-    (1, 4, 9, 9, 6, 3, {"stride": 2, "padding": 1}), (2, 4, 7, 6, 6, (3, 2), {"stride": (2, 1), "padding": (1, 0)}),
-    (1, 2, 11, 9, 3, 3, {"dilation": 2}), (2, 4, 6, 6, 8, 3, {"groups": 2, "padding": 1}),
-    (2, 6, 7, 7, 6, 3, {"groups": 6, "padding": 1}), (1, 4, 7, 7, 8, 5, {"groups": 4, "padding": 2, "stride": 2}),
-    (3, 5, 4, 4, 7, 1, {}), (2, 5, 5, 5, 7, 1, {"stride": 2}), (0, 3, 5, 5, 4, 3, {}), (1, 16, 10, 10, 17, 3, {}),
-    (1, 3, 6, 6, 2, 3, {"padding": "same"}), (1, 3, 6, 6, 2, 3, {"padding": "valid"}), (1, 1, 28, 28, 6, 5, {}),
-    (1, 3, 4, 4, 2, 3, {"padding": 4, "dilation": 3, "stride": 3}),
-)  # fmt: skip
-
-
-def conv_arrays(g, n, c, h, w, o, k, kw):
-    kh, kw_ = R.pair(k)
-    return g.array(n, c, h, w, low=-1, high=1), g.array(o, c // kw.get("groups", 1), kh, kw_, low=-1, high=1)
-
-
-def conv_samples(g):
-    for i, case in enumerate(CONV):
-        x, w = conv_arrays(g, *case)
-        yield Sample(x, w, g.array(case[4]) if i % 2 else None, **case[-1])
-    yield Sample(g.array(3, 5, 5), g.array(2, 3, 3, 3))
-
-
-def conv_flops(s):
-    w = s.args[1]
-    return 2 * R.conv2d(*s.args, **s.kwargs).size * math.prod(w.shape[1:])
-
-
-def conv_terms(x, w, b=None, **kw):
-    return R.conv2d(np.abs(x), np.abs(w), None if b is None else np.abs(b), **kw)
-
-
-def conv(*args, **kwargs):
-    return tw.nn.functional.conv2d(*args, **kwargs)
-
-
-CONV_BAD = (
-    Bad("channels", lambda g: conv(ones(1, 3, 5, 5), ones(2, 4, 3, 3)), SHAPE, r"conv2d.*3.*4|conv2d.*4.*3"),
-    Bad("groups", lambda g: conv(ones(1, 4, 5, 5), ones(3, 2, 3, 3), groups=2), SHAPE,
-        r"conv2d: groups must divide.*4 channels in and 3 out for 2 groups"),
-    Bad("kernel", lambda g: conv(ones(1, 1, 2, 2), ones(1, 1, 3, 3)), SHAPE, "conv2d.*kernel|conv2d.*3"),
-    Bad("stride", lambda g: conv(ones(1, 1, 5, 5), ones(1, 1, 3, 3), stride=0), SHAPE, "conv2d.*stride"),
-    Bad("padding", lambda g: conv(ones(1, 1, 5, 5), ones(1, 1, 3, 3), padding=-1), SHAPE, "conv2d.*padding"),
-    Bad("bias", lambda g: conv(ones(1, 1, 5, 5), ones(2, 1, 3, 3), ones(3)), SHAPE, "conv2d.*bias"),
-    Bad("dims", lambda g: conv(ones(5, 5), ones(2, 1, 3, 3)), SHAPE, "conv2d"),
-    Bad("dtypes", lambda g: conv(ones(1, 1, 5, 5), ones(2, 1, 3, 3).to(tw.float64)), TypeError, "conv2d.*float64"),
-)
-
 # shape, kernel, keywords
 MAX_POOL = (
     ((1, 1, 1, 1), 1, {}), ((2, 3, 8, 8), 2, {}), ((1, 2, 7, 9), 3, {"stride": 2, "padding": 1}),
@@ -191,12 +142,6 @@ ROWS = [
                  r"linear.*\(2, 3\).*\(4, 5\)"),
              Bad("bias", lambda g: tw.nn.functional.linear(ones(2, 3), ones(4, 3), ones(3)), SHAPE, "linear.*bias")),
         large=lambda g: Sample(g.array(257, 300), g.array(130, 300), g.array(130))),
-    Row("conv2d", "F.conv2d", R.conv2d, conv_samples, FLOATS, PRODUCT, magnitude=conv_terms, flops=conv_flops,
-        slots=("conv2d", "conv2d_backward_x", "conv2d_backward_w"), bad=CONV_BAD,
-        large=lambda g: Sample(g.array(5, 16, 30, 31), g.array(33, 16, 3, 3), g.array(33), padding=1)),
-    Row("conv2d_depthwise", "F.conv2d", R.conv2d,
-        lambda g: (Sample(g.array(2, 5, 6, 7), g.array(5, 1, 3, 3), None, 1, 1, 1, 5),), FLOATS, PRODUCT,
-        large=lambda g: Sample(g.array(4, 32, 40, 41), g.array(32, 1, 3, 3), None, 1, 1, 1, 32)),
     Row("max_pool2d", "F.max_pool2d", R.max_pool2d, images(MAX_POOL, lambda g: g.distinct), FLOATS, EXACT,
         slots=("max_pool2d", "max_pool2d_backward"), bad=pool_bad("max_pool2d"), properties=(pool_keeps_nan,),
         large=lambda g: Sample(g.array(9, 16, 40, 41), 3, stride=2, padding=1)),

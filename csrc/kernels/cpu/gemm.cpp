@@ -32,6 +32,11 @@ template <class T, class S> struct StridedProduct {
     *step = b_row;
     return kSame<T, S> && b_col == 1 ? reinterpret_cast<const T*>(b + k * b_row + j) : nullptr;
   }
+  TW_INLINE T* direct_c(int64_t i, int64_t j, int, int, int64_t* row) const {
+    *row = c_row;
+    return end.c_dtype == dtype_of<T> && end.beta == 0 ? static_cast<T*>(end.c) + c_start + i * c_row + j : nullptr;
+  }
+  TW_INLINE bool finishes() const { return end.bias || !end.plain(); }
   TW_INLINE void store(int64_t i, int64_t j, int64_t cols, const T* sums) const {
     end.row(c_start + i * c_row + j, end.bias_rows ? i : j, cols, sums);
   }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine, autograd
+from tilewright.arguments import direct, run
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops.elementary import erf, exp, expm1, reciprocal
@@ -25,6 +26,7 @@ def _activate(kernel, rule, x, in_place, attrs=(), keep_output=False):
     return record(rule, y, (x,), (y if keep_output else x,), attrs)
 
 
+@direct("output")
 def relu(input, inplace: bool = False):
     """max(input, 0); NaN stays NaN.
 
@@ -74,9 +76,10 @@ def elu_grad(node, dy):
     return (wrap(_engine.elu_backward(dy.array, y.array, alpha, 0.0)),)
 
 
-def sigmoid(input):
+@direct("output")
+def sigmoid(input, *, out=None):
     """1 / (1 + exp(-input))."""
-    return _activate(_engine.sigmoid, sigmoid_grad, input, False, keep_output=True)
+    return run(sigmoid, input, out=out)
 
 
 def sigmoid_grad(node, dy):
@@ -91,9 +94,10 @@ def sigmoid_(input):
     return _activate(_engine.sigmoid, sigmoid_grad, input, True, keep_output=True)
 
 
-def tanh(input):
+@direct("output")
+def tanh(input, *, out=None):
     """The hyperbolic tangent."""
-    return _activate(_engine.tanh, tanh_grad, input, False, keep_output=True)
+    return run(tanh, input, out=out)
 
 
 def tanh_grad(node, dy):

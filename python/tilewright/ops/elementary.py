@@ -8,24 +8,26 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine
-from tilewright.autograd import record
-from tilewright.ops.elementwise import _before, _unary_
+from tilewright.arguments import direct, run
+from tilewright.ops.elementwise import _before, _unary_, div
 
 
-def neg(input):
+@direct()
+def neg(input, *, out=None):
     """-input."""
     if input.array.dtype is _engine.bool:
         raise TypeError("neg: a bool tensor has no negative; use logical_not (~)")
-    return record(neg_grad, _engine.neg(input.array), (input,))
+    return run(neg, input, out=out)
 
 
 def neg_grad(node, dy):
     return (-dy,)
 
 
-def abs(input):
+@direct("inputs")
+def abs(input, *, out=None):
     """|input|; the gradient at 0 is 0."""
-    return record(abs_grad, _engine.abs(input.array), (input,), (input,))
+    return run(abs, input, out=out)
 
 
 def abs_grad(node, dy):
@@ -33,37 +35,43 @@ def abs_grad(node, dy):
     return (dy * sign(x),)
 
 
-def _flat_grad(node, dy):
+def sign_grad(node, dy):
     return (dy * 0.0,)
 
 
-def sign(input):
+floor_grad = ceil_grad = trunc_grad = round_grad = sign_grad
+
+
+@direct()
+def sign(input, *, out=None):
     """-1, 0 or 1."""
-    return record(_flat_grad, _engine.sign(input.array), (input,))
+    return run(sign, input, out=out)
 
 
-def floor(input):
+@direct()
+def floor(input, *, out=None):
     """The largest integer not above."""
-    return record(_flat_grad, _engine.floor(input.array), (input,)) if input.array.is_float else input.clone()
+    return run(floor, input, out=out)
 
 
-def ceil(input):
+@direct()
+def ceil(input, *, out=None):
     """The smallest integer not below."""
-    return record(_flat_grad, _engine.ceil(input.array), (input,)) if input.array.is_float else input.clone()
+    return run(ceil, input, out=out)
 
 
-def trunc(input):
+@direct()
+def trunc(input, *, out=None):
     """The integer part."""
-    return record(_flat_grad, _engine.trunc(input.array), (input,)) if input.array.is_float else input.clone()
+    return run(trunc, input, out=out)
 
 
-def round(input, *, decimals: int = 0):
+@direct()
+def round(input, *, decimals: int = 0, out=None):
     """The nearest integer (or multiple of 10**-decimals), halves to even."""
-    if not input.array.is_float:
-        return input.clone()
-    if decimals:
-        return round(input * 10.0**decimals) / 10.0**decimals
-    return record(_flat_grad, _engine.round(input.array), (input,))
+    if decimals and input.array.is_float:
+        return div(round(input * 10.0**decimals), 10.0**decimals, out=out)
+    return run(round, input, out=out)
 
 
 def frac(input):
@@ -71,9 +79,10 @@ def frac(input):
     return input - trunc(input)
 
 
-def square(input):
+@direct("inputs")
+def square(input, *, out=None):
     """input ** 2."""
-    return record(square_grad, _engine.square(input.array), (input,), (input,))
+    return run(square, input, out=out)
 
 
 def square_grad(node, dy):
@@ -81,10 +90,10 @@ def square_grad(node, dy):
     return (dy * (x * 2.0),)
 
 
-def reciprocal(input):
+@direct("output")
+def reciprocal(input, *, out=None):
     """1 / input."""
-    y = _engine.reciprocal(input.array)
-    return record(reciprocal_grad, y, (input,), (y,))
+    return run(reciprocal, input, out=out)
 
 
 def reciprocal_grad(node, dy):
@@ -92,10 +101,10 @@ def reciprocal_grad(node, dy):
     return (-dy * (y * y),)
 
 
-def sqrt(input):
+@direct("output")
+def sqrt(input, *, out=None):
     """The square root; NaN below 0."""
-    y = _engine.sqrt(input.array)
-    return record(sqrt_grad, y, (input,), (y,))
+    return run(sqrt, input, out=out)
 
 
 def sqrt_grad(node, dy):
@@ -103,10 +112,10 @@ def sqrt_grad(node, dy):
     return (dy / (y * 2.0),)
 
 
-def rsqrt(input):
+@direct("output")
+def rsqrt(input, *, out=None):
     """1 / sqrt(input)."""
-    y = _engine.rsqrt(input.array)
-    return record(rsqrt_grad, y, (input,), (y,))
+    return run(rsqrt, input, out=out)
 
 
 def rsqrt_grad(node, dy):
@@ -114,10 +123,10 @@ def rsqrt_grad(node, dy):
     return (dy * (y * y * y) * -0.5,)
 
 
-def exp(input):
+@direct("output")
+def exp(input, *, out=None):
     """e ** input."""
-    y = _engine.exp(input.array)
-    return record(exp_grad, y, (input,), (y,))
+    return run(exp, input, out=out)
 
 
 def exp_grad(node, dy):
@@ -125,10 +134,10 @@ def exp_grad(node, dy):
     return (dy * y,)
 
 
-def exp2(input):
+@direct("output")
+def exp2(input, *, out=None):
     """2 ** input."""
-    y = _engine.exp2(input.array)
-    return record(exp2_grad, y, (input,), (y,))
+    return run(exp2, input, out=out)
 
 
 def exp2_grad(node, dy):
@@ -136,10 +145,10 @@ def exp2_grad(node, dy):
     return (dy * y * math.log(2.0),)
 
 
-def expm1(input):
+@direct("output")
+def expm1(input, *, out=None):
     """e ** input - 1, accurate near 0."""
-    y = _engine.expm1(input.array)
-    return record(expm1_grad, y, (input,), (y,))
+    return run(expm1, input, out=out)
 
 
 def expm1_grad(node, dy):
@@ -147,9 +156,10 @@ def expm1_grad(node, dy):
     return (dy * (y + 1.0),)
 
 
-def log(input):
+@direct("inputs")
+def log(input, *, out=None):
     """The natural logarithm; -inf at 0, NaN below."""
-    return record(log_grad, _engine.log(input.array), (input,), (input,))
+    return run(log, input, out=out)
 
 
 def log_grad(node, dy):
@@ -157,9 +167,10 @@ def log_grad(node, dy):
     return (dy / x,)
 
 
-def log2(input):
+@direct("inputs")
+def log2(input, *, out=None):
     """The logarithm to base 2."""
-    return record(log2_grad, _engine.log2(input.array), (input,), (input,))
+    return run(log2, input, out=out)
 
 
 def log2_grad(node, dy):
@@ -167,9 +178,10 @@ def log2_grad(node, dy):
     return (dy / (x * math.log(2.0)),)
 
 
-def log10(input):
+@direct("inputs")
+def log10(input, *, out=None):
     """The logarithm to base 10."""
-    return record(log10_grad, _engine.log10(input.array), (input,), (input,))
+    return run(log10, input, out=out)
 
 
 def log10_grad(node, dy):
@@ -177,9 +189,10 @@ def log10_grad(node, dy):
     return (dy / (x * math.log(10.0)),)
 
 
-def log1p(input):
+@direct("inputs")
+def log1p(input, *, out=None):
     """log(1 + input), accurate near 0."""
-    return record(log1p_grad, _engine.log1p(input.array), (input,), (input,))
+    return run(log1p, input, out=out)
 
 
 def log1p_grad(node, dy):
@@ -187,9 +200,10 @@ def log1p_grad(node, dy):
     return (dy / (x + 1.0),)
 
 
-def sin(input):
+@direct("inputs")
+def sin(input, *, out=None):
     """The sine, of radians."""
-    return record(sin_grad, _engine.sin(input.array), (input,), (input,))
+    return run(sin, input, out=out)
 
 
 def sin_grad(node, dy):
@@ -197,9 +211,10 @@ def sin_grad(node, dy):
     return (dy * cos(x),)
 
 
-def cos(input):
+@direct("inputs")
+def cos(input, *, out=None):
     """The cosine, of radians."""
-    return record(cos_grad, _engine.cos(input.array), (input,), (input,))
+    return run(cos, input, out=out)
 
 
 def cos_grad(node, dy):
@@ -207,10 +222,10 @@ def cos_grad(node, dy):
     return (-dy * sin(x),)
 
 
-def tan(input):
+@direct("output")
+def tan(input, *, out=None):
     """The tangent, of radians."""
-    y = _engine.tan(input.array)
-    return record(tan_grad, y, (input,), (y,))
+    return run(tan, input, out=out)
 
 
 def tan_grad(node, dy):
@@ -218,9 +233,10 @@ def tan_grad(node, dy):
     return (dy * (y * y + 1.0),)
 
 
-def sinh(input):
+@direct("inputs")
+def sinh(input, *, out=None):
     """The hyperbolic sine."""
-    return record(sinh_grad, _engine.sinh(input.array), (input,), (input,))
+    return run(sinh, input, out=out)
 
 
 def sinh_grad(node, dy):
@@ -228,9 +244,10 @@ def sinh_grad(node, dy):
     return (dy * cosh(x),)
 
 
-def cosh(input):
+@direct("inputs")
+def cosh(input, *, out=None):
     """The hyperbolic cosine."""
-    return record(cosh_grad, _engine.cosh(input.array), (input,), (input,))
+    return run(cosh, input, out=out)
 
 
 def cosh_grad(node, dy):
@@ -238,9 +255,10 @@ def cosh_grad(node, dy):
     return (dy * sinh(x),)
 
 
-def asin(input):
+@direct("inputs")
+def asin(input, *, out=None):
     """The inverse sine, in [-pi/2, pi/2]."""
-    return record(asin_grad, _engine.asin(input.array), (input,), (input,))
+    return run(asin, input, out=out)
 
 
 def asin_grad(node, dy):
@@ -248,9 +266,10 @@ def asin_grad(node, dy):
     return (dy * rsqrt(1.0 - x * x),)
 
 
-def acos(input):
+@direct("inputs")
+def acos(input, *, out=None):
     """The inverse cosine, in [0, pi]."""
-    return record(acos_grad, _engine.acos(input.array), (input,), (input,))
+    return run(acos, input, out=out)
 
 
 def acos_grad(node, dy):
@@ -258,9 +277,10 @@ def acos_grad(node, dy):
     return (-dy * rsqrt(1.0 - x * x),)
 
 
-def atan(input):
+@direct("inputs")
+def atan(input, *, out=None):
     """The inverse tangent, in [-pi/2, pi/2]."""
-    return record(atan_grad, _engine.atan(input.array), (input,), (input,))
+    return run(atan, input, out=out)
 
 
 def atan_grad(node, dy):
@@ -268,9 +288,10 @@ def atan_grad(node, dy):
     return (dy / (x * x + 1.0),)
 
 
-def erf(input):
+@direct("inputs")
+def erf(input, *, out=None):
     """The error function, 2 / sqrt(pi) * integral from 0 to input of exp(-t^2)."""
-    return record(erf_grad, _engine.erf(input.array), (input,), (input,))
+    return run(erf, input, out=out)
 
 
 def erf_grad(node, dy):

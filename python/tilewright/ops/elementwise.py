@@ -11,17 +11,8 @@ import functools
 import math
 
 from tilewright import _engine, autograd
+from tilewright.arguments import NUMBER, direct, operand, run, tensor, wants, write
 from tilewright.autograd import inplace, record, wrap
-
-
-class _Number:
-    """What stands for a Python number among an op's inputs: it needs no gradient."""
-
-    requires_grad = False
-    node = _base = None
-
-
-NUMBER = _Number()
 
 
 def in_float32(op):
@@ -42,86 +33,38 @@ def in_float32(op):
     return wrapped
 
 
-def _tensor(op: str, x):
-    """x itself when it is a Tensor; a Tensor of a NumPy array or number; TypeError otherwise."""
-    if isinstance(x, autograd.Tensor):
-        return x
-    from tilewright.creation import as_tensor
-    try:
-        return as_tensor(x)
-    except Exception:
-        raise TypeError(f"{op}: expects a Tensor, got {type(x).__name__}") from None
-
-
-def _operand(op: str, x):
-    """(Tensor for the tape, operand for the engine) of a Tensor, a number or a NumPy array."""
-    if isinstance(x, autograd.Tensor):
-        return x, x.array
-    if isinstance(x, (int, float)):
-        return NUMBER, x
-    x = _tensor(op, x)
-    return x, x.array
-
-
-def _binary(kernel, rule, a, b, both=True):
-    """Saves the operands: each when the other's gradient needs it, or always when `both`. Numbers become attributes."""
-    Tensor = autograd.Tensor
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        saved = (a, b) if both else (a if _wants(b) else None, b if _wants(a) else None)
-        return record(rule, kernel(a.array, b.array), (a, b), saved, (None, None))
-    (x, xa), (y, ya) = _operand(kernel.__name__, a), _operand(kernel.__name__, b)
-    if x is NUMBER:
-        return record(rule, kernel(xa, ya), (x, y), (None, y if both else None), (xa, None))
-    if y is NUMBER:
-        return record(rule, kernel(xa, ya), (x, y), (x if both else None, None), (None, ya))
-    return _binary(kernel, rule, x, y, both)
-
-
-def _wants(x) -> bool:
-    """Whether x needs a gradient, or will: a view of a tensor that has come to need one since."""
-    return x.requires_grad or (x._base is not None and x._base.requires_grad)
-
-
 def _values(node):
-    """The two operands of a `_binary` node: saved Tensors or Python numbers."""
+    """The two operands of a binary node: saved Tensors or Python numbers."""
     (x, y), (xn, yn) = node.saved, node.attrs[:2]
     return (xn if x is None else x), (yn if y is None else y)
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
-def add(input, other, *, alpha=1):
+@direct()
+def add(input, other, *, alpha=1, out=None):
     """input + alpha * other.
 
     >>> import tilewright as tw
     >>> tw.add(tw.tensor([1.0, 2.0]), 10).tolist()
     [11.0, 12.0]
     """
-    if alpha == 1 and isinstance(input, autograd.Tensor) and isinstance(other, autograd.Tensor):
-        return record(add_grad, _engine.add(input.array, other.array), (input, other))
-    (x, xa), (y, ya) = _operand("add", input), _operand("add", other)
-    if alpha != 1:
-        y = mul(y, alpha) if y is not NUMBER else y
-        ya = ya * alpha if y is NUMBER else y.array
-    return record(add_grad, _engine.add(xa, ya), (x, y))
+    return run(add, input, other if alpha == 1 else _scaled(other, alpha), out=out)
+
+
+def _scaled(other, alpha):
+    return mul(other, alpha) if isinstance(other, autograd.Tensor) else other * alpha
 
 
 def add_grad(node, dy):
     return dy, dy
 
 
-def sub(input, other, *, alpha=1):
+@direct()
+def sub(input, other, *, alpha=1, out=None):
     """input - alpha * other. Bool tensors are refused, as in PyTorch."""
-    (x, xa), (y, ya) = _operand("sub", input), _operand("sub", other)
-    _refuse_bool("sub", x, y)
-    if alpha != 1:
-        y = mul(y, alpha) if y is not NUMBER else y
-        ya = ya * alpha if y is NUMBER else y.array
-    return record(sub_grad, _engine.sub(xa, ya), (x, y))
-
-
-def _refuse_bool(op, x, y):
-    if x is not NUMBER and y is not NUMBER and x.array.dtype is _engine.bool and y.array.dtype is _engine.bool:
-        raise TypeError(f"{op}: two bool tensors cannot be subtracted; use logical_xor (^), or logical_not for 1 - x")
+    if all(isinstance(v, autograd.Tensor) and v.array.dtype is _engine.bool for v in (input, other)):
+        raise TypeError("sub: two bool tensors cannot be subtracted; use logical_xor (^), or logical_not for 1 - x")
+    return run(sub, input, other if alpha == 1 else _scaled(other, alpha), out=out)
 
 
 def sub_grad(node, dy):
@@ -133,14 +76,15 @@ def rsub(input, other, *, alpha=1):
     return sub(other, input, alpha=alpha)
 
 
-def mul(input, other):
+@direct("others")
+def mul(input, other, *, out=None):
     """input * other.
 
     >>> import tilewright as tw
     >>> (tw.tensor([[1], [2]]) * tw.tensor([3, 4])).tolist()
     [[3, 4], [6, 8]]
     """
-    return _binary(_engine.mul, mul_grad, input, other, both=False)
+    return run(mul, input, other, out=out)
 
 
 def mul_grad(node, dy):
@@ -148,25 +92,23 @@ def mul_grad(node, dy):
     return dy * y if node.needs[0] else None, dy * x if node.needs[1] else None
 
 
-def div(input, other, *, rounding_mode=None):
+@direct("divisor")
+def div(input, other, *, rounding_mode=None, out=None):
     """input / other (integers give the default float dtype); `rounding_mode` "floor" or "trunc" rounds the quotient.
 
     Raises:
         ValueError: another rounding mode.
     """
     if rounding_mode == "floor":
-        return floor_divide(input, other)
+        return floor_divide(input, other, out=out)
     if rounding_mode == "trunc":
-        (x, xa), (_, ya) = _operand("div", input), _operand("div", other)
+        (x, xa), (_, ya) = operand("div", input), operand("div", other)
         if not _engine.result_type(xa, ya).is_floating_point:
-            return floor_divide(sub(x if x is not NUMBER else xa, fmod(input, other)), other)
-        return div(input, other).trunc()
+            return floor_divide(sub(x if x is not NUMBER else xa, fmod(input, other)), other, out=out)
+        return div(input, other).trunc(out=out)
     if rounding_mode is not None:
         raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
-    (x, xa), (y, ya) = _operand("div", input), _operand("div", other)
-    saved = (x if x is not NUMBER and _wants(y) else None, None if y is NUMBER else y)
-    return record(div_grad, _engine.div(xa, ya), (x, y), saved, (xa if x is NUMBER else None, ya if y is NUMBER else
-                                                                 None))
+    return run(div, input, other, out=out)
 
 
 def div_grad(node, dy):
@@ -175,15 +117,16 @@ def div_grad(node, dy):
     return dx, -dx * (x / y) if node.needs[1] else None
 
 
-def floor_divide(input, other):
+@direct("none")
+def floor_divide(input, other, *, out=None):
     """floor(input / other); of integers too (a zero divisor gives 0 there)."""
-    (_, xa), (_, ya) = _operand("floor_divide", input), _operand("floor_divide", other)
-    return wrap(_engine.floor_divide(xa, ya))
+    return run(floor_divide, input, other, out=out)
 
 
-def remainder(input, other):
+@direct("inputs")
+def remainder(input, other, *, out=None):
     """input - floor(input / other) * other: the sign is the divisor's, as Python's %."""
-    return _binary(_engine.remainder, remainder_grad, input, other)
+    return run(remainder, input, other, out=out)
 
 
 def remainder_grad(node, dy):
@@ -191,9 +134,10 @@ def remainder_grad(node, dy):
     return dy, -dy * floor_divide(x, y) if node.needs[1] else None
 
 
-def fmod(input, other):
+@direct("inputs")
+def fmod(input, other, *, out=None):
     """input - trunc(input / other) * other: the sign is the dividend's, as C's fmod."""
-    return _binary(_engine.fmod, fmod_grad, input, other)
+    return run(fmod, input, other, out=out)
 
 
 def fmod_grad(node, dy):
@@ -201,7 +145,8 @@ def fmod_grad(node, dy):
     return dy, -dy * div(x, y).trunc() if node.needs[1] else None
 
 
-def pow(input, exponent):
+@direct("inputs", numbers=False)
+def pow(input, exponent, *, out=None):
     """input ** exponent. Integers to a negative integer power are refused, as in PyTorch.
 
     Raises:
@@ -209,14 +154,14 @@ def pow(input, exponent):
     """
     if isinstance(exponent, int | float) and isinstance(input, autograd.Tensor):
         if exponent == 2:
-            return input.square()
-        if exponent == 1:
+            return input.square(out=out)
+        if exponent == 1 and out is None:
             return input.clone()
         if exponent == 0.5 and input.array.is_float:
-            return input.sqrt()
+            return input.sqrt(out=out)
         if exponent < 0 and isinstance(exponent, int) and not input.array.is_float:
             raise ValueError(f"pow: integers cannot be raised to a negative integer power, got {exponent}")
-    return _binary(_engine.pow, pow_grad, input, exponent)
+    return run(pow, input, exponent, out=out)
 
 
 def pow_grad(node, dy):
@@ -236,14 +181,16 @@ def pow_grad(node, dy):
     return dx, dexp
 
 
-def maximum(input, other):
+@direct("inputs")
+def maximum(input, other, *, out=None):
     """The larger of each pair; NaN if either is. The gradient goes to the larger, half to each of equals."""
-    return _binary(_engine.maximum, maximum_grad, input, other)
+    return run(maximum, input, other, out=out)
 
 
-def minimum(input, other):
+@direct("inputs")
+def minimum(input, other, *, out=None):
     """The smaller of each pair; NaN if either is. The gradient goes to the smaller, half to each of equals."""
-    return _binary(_engine.minimum, minimum_grad, input, other)
+    return run(minimum, input, other, out=out)
 
 
 def _extremum_grad(node, dy, better):
@@ -262,9 +209,10 @@ def minimum_grad(node, dy):
     return _extremum_grad(node, dy, lt)
 
 
-def atan2(input, other):
+@direct("inputs")
+def atan2(input, other, *, out=None):
     """The angle of the point (other, input), in (-pi, pi]."""
-    return _binary(_engine.atan2, atan2_grad, input, other)
+    return run(atan2, input, other, out=out)
 
 
 def atan2_grad(node, dy):
@@ -274,111 +222,124 @@ def atan2_grad(node, dy):
 
 
 # --- comparisons and logic: bool results, no gradient ----------------------------------------------------------------
-def _compare(kernel, a, b):
-    op = kernel.__name__
-    (_, xa), (_, ya) = _operand(op, a), _operand(op, b)
-    return wrap(kernel(xa, ya))
-
-
-def eq(input, other):
+@direct("none")
+def eq(input, other, *, out=None):
     """input == other, element by element."""
-    return _compare(_engine.eq, input, other)
+    return run(eq, input, other, out=out)
 
 
-def ne(input, other):
+@direct("none")
+def ne(input, other, *, out=None):
     """input != other, element by element."""
-    return _compare(_engine.ne, input, other)
+    return run(ne, input, other, out=out)
 
 
-def lt(input, other):
+@direct("none")
+def lt(input, other, *, out=None):
     """input < other, element by element."""
-    return _compare(_engine.lt, input, other)
+    return run(lt, input, other, out=out)
 
 
-def le(input, other):
+@direct("none")
+def le(input, other, *, out=None):
     """input <= other, element by element."""
-    return _compare(_engine.le, input, other)
+    return run(le, input, other, out=out)
 
 
-def gt(input, other):
+@direct("none")
+def gt(input, other, *, out=None):
     """input > other, element by element."""
-    return _compare(_engine.gt, input, other)
+    return run(gt, input, other, out=out)
 
 
-def ge(input, other):
+@direct("none")
+def ge(input, other, *, out=None):
     """input >= other, element by element."""
-    return _compare(_engine.ge, input, other)
+    return run(ge, input, other, out=out)
 
 
-def logical_and(input, other):
+@direct("none")
+def logical_and(input, other, *, out=None):
     """Both non-zero."""
-    return _compare(_engine.logical_and, input, other)
+    return run(logical_and, input, other, out=out)
 
 
-def logical_or(input, other):
+@direct("none")
+def logical_or(input, other, *, out=None):
     """Either non-zero."""
-    return _compare(_engine.logical_or, input, other)
+    return run(logical_or, input, other, out=out)
 
 
-def logical_xor(input, other):
+@direct("none")
+def logical_xor(input, other, *, out=None):
     """Exactly one non-zero."""
-    return _compare(_engine.logical_xor, input, other)
+    return run(logical_xor, input, other, out=out)
 
 
-def logical_not(input):
+@direct("none")
+def logical_not(input, *, out=None):
     """Zero."""
-    return wrap(_engine.logical_not(_tensor("logical_not", input).array))
+    return run(logical_not, tensor("logical_not", input), out=out)
 
 
-def bitwise_and(input, other):
+@direct("none")
+def bitwise_and(input, other, *, out=None):
     """Bits in both; of bools, the logical and."""
-    return _compare(_engine.bitwise_and, input, other)
+    return run(bitwise_and, input, other, out=out)
 
 
-def bitwise_or(input, other):
+@direct("none")
+def bitwise_or(input, other, *, out=None):
     """Bits in either; of bools, the logical or."""
-    return _compare(_engine.bitwise_or, input, other)
+    return run(bitwise_or, input, other, out=out)
 
 
-def bitwise_xor(input, other):
+@direct("none")
+def bitwise_xor(input, other, *, out=None):
     """Bits in exactly one; of bools, the logical exclusive or."""
-    return _compare(_engine.bitwise_xor, input, other)
+    return run(bitwise_xor, input, other, out=out)
 
 
-def bitwise_left_shift(input, other):
+@direct("none")
+def bitwise_left_shift(input, other, *, out=None):
     """input * 2 ** other, integers."""
-    return _compare(_engine.bitwise_left_shift, input, other)
+    return run(bitwise_left_shift, input, other, out=out)
 
 
-def bitwise_right_shift(input, other):
+@direct("none")
+def bitwise_right_shift(input, other, *, out=None):
     """input >> other, integers, with the sign."""
-    return _compare(_engine.bitwise_right_shift, input, other)
+    return run(bitwise_right_shift, input, other, out=out)
 
 
-def bitwise_not(input):
+@direct("none")
+def bitwise_not(input, *, out=None):
     """All bits flipped; of bools, the logical not."""
-    x = _tensor("bitwise_not", input)
-    return logical_not(x) if x.array.dtype is _engine.bool else wrap(_engine.bitwise_not(x.array))
+    x = tensor("bitwise_not", input)
+    return run(logical_not if x.array.dtype is _engine.bool else bitwise_not, x, out=out)
 
 
+@direct("none")
 def isnan(input):
     """Where the value is not a number."""
-    return wrap(_engine.isnan(_tensor("isnan", input).array))
+    return run(isnan, tensor("isnan", input))
 
 
+@direct("none")
 def isinf(input):
     """Where the value is infinite, of either sign."""
-    return wrap(_engine.isinf(_tensor("isinf", input).array))
+    return run(isinf, tensor("isinf", input))
 
 
+@direct("none")
 def isfinite(input):
     """Where the value is neither NaN nor infinite."""
-    return wrap(_engine.isfinite(_tensor("isfinite", input).array))
+    return run(isfinite, tensor("isfinite", input))
 
 
 def isclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False):
     """|input - other| <= atol + rtol * |other|, or equal (infinities); NaNs equal each other when `equal_nan`."""
-    input, other = _tensor("isclose", input), _tensor("isclose", other)
+    input, other = tensor("isclose", input), tensor("isclose", other)
     close = logical_or(eq(input, other), logical_and(isfinite(other), le(abs(input - other), atol + rtol * abs(other))))
     return logical_or(close, logical_and(isnan(input), isnan(other))) if equal_nan else close
 
@@ -394,7 +355,7 @@ def equal(input, other) -> bool:
 
 
 # --- choice ----------------------------------------------------------------------------------------------------------
-def where(condition, input=None, other=None):
+def where(condition, input=None, other=None, *, out=None):
     """input where the condition holds, other elsewhere; with the condition alone, `nonzero(as_tuple=True)`.
 
     Raises:
@@ -402,7 +363,9 @@ def where(condition, input=None, other=None):
     """
     if input is None and other is None:
         return condition.nonzero(as_tuple=True)
-    (x, xa), (y, ya) = _operand("where", input), _operand("where", other)
+    (x, xa), (y, ya) = operand("where", input), operand("where", other)
+    if out is not None:
+        return write("where", lambda to: _engine.where(condition.array, xa, ya, to), (x, y), out)
     return record(where_grad, _engine.where(condition.array, xa, ya), (x, y), (condition,))
 
 
@@ -411,7 +374,7 @@ def where_grad(node, dy):
     return where(c, dy, 0.0) if node.needs[0] else None, where(c, 0.0, dy) if node.needs[1] else None
 
 
-def clamp(input, min=None, max=None):
+def clamp(input, min=None, max=None, *, out=None):
     """Each element moved into [min, max]; NaN stays NaN. Bounds are numbers or Tensors, either may be None.
 
     The gradient is 1 inside the bounds (ends included) and 0 outside.
@@ -421,13 +384,13 @@ def clamp(input, min=None, max=None):
     """
     if min is None and max is None:
         raise ValueError("clamp: at least one of min and max must be given")
-    if isinstance(min, autograd.Tensor) or isinstance(max, autograd.Tensor):
-        y = input if min is None else maximum(input, min)
-        return y if max is None else minimum(y, max)
+    if isinstance(min, autograd.Tensor) or isinstance(max, autograd.Tensor) or not input.array.is_float:
+        y = input if min is None else maximum(input, min, out=out)
+        return y if max is None else minimum(y, max, out=out)
     lo, hi = (-math.inf if min is None else min), (math.inf if max is None else max)
-    if not input.array.is_float:
-        y = input if min is None else maximum(input, min)
-        return y if max is None else minimum(y, max)
+    if out is not None:
+        return write("clamp", lambda to: _engine.clamp(input.array, lo, hi) if to is None else
+                     _engine.clamp_out(input.array, to, lo, hi), (input,), out)
     return record(clamp_grad, _engine.clamp(input.array, lo, hi), (input,), (input,), (lo, hi))
 
 
@@ -439,8 +402,8 @@ def clamp_grad(node, dy):
 # --- three operands --------------------------------------------------------------------------------------------------
 def lerp(input, end, weight):
     """input + weight * (end - input)."""
-    (x, xa), (e, ea), (w, wa) = (_operand("lerp", v) for v in (input, end, weight))
-    saved = (x, e, w) if w is not NUMBER and _wants(w) else (None, None, None if w is NUMBER else w)
+    (x, xa), (e, ea), (w, wa) = (operand("lerp", v) for v in (input, end, weight))
+    saved = (x, e, w) if w is not NUMBER and wants(w) else (None, None, None if w is NUMBER else w)
     return record(lerp_grad, _engine.lerp(xa, ea, wa, 0.0), (x, e, w), saved, (wa if w is NUMBER else None,))
 
 
@@ -509,8 +472,8 @@ def _before(x):
 
 def _binary_(kernel, rule, x, other):
     """x = kernel(x, other) in place; the operand that only the other's gradient needs is saved only then."""
-    y, ya = _operand(kernel.__name__, other)
-    saved = (_before(x) if _wants(y) else None, None if y is NUMBER else y)
+    y, ya = operand(kernel.__name__, other)
+    saved = (_before(x) if wants(y) else None, None if y is NUMBER else y)
     return inplace(rule, x, lambda: kernel(x.array, ya, x.array), (x, y), saved, (None, ya if y is NUMBER else None))
 
 
@@ -518,7 +481,7 @@ def add_(input, other, *, alpha=1):
     """input += alpha * other."""
     if alpha != 1:
         other = mul(other, alpha) if isinstance(other, autograd.Tensor) else other * alpha
-    y, ya = _operand("add_", other)
+    y, ya = operand("add_", other)
     return inplace(add_grad, input, lambda: _engine.add_out(input.array, ya, input.array), (input, y))
 
 
@@ -526,7 +489,7 @@ def sub_(input, other, *, alpha=1):
     """input -= alpha * other."""
     if alpha != 1:
         other = mul(other, alpha) if isinstance(other, autograd.Tensor) else other * alpha
-    y, ya = _operand("sub_", other)
+    y, ya = operand("sub_", other)
     return inplace(sub_grad, input, lambda: _engine.sub_out(input.array, ya, input.array), (input, y))
 
 
@@ -542,14 +505,14 @@ def div_(input, other):
 
 def pow_(input, exponent):
     """input **= exponent."""
-    y, ya = _operand("pow_", exponent)
+    y, ya = operand("pow_", exponent)
     saved, numbers = (_before(input), None if y is NUMBER else y), (None, ya if y is NUMBER else None)
     return inplace(pow_grad, input, lambda: _engine.pow_out(input.array, ya, input.array), (input, y), saved, numbers)
 
 
 def lerp_(input, end, weight):
     """input += weight * (end - input)."""
-    old = _before(input) if isinstance(weight, autograd.Tensor) and _wants(weight) else input
+    old = _before(input) if isinstance(weight, autograd.Tensor) and wants(weight) else input
     return copy_(input, lerp(old, end, weight))
 
 
@@ -585,7 +548,7 @@ def clamp_(input, min=None, max=None):
 
 def copy_(input, src, non_blocking: bool = False):
     """Copies src, broadcast and cast, into input's memory."""
-    src = _tensor("copy_", src)
+    src = tensor("copy_", src)
     return inplace(copy__grad, input, lambda: _engine.copy_into(input.array, src.array), (input, src))
 
 

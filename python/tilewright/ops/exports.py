@@ -4,7 +4,12 @@
 from tilewright.arguments import export as _export
 from tilewright.ops.activation import relu, relu_, selu, sigmoid, sigmoid_, tanh, tanh_
 from tilewright.ops.conv import (
+    conv1d,
     conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
 )
 from tilewright.ops.elementary import (
     abs,

@@ -176,7 +176,7 @@ def _value(op, value, like):
     """A value to assign, as a Tensor."""
     if isinstance(value, bool | int | float):
         return wrap(_engine.full((), value, like.array.dtype))
-    return elementwise._tensor(op, value)
+    return elementwise.tensor(op, value)
 
 
 def setitem(input, key, value) -> None:
@@ -238,7 +238,7 @@ def index_put_(input, indices, values, accumulate: bool = False):
 
     `indices`: a sequence of integer or bool Tensors (or None) for the first dimensions.
     """
-    indices = [None if i is None else elementwise._tensor("index_put_", i) for i in indices]
+    indices = [None if i is None else elementwise.tensor("index_put_", i) for i in indices]
     values = _value("index_put_", values, input)
     saved, pattern = _saved(indices)
 

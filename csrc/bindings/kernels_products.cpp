@@ -179,13 +179,14 @@ Arr conv(Arr x_, Arr w_, Arr out_, Arr bias, const Sizes& stride, const Sizes& p
   return c.run(slots::conv, a, out);
 }
 
-Arr conv_backward_x(Arr dy_, Arr w_, Arr out_, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
-                    int64_t groups) {
+Arr conv_backward_x(Arr dy_, Arr w_, Arr out_, Arr bias, const Sizes& stride, const Sizes& padding,
+                    const Sizes& dilation, int64_t groups) {
   Call c("conv_backward_x");
   const View& dy = c.input("dy", dy_, kDense | kFloat);
   const View& w = c.input("w", w_);
   const View& out = c.output("out", out_);
   ConvArgs a = conv_args(c, out, w, dy, stride, padding, dilation, groups);
+  if (bias.given()) a.b = c.input("bias", bias, {out.size(1)}, dy.dtype).data;
   a.dy = dy.data;
   a.w = w.data;
   a.y = out.data;
@@ -207,6 +208,7 @@ Arr conv_backward_w(Arr dy_, Arr x_, Arr out_, const Sizes& stride, const Sizes&
 
 // `image` is the larger side, x or dx, and `pooled` the smaller.
 Pool2dArgs pool_args(const Call& c, const View& image, const View& pooled, Window* g) {
+  TW_CHECK(g->n == 2, c.op, ": ", image.role, " must be (N, C, H, W), got ", str_of(image.shape));
   TW_CHECK(image.size(1) == pooled.size(1), c.op, ": ", pooled.role, " must have ", image.role, "'s channels, got ",
            str_of(pooled.shape), " and ", str_of(image.shape));
   Pool2dArgs a{};
@@ -331,8 +333,10 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 >>> kernels.conv(x, w, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
 [[[[4.0, 4.0], [4.0, 4.0]]]]
 )");
-  m.def("conv_backward_x", &conv_backward_x, dy, w, out, stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
-        R"(out = the gradient of conv by x, from dy (N, O, m...); the rest as in conv.
+  m.def("conv_backward_x", &conv_backward_x, dy, w, out, nb::arg("bias").none() = nb::none(), stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
+        R"(out = the gradient of conv by x, from dy (N, O, m...), plus bias (C,): a transposed convolution of dy.
+
+The rest as in conv.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 

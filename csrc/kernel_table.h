@@ -86,6 +86,21 @@ struct Pool2dArgs {
   DType dtype;
 };
 
+// --- pads --
+enum class PadMode : uint8_t { kConstant, kReflect, kReplicate, kCircular };
+
+// Sizes are coalesced; the last dimension is the innermost one that grows.
+struct PadArgs {
+  const void* x;  // forward: (n..., block); backward: dy (out..., block)
+  void* y;        // forward: (out..., block); backward: dx (n..., block)
+  int ndim;
+  int64_t n[kMaxDims], out[kMaxDims], before[kMaxDims];  // negative: so many items are cropped
+  int64_t block;                                         // contiguous items that move together
+  PadMode mode;
+  uint64_t fill;  // constant: the value's bits
+  DType dtype;
+};
+
 // --- softmax and its kin --
 // Over the middle dimension of contiguous (outer, n, inner).
 struct SoftmaxArgs {
@@ -116,6 +131,31 @@ struct CrossEntropyArgs {
   double smoothing;
   Reduction reduction;
   DType dtype;
+};
+
+// --- attention --
+// Rows of a (batch..., rows, cols) operand; strides in elements (0 where broadcast), columns contiguous.
+struct BatchedRows {
+  void* data;
+  int64_t row;
+  int64_t batch[kMaxDims];
+};
+
+// y = dropout(softmax(scale q k^T + mask)) v for each item of the batch. "acc" is float32, or float64 for float64 x.
+struct AttentionArgs {
+  BatchedRows q, k, v;   // (L, E), (S, E), (S, Ev)
+  BatchedRows mask;      // (L, S), columns mask_col apart; data null: none
+  BatchedRows y, dy;     // (L, Ev): y written forward, read backward
+  BatchedRows dq, dk, dv;  // backward: as q, k, v; data null: not wanted
+  void* lse;             // acc (batch, L): log2 of the sum of 2^score, +inf for a row with no key; written forward
+  int64_t L, S, E, Ev;
+  int64_t mask_col;
+  int batch_ndim;
+  int64_t batch[kMaxDims];
+  DType dtype, mask_dtype;  // mask: bool (true takes part), or a float dtype (added)
+  double scale, dropout_p;
+  uint64_t seed, offset;  // dropout: key j of row i (batch and L as one) is element i * round_up(S, 4) + j of the draw
+  bool causal;            // row i sees keys 0 ... i
 };
 
 // --- normalization --
@@ -155,6 +195,41 @@ struct BatchNormArgs {
   DType dtype;        // of x, y
   DType param_dtype;  // of w, b, dw, db and the running statistics
 };
+
+// --- recurrent layers --
+enum class Cell : uint8_t { kTanh, kRelu, kLstm, kGru };
+
+// One layer over a whole sequence, in D directions. Rows are the steps' batches one after another: batch_sizes[t] rows a
+// step, falling with t (variable lengths, longest first), or B each where it is null. PyTorch's gate order and weights.
+struct RnnArgs {
+  const void* x;                // (rows, I)
+  const int64_t* batch_sizes;   // (T) or null
+  const void *h0, *c0;          // (D, B, H), null: zeros; c0, cn, dcn, dc0 and cells: LSTM only
+  const void *w_ih[2], *w_hh[2];  // (G H, I) and (G H, H): G gates
+  const void *b_ih[2], *b_hh[2];  // (G H) or null
+  void* y;                      // (rows, D H)
+  void *hn, *cn;                // (D, B, H)
+  void* gates;      // (rows, D, S, H): LSTM i f g o; GRU r z n and the hidden side of n; not RNN. What backward reads
+  void* cells;      // (rows, D, H), or null where they are not kept
+  void* work;       // rnn_work_size elements
+  const void *dy, *dhn, *dcn;  // backward; null: zeros
+  void* dgates;                // (rows, D, S, H)
+  void* previous;              // (rows, D, H): h before each step
+  void *dh0, *dc0;             // (D, B, H), written always
+  void* dx;                    // null where not wanted, as the following
+  void *dw_ih[2], *dw_hh[2], *db_ih[2], *db_hh[2];
+  int64_t T, B, rows, I, H;
+  int D;
+  bool keep;  // forward: the gates and cells will be read
+  bool dh0_wanted;
+  Cell cell;
+  DType dtype;  // float32 or float64, of all
+};
+// Two states of padded rows, the packed recurrent weights (columns rounded up to whole vectors), the steps' first rows
+// (int64) and a value a gate.
+constexpr int64_t rnn_work_size(int64_t D, int64_t T, int64_t B, int64_t H, int64_t G) {
+  return D * (2 * B * (H + 32) + G * H * (H + 16)) + 2 * (T + 8) + 4 * H + 128;
+}
 
 // --- indexing --
 // Rows of contiguous x (outer, n, inner) picked along the middle: y[o, i, :] = x[o, index[i], :]. Indices are checked
@@ -273,11 +348,14 @@ struct StreamArgs {
   X(max_pool2d, Pool2dArgs) X(max_pool2d_backward, Pool2dArgs)                                               \
   X(avg_pool2d, Pool2dArgs) X(avg_pool2d_backward, Pool2dArgs)                                               \
   X(adaptive_avg_pool2d, Pool2dArgs) X(adaptive_avg_pool2d_backward, Pool2dArgs)                             \
+  X(pad, PadArgs) X(pad_backward, PadArgs)                                                                   \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
+  X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \
   X(layer_norm, LayerNormArgs) X(layer_norm_backward, LayerNormArgs)                                         \
   X(batch_norm, BatchNormArgs) X(batch_norm_backward, BatchNormArgs)                                         \
   X(take, TakeArgs) X(take_backward, TakeArgs) X(gather, GatherArgs) X(scatter, GatherArgs)                  \
+  X(rnn, RnnArgs) X(rnn_backward, RnnArgs)                                                                   \
   X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \

@@ -53,6 +53,14 @@ void futex_wake(std::atomic<uint32_t>& word, int threads) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, threads, nullptr, nullptr, 0);
 }
 
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
 // True as soon as done() is, false when `limit` has passed.
 template <class F> bool spin_until(std::chrono::microseconds limit, F done) {
   if (done()) return true;
@@ -60,11 +68,7 @@ template <class F> bool spin_until(std::chrono::microseconds limit, F done) {
   const auto end = steady_clock::now() + limit;
   do {
     for (int i = 0; i < 16; ++i) {
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#elif defined(__aarch64__)
-      asm volatile("isb");
-#endif
+      pause();
       if (done()) return true;
     }
   } while (steady_clock::now() < end);
@@ -291,6 +295,11 @@ void parallel_run(int64_t pieces, void (*body)(void* context, int64_t piece), vo
   in_body = true;
   p.run(num_threads(), pieces, body, context);
   in_body = false;
+}
+
+void wait_a_little(int64_t n) {
+  if (n < 4096) pause();
+  else sched_yield();
 }
 
 void* scratch(int slot, size_t bytes) {

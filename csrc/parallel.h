@@ -12,6 +12,9 @@ namespace tw {
 // Called from inside a body, it runs the pieces in order on the calling thread. A body must not throw.
 void parallel_run(int64_t pieces, void (*body)(void* context, int64_t piece), void* context);
 
+// For the n-th look (0, 1, ...) at what another thread is about to write: pauses, and later gives its CPU away.
+void wait_a_little(int64_t n);
+
 // Scratch memory of the calling thread: 64-byte aligned, uninitialised, valid until the same thread asks for the same
 // slot again. A kernel that fills a buffer and then calls parallel_run, whose bodies take scratch too, uses another
 // slot for it, since the calling thread runs bodies as well.

@@ -380,6 +380,21 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     return y if bias is None else y + bias
 
 
+def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    """A query that sees no key gives 0."""
+    if enable_gqa:
+        k, v = (np.repeat(t, q.shape[-3] // t.shape[-3], -3) for t in (k, v))
+    s = q @ np.swapaxes(k, -1, -2) * q.dtype.type(1 / np.sqrt(q.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = np.tril(np.ones(s.shape[-2:], bool))
+    if attn_mask is not None:
+        s = np.where(attn_mask, s, -np.inf) if attn_mask.dtype == bool else s + attn_mask
+    top = s.max(-1, keepdims=True, initial=-np.inf)
+    e = np.exp(s - np.where(np.isneginf(top), 0, top)).astype(q.dtype)
+    total = e.sum(-1, keepdims=True)
+    return (e / np.where(total == 0, 1, total)) @ v
+
+
 # Selection and arrangement ------------------------------------------------------------------------------------------
 
 
@@ -414,7 +429,8 @@ def pad(x, pad, mode="constant", value=0):
     grow = [(max(a, 0), max(b, 0)) for a, b in amounts]
     if mode == "constant":
         return np.pad(x[cut], grow, constant_values=value or 0)
-    return np.pad(x, grow, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+    grown = np.pad(x, grow, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+    return grown[tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(amounts, grown.shape, strict=True))]
 
 
 # Optimizers: one step of one parameter; state is a dict that the step fills and updates ---------------------------

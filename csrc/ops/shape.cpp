@@ -168,34 +168,6 @@ Array stack(const std::vector<Array>& parts, int64_t dim) {
   return join("stack", rows, d);
 }
 
-// --- pads --
-// widths: (before, after) of the last dimension first, as F.pad has them; negative ones crop.
-Array pad(const Array& x, const std::vector<int64_t>& widths, const Value& value) {
-  TW_CHECK(widths.size() % 2 == 0 && static_cast<int>(widths.size() / 2) <= x.ndim(),
-           "pad: widths must come in pairs, at most one a dimension, got ", widths.size(), " for ", x.ndim(),
-           " dimensions");
-  Dims shape = x.shape();
-  Array from = x;
-  int64_t start[kMaxDims] = {};
-  for (size_t k = 0; k < widths.size() / 2; ++k) {
-    const int d = x.ndim() - 1 - static_cast<int>(k);
-    const int64_t before = widths[2 * k], after = widths[2 * k + 1], n = x.size(d);
-    TW_CHECK_AS(std::overflow_error,
-                !__builtin_add_overflow(n, before, &shape[d]) && !__builtin_add_overflow(shape[d], after, &shape[d]),
-                "pad: the size of dimension ", d, " overflows int64, got widths ", before, " and ", after);
-    TW_CHECK(before >= -n && after >= -n && n + std::min<int64_t>(before, 0) + std::min<int64_t>(after, 0) >= 0,
-             "pad: a crop must not take more than there is, got ", before, " and ", after, " for dimension ", d,
-             " of size ", n);
-    from = from.slice("pad", d, std::max<int64_t>(0, -before), n + std::min<int64_t>(after, 0), 1);
-    start[d] = std::max<int64_t>(0, before);
-  }
-  const Array y = full("pad", shape, x.dtype(), x.device(), value);
-  Array part = y;
-  for (int d = 0; d < x.ndim(); ++d) part = part.slice("pad", d, start[d], start[d] + from.size(d), 1);
-  if (part.numel()) copy_into("pad", part, from);
-  return y;
-}
-
 }  // namespace
 
 void bind_shape(py::module_& m) {
@@ -219,7 +191,6 @@ void bind_shape(py::module_& m) {
   m.def("flip", &flip);
   m.def("cat", &cat);
   m.def("stack", &stack);
-  m.def("pad", &pad);
 }
 
 }  // namespace tw

@@ -1,4 +1,4 @@
-"""Rows of selection and arrangement: indexing, gather, scatter, cat, stack, pad, and the views."""
+"""Rows of selection and arrangement: indexing, gather, scatter, cat, stack, and the views."""
 
 from __future__ import annotations
 
@@ -118,13 +118,6 @@ def stack_samples(g):
         yield Sample(*(g.array(*shape) for _ in range(count)), dim=dim)
 
 
-def pad_samples(g):
-    for shape, amounts in (((3,), (1, 2)), ((127,), (0, 3)), ((2, 3), (1, 0, 2, 1)), ((2, 3, 5), (1, -1)),
-                           ((2, 3, 4, 5), (1, 1, 2, 2)), ((2, 3), (0, 0)), ((4,), (-2, -1))):  # fmt: skip
-        yield Sample(g.array(*shape), amounts)
-        yield Sample(g.array(*shape), amounts, value=2)
-
-
 def shaped(cases):
     """Samples of one array and keywords."""
     return lambda g: (Sample(g.array(*shape), **kw) for shape, kw in cases)
@@ -216,10 +209,5 @@ ROWS = [
              Bad("dim", lambda g: tw.cat([ones(2)], 1), IndexError, "cat.*1"))),
     Row("stack", joined("stack"), lambda *a, dim: np.stack(a, dim), stack_samples, ALL, EXACT, ops=("stack",),
         bad=(Bad("shapes", lambda g: tw.stack([ones(2), ones(3)]), ValueError, r"stack.*\(2,\).*\(3,\)"),)),
-    Row("pad", "F.pad", R.pad, pad_samples, (*FLOATS, "int64", "uint8"), EXACT,
-        large=lambda g: Sample(g.array(9, 16, 40, 41), (1, 2, 1, 0)),
-        bad=(Bad("odd", lambda g: tw.nn.functional.pad(ones(3), (1,)), ValueError, "pad"),
-             Bad("many", lambda g: tw.nn.functional.pad(ones(3), (1, 1, 1, 1)), ValueError, "pad"),
-             Bad("negative", lambda g: tw.nn.functional.pad(ones(3), (-2, -2)), ValueError, "pad"))),
     *VIEWS,
 ]  # fmt: skip

@@ -7,24 +7,14 @@
 // Everything but normal has the same bits at every ISA level and for any number of threads; normal differs between
 // levels by the rounding of log and of fused products, 2.4e-7 at most in float32. Its error against the formula in long
 // double is below 2.5e-7 |z| (float32, |z| >= 1e-3) and 7e-16 |z| (float64). The angle is reduced in turns: exactly.
-// Philox works on 64-bit lanes with a word in each low half, one counter a lane, so that a round is two widening
-// products and no shuffle; Salmon et al., SC 2011. One step gives two registers of words in memory order.
-#include "philox.h"
+// One step of philox_lanes.h gives two registers of words in memory order.
+#include "kernels/cpu/philox_lanes.h"
 
 #include "kernel_table.h"
 #include "kernels/cpu/loops.h"
-#include "kernels/cpu/vec.h"
 #include "kernels/cpu/vec_math.h"
 
 namespace tw::TW_ISA {
-
-using Lanes = Vec<int64_t>;
-typedef long long Register __attribute__((vector_size(TW_VEC_BYTES), may_alias));
-
-TW_INLINE Lanes multiply_words(Lanes a, uint32_t m) {
-  return (Lanes::Native)TW_MM(mul_epu32)((Register)a.v, (Register)Lanes(m).v);
-}
-TW_INLINE Lanes high_word(Lanes a) { return shift_right_logical(a, 32); }
 
 namespace {
 
@@ -37,8 +27,6 @@ TW_INLINE void draw(uint64_t seed, uint64_t counter, Lanes (&w)[4]) {
   w[0] = c, w[1] = high_word(c), w[2] = Lanes(0), w[3] = Lanes(0);
   philox(seed, w);
 }
-// Lane by lane: a's low word below, b's above.
-TW_INLINE Lanes join(Lanes a, Lanes b) { return (a & 0xffffffff) | (b << 32); }
 template <class T> TW_INLINE Vec<T> as(Lanes x) { return (typename Vec<T>::Native)x.v; }
 template <class T> TW_INLINE Vec<T> unpack_low(Vec<T> a, Vec<T> b) {
   if constexpr (sizeof(T) == 4) return (typename Vec<T>::Native)TW_MM(unpacklo_epi32)((Register)a.v, (Register)b.v);

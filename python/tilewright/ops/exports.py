@@ -150,6 +150,7 @@ from tilewright.ops.reduce import (
     var,
     var_mean,
 )
+from tilewright.ops.rnn import gru, gru_cell, lstm, lstm_cell, rnn_relu, rnn_relu_cell, rnn_tanh, rnn_tanh_cell
 from tilewright.ops.shape import (
     as_strided,
     broadcast_tensors,

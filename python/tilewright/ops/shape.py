@@ -420,64 +420,7 @@ def meshgrid(*tensors, indexing: str = "ij") -> tuple:
     return tuple(transpose(g, 0, 1) for g in grids) if indexing == "xy" and n > 1 else grids
 
 
-# --- pads and repeats ------------------------------------------------------------------------------------------------
-def pad(input, pad, mode: str = "constant", value=None):
-    """Grows (or, with negative widths, crops) the last dimensions.
-
-    `pad` lists (before, after) for the last dimension, then the one before it, and so on. Modes: "constant" (value,
-    0 by default), "reflect", "replicate", "circular".
-
-    Raises:
-        ValueError: widths not in pairs, more than the dimensions, or past what the mode can take from the input.
-
-    >>> import tilewright as tw
-    >>> tw.nn.functional.pad(tw.tensor([1, 2, 3]), (2, 1), mode="reflect").tolist()
-    [3, 2, 1, 2, 3, 2]
-    """
-    widths = _sizes("pad", (tuple(pad),))
-    if mode == "constant":
-        y = _engine.pad(input.array, widths, 0 if value is None else value)
-        return record(pad_grad, y, (input,), (), (widths,))
-    if mode not in ("reflect", "replicate", "circular"):
-        raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
-    if value is not None:
-        raise ValueError(f"pad: mode {mode!r} takes no value, got {value}")
-    ndim = input.array.ndim
-    if len(widths) % 2 or len(widths) > 2 * ndim:
-        raise ValueError(f"pad: widths must come in pairs, at most one a dimension, got {len(widths)} for {ndim} "
-                         f"dimensions")
-    from tilewright.ops.index import index_select
-    given = input
-    for k in range(len(widths) // 2):
-        d, before, after = ndim - 1 - k, widths[2 * k], widths[2 * k + 1]
-        if before or after:
-            positions = _pad_positions(mode, input.array.shape[d], before, after)
-            input = index_select(input, d, wrap(_engine.from_buffer(positions)))
-    return input.clone() if input is given else input
-
-
-def pad_grad(node, dy):
-    return (pad(dy, tuple(-n for n in node.attrs[0])),)
-
-
-def _pad_positions(mode, n, before, after):
-    """Which input element each output element is, along one dimension."""
-    import numpy
-    most = {"reflect": n - 1, "circular": n, "replicate": before + after if n else 0}[mode]
-    if max(before, after) > most:
-        raise ValueError(f"pad: {mode} widths must be at most {most} for a dimension of size {n}, got {before} and "
-                         f"{after}")
-    if n + before + after < 0:
-        raise ValueError(f"pad: a crop must not take more than there is, got {before} and {after} for size {n}")
-    i = numpy.arange(-before, n + after, dtype=numpy.int64)
-    if mode == "circular":
-        return i % n
-    if mode == "replicate":
-        return i.clip(0, n - 1)
-    i = numpy.abs(i)
-    return numpy.where(i >= n, 2 * (n - 1) - i, i)
-
-
+# --- orders and repeats -------------------------------------------------------------------------------------------------
 def flip(input, *args, dims=None):
     """The elements in reverse order along dims: a copy."""
     dims = _sizes("flip", args if dims is None else (dims,))

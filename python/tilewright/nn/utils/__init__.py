@@ -9,6 +9,7 @@ from typing import Any
 import tilewright as tw
 from tilewright.autograd import no_grad
 from tilewright.nn.checks import check_number
+from tilewright.nn.utils import rnn as rnn
 from tilewright.tensor import Tensor
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.families.common import OURS, Case, Setup, small
+from tilewright import kernels
 
 
 @small("n=2 c=4 hw=7 o=6 k=3 stride=2 pad=1 groups=2", "n=2 c=4 hw=7 o=6 k=3 stride=2 pad=1 groups=2 grad=1")
@@ -39,5 +40,6 @@ def conv2d(s: Setup, n: int, c: int, hw: int, o: int, k: int, stride: int = 1, p
     patches = np.stack([padded[i, :, y * stride:y * stride + k, z * stride:z * stride + k] for i, y, z in at.T])
     expected = np.einsum("pgi,goi->pgo", patches.reshape(64, groups, inner).astype(np.float64),
                          w["exact"].reshape(groups, o // groups, inner)).reshape(64, o)
-    return Case(s.each(makers, x, w), expected, flops=flops, read=x_bytes + w_bytes, written=y_bytes,
+    calls = s.each(makers, x, w) | s.alone(options(kernels.conv), x, w, shape=(n, o, out, out))
+    return Case(calls, expected, flops=flops, read=x_bytes + w_bytes, written=y_bytes,
                 tolerance=4 * math.sqrt(inner), shape=(n, o, out, out), pick=lambda y: y[at[0], :, at[1], at[2]])

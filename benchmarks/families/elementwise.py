@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.families.common import OURS, Case, Setup, small
-from tilewright import _engine
+from tilewright import _engine, kernels
 
 
 @small("op=add size=1K", "op=gelu size=1K layout=transposed", "op=where size=1K layout=broadcast",
@@ -45,7 +45,8 @@ def elementwise(s: Setup, op: str, size: int, layout: str = "contiguous", out: i
     exact = [part(np.broadcast_to(o["exact"], (rows, cols))) for o in operands]
     expected = reference(*exact)
     read = sum(o["numpy"].nbytes if o["numpy"].dtype == bool else o["numpy"].size * s.itemsize for o in operands)
-    return Case(s.each(makers, *operands), expected, flops=0, read=read, written=rows * cols * s.itemsize,
+    calls = s.each(makers, *operands) | s.alone(getattr(kernels, op), *operands, shape=(rows, cols))
+    return Case(calls, expected, flops=0, read=read, written=rows * cols * s.itemsize,
                 tolerance=ulp, scale=np.abs(exact[0] if op == "gelu" else expected) + 1e-30, shape=(rows, cols),
                 pick=part)
 

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.families.common import OURS, Case, Setup, small
+from tilewright import kernels
 
 
 @small("rows=5 cols=9")
@@ -21,6 +22,7 @@ def softmax(s: Setup, rows: int, cols: int) -> Case:
 
     makers = {k: partial(f, dim=1) for k, f in s.named("softmax").items() if k in (OURS, "torch")}
     calls = s.each(makers | {"numpy": of_numpy} | ({"jax": _jax_softmax()} if "jax" in s.peers else {}), x)
+    calls |= s.alone(kernels.softmax, x, shape=(rows, cols))
     expected = of_numpy(x["exact"])
     return Case(calls, expected, flops=0, read=rows * cols * s.itemsize, written=rows * cols * s.itemsize,
                 tolerance=16, scale=expected, shape=(rows, cols))
@@ -44,5 +46,7 @@ def layer_norm(s: Setup, rows: int, cols: int) -> Case:
     makers = {k: (lambda x, w, b, f=f: f(x, (cols,), w, b))
               for k, f in s.named("nn.functional.layer_norm").items() if k in (OURS, "torch")}
     moved = rows * cols * s.itemsize
-    return Case(s.each(makers | {"numpy": of_numpy}, x, w, b), of_numpy(x["exact"], w["exact"], b["exact"]), flops=0,
+    calls = s.each(makers | {"numpy": of_numpy}, x, w, b)
+    calls |= s.alone(lambda x, w, b, out: kernels.layer_norm(x, out, w, b), x, w, b, shape=(rows, cols))
+    return Case(calls, of_numpy(x["exact"], w["exact"], b["exact"]), flops=0,
                 read=moved + 2 * cols * s.itemsize, written=moved, tolerance=8, shape=(rows, cols))

@@ -15,9 +15,7 @@ std::string device_text(Device d) {
   return d.type == DeviceType::kCpu ? std::string("cpu") : str("cuda:", int{d.index});
 }
 
-std::string described(const View& v) {
-  return str("shape ", str_of(v.shape), " with strides ", str_of(v.strides));
-}
+std::string described(const View& v) { return str("shape ", str_of(v.shape), " with strides ", str_of(v.strides)); }
 
 // Why an object is no array that can be used; what its own exporter says where it says anything.
 [[noreturn]] void refuse(const char* op, const char* role, PyObject* o, bool written) {
@@ -59,8 +57,8 @@ decltype(ExchangeApi::describe) exchange_of(PyTypeObject* type) {
   if (type == known) return describe;
   known = type;
   describe = nullptr;
-  const nb::object capsule = nb::getattr(nb::handle(reinterpret_cast<PyObject*>(type)), "__dlpack_c_exchange_api__",
-                                         nb::none());
+  const nb::object capsule =
+      nb::getattr(nb::handle(reinterpret_cast<PyObject*>(type)), "__dlpack_c_exchange_api__", nb::none());
   if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
   const auto* e = static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   return describe = e->version.major == 1 ? e->describe : nullptr;
@@ -84,12 +82,8 @@ nb::dlpack::dltensor tensor_of(const char* op, PyObject* o, bool written, View* 
     refuse(op, v->role, o, false);
   }
   const auto& a = v->imported;
-  return {a.data_handle(),
-          {a.device_type(), a.device_id()},
-          static_cast<int32_t>(a.ndim()),
-          a.dtype(),
-          const_cast<int64_t*>(a.shape_ptr()),
-          const_cast<int64_t*>(a.stride_ptr()),
+  return {a.data_handle(), {a.device_type(), a.device_id()},    static_cast<int32_t>(a.ndim()),
+          a.dtype(),       const_cast<int64_t*>(a.shape_ptr()), const_cast<int64_t*>(a.stride_ptr()),
           a.byte_offset()};
 }
 
@@ -229,7 +223,8 @@ const KernelTable* Call::prepare() {
     for (int i = 0; i < used_; ++i)
       if (at(i).bytes) order.push_back(&at(i));
     std::sort(order.begin(), order.end(), [](const View* a, const View* b) { return a->data < b->data; });
-    const View *furthest = nullptr, *written = nullptr;  // of those so far: the one that ends last, of all and of outputs
+    const View *furthest = nullptr,
+               *written = nullptr;  // of those so far: the one that ends last, of all and of outputs
     for (View* v : order) {
       const View* met = v->written ? furthest : written;
       if (met && met->data + met->bytes > v->data) v->written ? refuse(*v, *met) : refuse(*met, *v);
@@ -284,9 +279,9 @@ NB_MODULE(_kernels, m) {
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
     try {
       std::rethrow_exception(p);
-    } catch (const tw::TypeError& e) { PyErr_SetString(PyExc_TypeError, e.what()); } catch (const tw::NotImplemented& e) {
-      PyErr_SetString(PyExc_NotImplementedError, e.what());
-    }
+    } catch (const tw::TypeError& e) {
+      PyErr_SetString(PyExc_TypeError, e.what());
+    } catch (const tw::NotImplemented& e) { PyErr_SetString(PyExc_NotImplementedError, e.what()); }
   });
   const nb::object capsule = nb::module_::import_("tilewright._engine").attr("_table_api");
   tw::api = static_cast<const tw::TableApi*>(PyCapsule_GetPointer(capsule.ptr(), tw::kTableApi));
@@ -298,5 +293,6 @@ NB_MODULE(_kernels, m) {
   tw::bind_elementwise(m);
   tw::bind_rows(m);
   tw::bind_products(m);
+  tw::bind_sequences(m);
   tw::bind_data(m);
 }

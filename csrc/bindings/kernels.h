@@ -144,6 +144,7 @@ inline DType accumulator(DType t) { return t == DType::kFloat64 ? t : DType::kFl
 void bind_elementwise(nb::module_& m);
 void bind_rows(nb::module_& m);
 void bind_products(nb::module_& m);
+void bind_sequences(nb::module_& m);
 void bind_data(nb::module_& m);
 
 }  // namespace tw

@@ -31,8 +31,8 @@ Dims taken(const Call& c, const View& whole, int dim, const View& index) {
   return to;
 }
 
-Arr run_take(Call& c, const Slot<TakeArgs>& slot, const View& x, const View& index, const View& out,
-             const View& whole, int dim) {
+Arr run_take(Call& c, const Slot<TakeArgs>& slot, const View& x, const View& index, const View& out, const View& whole,
+             int dim) {
   const Parts p(whole.shape, dim);
   auto* bad = c.temporary<int64_t>(1);
   *bad = -1;
@@ -154,8 +154,8 @@ Arr run_index(Call& c, const Slot<IndexArgs>& slot, const View& whole, nb::seque
     if (!indexed[i]) continue;
     const int64_t value = a.index[k++][*a.bad];
     if (value < -whole.size(i) || value >= whole.size(i))
-      fail<std::out_of_range>(c.op, ": index ", value, " is out of range for dimension ", i, " of size ",
-                              whole.size(i), ", at position ", *a.bad);
+      fail<std::out_of_range>(c.op, ": index ", value, " is out of range for dimension ", i, " of size ", whole.size(i),
+                              ", at position ", *a.bad);
   }
   return {put ? whole.object.ptr() : dense.object.ptr()};
 }
@@ -286,8 +286,8 @@ void adam_step(const char* op, nb::sequence params, nb::object grads, nb::object
   s.state("exp_avg_sqs", exp_avg_sqs, &OptimTensor::state1);
   const bool largest = s.state("max_exp_avg_sqs", max_exp_avg_sqs, &OptimTensor::state2);
   if (s.count())
-    c.launch(slots::adam_step, AdamArgs{s.list(), s.count(), step, lr, beta1, beta2, eps, weight_decay, decoupled,
-                                        largest, maximize});
+    c.launch(slots::adam_step,
+             AdamArgs{s.list(), s.count(), step, lr, beta1, beta2, eps, weight_decay, decoupled, largest, maximize});
 }
 
 }  // namespace
@@ -367,8 +367,7 @@ when out is not written.
 [1.0, 0.0, 1.0]
 )");
   const auto seed = nb::arg("seed"), offset = nb::arg("offset");
-  m.def("uniform", &uniform, out, nb::arg("low") = 0.0, nb::arg("high") = 1.0, seed = uint64_t{0},
-        offset = uint64_t{0},
+  m.def("uniform", &uniform, out, nb::arg("low") = 0.0, nb::arg("high") = 1.0, seed = uint64_t{0}, offset = uint64_t{0},
         R"(Fills out with uniform numbers in [low, high), and returns the offset of the next draw.
 
 out: floats, contiguous. Philox 4x32-10 (Salmon et al., SC 2011): the same seed and offset give the same numbers on any
@@ -459,8 +458,8 @@ Raises: ValueError: lengths, shapes, layout, overlapping or read-only memory. Ty
                     max_exp_avg_sqs, maximize, decoupled);
         },
         params, grads, nb::arg("exp_avgs"), nb::arg("exp_avg_sqs"), nb::arg("step"), nb::arg("lr") = 1e-3,
-        nb::arg("beta1") = 0.9, nb::arg("beta2") = 0.999, nb::arg("eps") = 1e-8,
-        nb::arg("weight_decay") = weight_decay, nb::arg("max_exp_avg_sqs") = nb::none(), none = false, doc);
+        nb::arg("beta1") = 0.9, nb::arg("beta2") = 0.999, nb::arg("eps") = 1e-8, nb::arg("weight_decay") = weight_decay,
+        nb::arg("max_exp_avg_sqs") = nb::none(), none = false, doc);
   };
   define_adam("adam_step", false, 0.0, R"(One step of Adam over a whole list of parameters, in place, in one launch.
 

@@ -198,9 +198,9 @@ std::string document(const Row& row, const Meaning* meaning) {
   const bool to_bool = row.kind == Kind::FB || row.kind == Kind::NB;
   std::string call;
   for (int k = 0; k < row.inputs; ++k) call += "x, ";
-  const char* const dtypes = integers                                         ? "integers and bool"
+  const char* const dtypes = integers                                      ? "integers and bool"
                              : row.kind == Kind::F || row.kind == Kind::FB ? "floats (integers count as float32)"
-                                                                              : "any dtype";
+                                                                           : "any dtype";
   return str("out = ", formula, ", element by element.\n\n", "Operands: ", dtypes,
              row.inputs > 1 ? ", of shapes that broadcast; one may be a number" : "", ". out: their common shape, ",
              to_bool ? "any dtype" : "a dtype of the result's category or a higher one",

@@ -132,13 +132,12 @@ struct Window {
 
 // x, w and y of one convolution, in whichever role each of them comes.
 ConvArgs conv_args(const Call& c, const View& x, const View& w, const View& y, const Sizes& stride,
-                     const Sizes& padding, const Sizes& dilation, int64_t groups) {
+                   const Sizes& padding, const Sizes& dilation, int64_t groups) {
   Window g(c, x, y);
   TW_CHECK_TYPE(w.dtype == x.dtype, c.op, ": ", w.role, " must have ", x.role, "'s dtype, got ", name(w.dtype), " and ",
                 name(x.dtype));
   TW_CHECK(groups >= 1, c.op, ": groups must be at least 1, got ", groups);
-  TW_CHECK(w.ndim() == x.ndim() && w.size(1) * groups == x.size(1) && w.size(0) == y.size(1) &&
-               w.size(0) % groups == 0,
+  TW_CHECK(w.ndim() == x.ndim() && w.size(1) * groups == x.size(1) && w.size(0) == y.size(1) && w.size(0) % groups == 0,
            c.op, ": ", w.role, " must be (O, C / groups, ...) for ", x.role, " (N, C, ...) and ", y.role,
            " (N, O, ...), got ", str_of(w.shape), " with ", groups, " groups for ", str_of(x.shape), " and ",
            str_of(y.shape));
@@ -224,10 +223,19 @@ void set_window(const Call& c, Pool2dArgs* a, const View& pooled, Window* g, con
   g->kernel = g->each(c, "kernel_size", kernel, 1);
   g->read(c, stride, padding, dilation);
   for (int i = 0; i < g->n; ++i)
-    TW_CHECK(2 * g->pad[i] <= g->kernel[i] && g->dilation[i] * (g->kernel[i] - 1) < g->size[i] + g->pad[i], c.op,
-             ": padding must be at most half the kernel size, and each window must meet the input, got padding ",
-             str_of(g->pad), " and dilation ", str_of(g->dilation), " for kernel ", str_of(g->kernel));
+    TW_CHECK(2 * g->pad[i] <= g->kernel[i], c.op, ": padding must be at most half the kernel size, got ",
+             str_of(g->pad), " for kernel ", str_of(g->kernel));
   g->must_give(c, pooled, true);
+  for (int i = 0; i < g->n; ++i) {
+    for (const int64_t o : {int64_t{0}, g->out[i] - 1}) {
+      // The window's first position at or right of 0; with dilation it may step over a small input.
+      const int64_t begin = o * g->stride[i] - g->pad[i], d = g->dilation[i];
+      const int64_t at = begin < 0 ? begin + (d - 1 - begin) / d * d : begin;
+      TW_CHECK(at < g->size[i] && at <= begin + d * (g->kernel[i] - 1), c.op,
+               ": each window must meet the input, got size ", g->size[i], ", kernel ", g->kernel[i], ", padding ",
+               g->pad[i], ", dilation ", d);
+    }
+  }
   a->kh = g->kernel[0], a->kw = g->kernel[1];
   a->stride_h = g->stride[0], a->stride_w = g->stride[1];
   a->pad_h = g->pad[0], a->pad_w = g->pad[1];
@@ -333,7 +341,8 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 >>> kernels.conv(x, w, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
 [[[[4.0, 4.0], [4.0, 4.0]]]]
 )");
-  m.def("conv_backward_x", &conv_backward_x, dy, w, out, nb::arg("bias").none() = nb::none(), stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
+  m.def("conv_backward_x", &conv_backward_x, dy, w, out, nb::arg("bias").none() = nb::none(), stride = 1, padding = 0,
+        dilation = 1, nb::arg("groups") = 1,
         R"(out = the gradient of conv by x, from dy (N, O, m...), plus bias (C,): a transposed convolution of dy.
 
 The rest as in conv.

@@ -50,8 +50,8 @@ Arr reduce(const char* op, const Slot<ReduceArgs>& slot, Result result, Arr x_, 
   else if (result == Result::kIndex || !is_float(x.dtype)) c.must_have_dtype(out, DType::kInt64);
   else TW_CHECK_TYPE(is_float(out.dtype), op, ": out must have a floating-point dtype, got ", name(out.dtype));
   const double left = static_cast<double>(p.n) - correction;
-  const ReduceArgs a{x.data, out.data, p.outer, p.n, p.inner, x.dtype, out.dtype,
-                     divide ? 1 / (left > 0 ? left : 0) : 1};
+  const ReduceArgs a{x.data,  out.data, p.outer,   p.n,
+                     p.inner, x.dtype,  out.dtype, divide ? 1 / (left > 0 ? left : 0) : 1};
   return c.run(slot, a, out);
 }
 
@@ -106,14 +106,13 @@ Arr cross_entropy(Arr x_, Arr target, Arr out_, Arr weight, Arr stats, int64_t i
   const DType acc = accumulator(x.dtype);
   const View& out = c.output("out", out_, loss_shape(a), acc);
   const auto size = static_cast<int64_t>(itemsize(acc));
-  a.stats = stats.given() ? c.output("stats", stats, {2 * a.rows + 1}, acc).data
-                          : c.temporary((2 * a.rows + 1) * size);
+  a.stats = stats.given() ? c.output("stats", stats, {2 * a.rows + 1}, acc).data : c.temporary((2 * a.rows + 1) * size);
   a.loss = a.reduction == Reduction::kNone ? out.data : c.temporary(a.rows * size);
   a.value = a.reduction == Reduction::kNone ? nullptr : out.data;
   a.bad = c.temporary<int64_t>(1);
   c.run(slots::cross_entropy, a, out);
-  TW_CHECK_INDEX(out.numel == 0 || *a.bad < 0, "cross_entropy: labels must be in [0, ", a.classes,
-                 ") or ignore_index ", ignore_index, ", got ", a.target[*a.bad], " at ", *a.bad);
+  TW_CHECK_INDEX(out.numel == 0 || *a.bad < 0, "cross_entropy: labels must be in [0, ", a.classes, ") or ignore_index ",
+                 ignore_index, ", got ", a.target[*a.bad], " at ", *a.bad);
   return out_;
 }
 
@@ -125,6 +124,10 @@ Arr cross_entropy_backward(Arr dloss, Arr x_, Arr target, Arr stats, Arr out_, A
   const DType acc = accumulator(x.dtype);
   a.dloss = c.input("dloss", dloss, loss_shape(a), acc).data;
   a.stats = c.input("stats", stats, {2 * a.rows + 1}, acc).data;
+  for (int64_t i = 0; i < a.rows; ++i)  // the kernel takes them as forward found them
+    TW_CHECK_INDEX((a.target[i] >= 0 && a.target[i] < a.classes) || a.target[i] == ignore_index, c.op,
+                   ": labels must be in [0, ", a.classes, ") or ignore_index ", ignore_index, ", got ", a.target[i],
+                   " at ", i);
   const View& out = c.output("out", out_, x);
   a.dx = out.data;
   return c.run(slots::cross_entropy_backward, a, out);
@@ -302,7 +305,9 @@ x: contiguous. dim: one dimension, neighbouring ones, or None for all; out: x's 
 Raises: ValueError: shapes, layout, a size of 0, overlapping or read-only memory. TypeError: dtypes. IndexError: dim.
 
 >>> x = np.ones((2, 3), np.float32)
->>> y = np.empty(2, )", made, ")\n>>> kernels.", row.name, "(x, out=y, dim=1) is y\nTrue\n").c_str());
+>>> y = np.empty(2, )",
+            made, ")\n>>> kernels.", row.name, "(x, out=y, dim=1) is y\nTrue\n")
+            .c_str());
   }
   m.def(
       "var",
@@ -400,8 +405,8 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 [[-0.5, 0.5]]
 )");
   m.def("layer_norm", &layer_norm, nb::arg("x"), nb::arg("out"), nb::arg("weight").none() = nb::none(),
-        nb::arg("bias").none() = nb::none(), nb::arg("mean").none() = nb::none(),
-        nb::arg("rstd").none() = nb::none(), nb::arg("eps") = 1e-5, nb::arg("normalized_shape") = nb::none(),
+        nb::arg("bias").none() = nb::none(), nb::arg("mean").none() = nb::none(), nb::arg("rstd").none() = nb::none(),
+        nb::arg("eps") = 1e-5, nb::arg("normalized_shape") = nb::none(),
         R"(out = (x - mean) * rstd * weight + bias over the last dimensions; rstd = 1 / sqrt(var + eps).
 
 x: floats (..., *normalized_shape), by default over its last dimension. weight, bias: normalized_shape, of x's dtype or

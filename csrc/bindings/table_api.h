@@ -24,8 +24,8 @@ struct TableApi {
   bool (*view)(void* object, ArrayView* view);              // false: the Python object is neither
   void (*written)(void* object);                            // raises an _engine.Array's version
   bool (*recording)();                                      // a plan, by this thread
-  void (*record)(const char* name, void (*call)(void (*kernel)(), const void* args), void (*kernel)(),
-                 const void* args, size_t bytes);
+  void (*record)(const char* name, void (*call)(void (*kernel)(), const void* args), void (*kernel)(), const void* args,
+                 size_t bytes);
   void (*keep)(void* owner, void (*release)(void* owner));  // until the plan being recorded goes
 };
 constexpr const char* kTableApi = "tilewright._engine.table_api_1";  // raised with every change of these structs

@@ -78,6 +78,7 @@ Arr softmax_backward(const char* op, Arr y_, Arr dy_, Arr out_, int64_t dim, boo
 CrossEntropyArgs cross_entropy_args(Call& c, const View& x, Arr target_, Arr weight, int64_t ignore_index,
                                     std::string_view reduction, double smoothing) {
   TW_CHECK(x.ndim() == 2, c.op, ": x must be (rows, classes), got ", str_of(x.shape));
+  TW_CHECK(x.size(1) > 0 || x.size(0) == 0, c.op, ": there must be at least one class, got ", str_of(x.shape));
   TW_CHECK(smoothing >= 0 && smoothing <= 1, c.op, ": label_smoothing must be in [0, 1], got ", smoothing);
   CrossEntropyArgs a{};
   const View& target = c.input("target", target_, {x.size(0)}, DType::kInt64);
@@ -196,6 +197,7 @@ Arr layer_norm_backward(Arr dy, Arr x_, Arr mean, Arr rstd, Arr out_, Arr weight
   const View& x = c.input("x", x_, kDense | kFloat);
   Parameters p{c, x, {}};
   LayerNormArgs a = layer_norm_args(c, x, shape, &p);
+  TW_CHECK(x.numel > 0, c.op, ": x must not be empty, got ", str_of(x.shape));
   const DType acc = accumulator(x.dtype);
   a.dy = c.input("dy", dy, x).data;
   a.mean = c.input("mean", mean, {a.rows}, acc).data;
@@ -252,6 +254,7 @@ Arr batch_norm_backward(Arr dy, Arr x_, Arr mean, Arr rstd, Arr out_, Arr weight
   const View& x = c.input("x", x_, kDense | kFloat);
   Parameters p{c, x, {}};
   BatchNormArgs a = batch_norm_args(c, x, &p);
+  TW_CHECK(x.numel > 0, c.op, ": x must not be empty, got ", str_of(x.shape));
   const DType acc = accumulator(x.dtype);
   a.dy = c.input("dy", dy, x).data;
   a.mean = c.input("mean", mean, {a.C}, acc).data;

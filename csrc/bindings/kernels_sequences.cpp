@@ -1,4 +1,5 @@
 // Attention, recurrent layers and padding.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 #include <cmath>

@@ -390,8 +390,8 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory, reduction, 
 IndexError: a label that is neither a class nor ignore_index; then out is not written.
 
 >>> x, target = np.zeros((3, 4)), np.array([0, 1, 2])
->>> float(kernels.cross_entropy(x, target, out=np.empty(()))) == np.log(4)
-True
+>>> round(float(kernels.cross_entropy(x, target, out=np.empty(()))), 4)
+1.3863
 )");
   m.def("cross_entropy_backward", &cross_entropy_backward, nb::arg("dloss"), nb::arg("x"), nb::arg("target"),
         nb::arg("stats"), nb::arg("out"), nb::arg("weight").none() = nb::none(), nb::arg("ignore_index") = -100,

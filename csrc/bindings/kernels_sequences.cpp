@@ -315,6 +315,8 @@ Arr pad_backward(Arr dy_, Arr out_, const std::vector<int64_t>& widths, const ch
   const View& dy = c.input("dy", dy_, kDense | kFloat);
   const View& out = c.output("out", out_);
   PadArgs a = pad_args(c, out, dy, widths, mode);
+  TW_CHECK(a.mode != PadMode::kConstant, "pad_backward: mode must be reflect, replicate or circular; the gradient of ",
+           "constant is pad with the widths negated");
   a.x = dy.data;
   a.y = out.data;
   return c.run(slots::pad_backward, a, out);
@@ -402,10 +404,10 @@ Raises: ValueError: widths, mode, shapes, layout, overlapping or read-only memor
 >>> kernels.pad(x, out=np.empty(5, np.float32), pad=(1, 1), mode="reflect").tolist()
 [2.0, 1.0, 2.0, 3.0, 2.0]
 )");
-  m.def("pad_backward", &pad_backward, nb::arg("dy"), nb::arg("out"), nb::arg("pad"), nb::arg("mode") = "constant",
+  m.def("pad_backward", &pad_backward, nb::arg("dy"), nb::arg("out"), nb::arg("pad"), nb::arg("mode"),
         R"(out = the gradient of pad by x: dy's values summed into the places that they were copied from.
 
-dy: floats, of pad's out; out: of its x. Contiguous.
+dy: floats, of pad's out; out: of its x. Contiguous. mode: not constant, whose gradient is pad with widths negated.
 
 Raises: ValueError: widths, mode, shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 

@@ -9,7 +9,7 @@ SOURCES = ("csrc/**/*.h", "csrc/**/*.cpp")
 @nox.session(venv_backend="none")
 def dev(session: nox.Session) -> None:
     """An editable install that rebuilds on import, into the active environment."""
-    session.run("pip", "install", "scikit-build-core", "pybind11", "ninja", "cmake")
+    session.run("pip", "install", "scikit-build-core", "pybind11", "nanobind", "ninja", "cmake")
     session.run("pip", "install", "--no-build-isolation", "-Ceditable.rebuild=true", "-Cbuild-dir=build/editable",
                 "-e", ".[dev]")
 

@@ -40,12 +40,16 @@ class Plan {
   }
   template <class Args> void add(const char* name, void (*kernel)(const Args&), const Args& args) {
     static_assert(std::is_trivially_copyable_v<Args>);
-    auto bytes = std::make_unique<char[]>(sizeof(Args));
-    __builtin_memcpy(bytes.get(), &args, sizeof(Args));
-    steps_.push_back(
-        {name,
-         [](void (*k)(), const void* a) { reinterpret_cast<void (*)(const Args&)>(k)(*static_cast<const Args*>(a)); },
-         reinterpret_cast<void (*)()>(kernel), std::move(bytes)});
+    add(name, &call_kernel<Args>, reinterpret_cast<void (*)()>(kernel), &args, sizeof(Args));
+  }
+  void add(const char* name, void (*call)(void (*kernel)(), const void* args), void (*kernel)(), const void* args,
+           size_t bytes) {
+    auto copy = std::make_unique<char[]>(bytes);
+    __builtin_memcpy(copy.get(), args, bytes);
+    steps_.push_back({name, call, kernel, std::move(copy)});
+  }
+  template <class Args> static void call_kernel(void (*kernel)(), const void* args) {
+    reinterpret_cast<void (*)(const Args&)>(kernel)(*static_cast<const Args*>(args));
   }
 
  private:

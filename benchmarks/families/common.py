@@ -12,6 +12,7 @@ import numpy as np
 import tilewright as tw
 
 OURS = "tilewright"
+KERNEL = "kernel"
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -44,7 +45,7 @@ def sampled(a: np.ndarray) -> np.ndarray:
 class Case:
     """A problem made ready: what to call, what must come out, and what it costs at least."""
 
-    calls: dict[str, Callable[[], Any]]       # library -> the whole call
+    calls: dict[str, Callable[[], Any]]       # library -> the whole call; KERNEL -> ours alone, into memory given to it
     expected: np.ndarray                      # float64: the result, or the part of it that `pick` takes
     flops: float                              # operations that the formula needs; 0 where bytes alone count
     read: int                                 # bytes that must be read and written at least once
@@ -103,6 +104,12 @@ class Setup:
                 if name == "jax":  # returns before it has computed
                     calls[name] = partial(lambda call: call().block_until_ready(), calls[name])
         return calls
+
+    def alone(self, kernel: Callable, *operands: dict[str, Any], shape: tuple[int, ...], dtype: str | None = None,
+              **options: Any) -> dict[str, Callable[[], Any]]:
+        """{KERNEL: a function of `tilewright.kernels` on our operands}, whose result has `shape` and is made here."""
+        out = tw.empty(shape, dtype=getattr(tw, dtype or self.dtype), device=self.device)
+        return {KERNEL: partial(kernel, *(o[OURS] for o in operands), out=out, **options)}
 
     def named(self, path: str, numpy: str | None = None) -> dict[str, Callable]:
         """The function `path` in every library that has it, NumPy's perhaps under another name."""

@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from benchmarks.families.common import OURS, Case, Setup, small
+from tilewright import kernels
 
 
 def _case(s: Setup, name: str, n: int, c: int, sizes: tuple[int, ...], o: int, k: int, stride: int, pad: int,
@@ -42,7 +43,10 @@ def _case(s: Setup, name: str, n: int, c: int, sizes: tuple[int, ...], o: int, k
     places = at.T
     expected = _transposed_at(x, w, places, stride, pad, groups, dilation) if transposed else \
         _plain_at(x, w, places, stride, pad, groups, dilation)
-    return Case(s.each(makers, x, w), expected, flops=flops, read=x_bytes + w_bytes, written=y_bytes,
+    calls = s.each(makers, x, w)
+    if not transposed:
+        calls |= s.alone(partial(kernels.conv, **options), x, w, shape=(n, o, *out))
+    return Case(calls, expected, flops=flops, read=x_bytes + w_bytes, written=y_bytes,
                 tolerance=4 * math.sqrt(inner), shape=(n, o, *out), pick=lambda y: y[(at[0], slice(None), *at[1:])])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 import tilewright as tw
 from benchmarks.families.common import EPS, OURS, Case, Setup, small
+from tilewright import kernels
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -58,6 +59,9 @@ OPS: dict[str, tuple[int, Callable, float, str | None, int | None]] = {
 }
 ACTIVATIONS = ("gelu", "silu", "mish", "softplus", "logsigmoid", "elu", "selu", "leaky_relu", "hardtanh", "hardswish",
                "softsign")
+# Those whose kernel takes the operands and nothing else.
+PLAIN = ("add", "mul", "div", "maximum", "gt", "eq", "where", "exp", "tanh", "sigmoid", "sin", "erf", "neg", "relu", "gelu",
+         "silu")
 
 
 @small("op=add size=1K", "op=gelu size=1K layout=transposed", "op=where size=1K layout=broadcast",
@@ -87,8 +91,11 @@ def elementwise(s: Setup, op: str, size: int, layout: str = "contiguous", out: i
     expected = np.asarray(reference(*exact), np.float64)
     read = sum(o["numpy"].nbytes if o["numpy"].dtype == bool else o["numpy"].size * s.itemsize for o in operands)
     scale = np.abs(exact[0] if op in ACTIVATIONS or op == "to_bfloat16" else expected) + 1e-30
-    return Case(s.each(makers, *operands), expected, flops=0, read=read,
-                written=rows * cols * (result_size or s.itemsize), tolerance=ulp,
+    calls = s.each(makers, *operands)
+    if op in PLAIN:
+        calls |= s.alone(getattr(kernels, op), *operands, shape=(rows, cols),
+                         dtype="bool" if result_size == 1 else None)
+    return Case(calls, expected, flops=0, read=read, written=rows * cols * (result_size or s.itemsize), tolerance=ulp,
                 scale=np.maximum(scale, 1.0) if op in ("softplus", "logsigmoid") else scale, shape=(rows, cols),
                 pick=part)
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.families.common import OURS, Case, Setup, small
+from tilewright import kernels
 
 
 @small("m=5 n=7 k=9", "m=5 n=7 k=9 layout=TN", "batch=2 m=3 n=4 k=5 layout=NT")
@@ -20,7 +21,8 @@ def matmul(s: Setup, m: int, n: int, k: int, layout: str = "NN", batch: int = 0)
     a = s.normal(*lead, m, k, transposed=layout[0] == "T")
     b = s.normal(*lead, k, n, transposed=layout[1] == "T")
     count = max(batch, 1)
-    return Case(s.each(s.named("matmul"), a, b), np.matmul(a["exact"], b["exact"]), flops=2.0 * count * m * n * k,
+    calls = s.each(s.named("matmul"), a, b) | s.alone(kernels.gemm, a, b, shape=(*lead, m, n))
+    return Case(calls, np.matmul(a["exact"], b["exact"]), flops=2.0 * count * m * n * k,
                 read=count * (m * k + k * n) * s.itemsize, written=count * m * n * s.itemsize,
                 tolerance=4 * math.sqrt(k), shape=(*lead, m, n))
 

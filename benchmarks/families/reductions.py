@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.families.common import Case, Setup, small
+from tilewright import kernels
 
 
 @small("op=sum rows=9 cols=7 dim=0", "op=amax rows=9 cols=7 dim=all", "op=argmax rows=9 cols=7 dim=1",
@@ -35,6 +36,9 @@ def reductions(s: Setup, op: str, rows: int, cols: int, dim: str) -> Case:
     means = np.abs(x["exact"]).sum(axis=axis) / (count if op == "mean" else 1)
     written = reference.size * (8 if op == "argmax" else s.itemsize)
     exact = op in ("amax", "argmax")
-    return Case(s.each({k: bound(k, f) for k, f in s.named(op).items()}, x), reference, flops=0,
+    calls = s.each({k: bound(k, f) for k, f in s.named(op).items()}, x)
+    calls |= s.alone(getattr(kernels, op), x, shape=reference.shape, dim=axis,
+                     dtype="int64" if op == "argmax" else None)
+    return Case(calls, reference, flops=0,
                 read=rows * cols * s.itemsize, written=written, tolerance=0 if exact else 4, scale=means,
                 shape=reference.shape, pick=pick)

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.families.common import OURS, Case, Setup, small
+from tilewright import kernels
 
 
 def _both(s: Setup, path: str, call: Callable) -> dict[str, Callable]:
@@ -36,6 +37,7 @@ def softmax(s: Setup, rows: int, cols: int, grad: int = 0) -> Case:
     if grad:
         return _grad(s, makers, [x], 5, 32)
     calls = s.each(makers | {"numpy": of_numpy} | ({"jax": _jax_softmax()} if "jax" in s.peers else {}), x)
+    calls |= s.alone(kernels.softmax, x, shape=(rows, cols))
     expected = of_numpy(x["exact"])
     return Case(calls, expected, flops=0, read=rows * cols * s.itemsize, written=rows * cols * s.itemsize,
                 tolerance=16, scale=expected, shape=(rows, cols))
@@ -73,7 +75,9 @@ def layer_norm(s: Setup, rows: int, cols: int, grad: int = 0) -> Case:
     if grad:
         return _grad(s, makers, [x, w, b], 5, 64)
     moved = rows * cols * s.itemsize
-    return Case(s.each(makers | {"numpy": of_numpy}, x, w, b), of_numpy(x["exact"], w["exact"], b["exact"]), flops=0,
+    calls = s.each(makers | {"numpy": of_numpy}, x, w, b)
+    calls |= s.alone(lambda x, w, b, out: kernels.layer_norm(x, out, w, b), x, w, b, shape=(rows, cols))
+    return Case(calls, of_numpy(x["exact"], w["exact"], b["exact"]), flops=0,
                 read=moved + 2 * cols * s.itemsize, written=moved, tolerance=8, shape=(rows, cols))
 
 

@@ -36,6 +36,10 @@ struct ElementwiseOp {
 };
 Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0 = 0, double p1 = 0);
 
+// Drops sizes of 1, puts the output's largest strides outermost, and joins neighbours that are one memory block in
+// every operand; most launches become one-dimensional here.
+void simplify(ElementwiseArgs* a, const Dims& shape);
+
 // The rows of the elementwise list that the bindings make functions of.
 struct ElementwiseRow {
   ElementwiseOp op;

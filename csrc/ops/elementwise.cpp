@@ -8,8 +8,6 @@ namespace {
 
 DType g_default_dtype = DType::kFloat32;
 
-int category(DType t) { return t == DType::kBool ? 0 : is_float(t) ? 2 : 1; }
-
 DType dtype_of_value(const Value& v) {
   switch (v.kind) {
     case Value::kArray: return v.array->dtype();
@@ -17,13 +15,6 @@ DType dtype_of_value(const Value& v) {
     case Value::kInt: return DType::kInt64;
     default: return g_default_dtype;
   }
-}
-
-// Arithmetic happens in one of five dtypes; the walk converts others on their way in and out.
-DType compute_dtype(DType t) {
-  if (is_half(t)) return DType::kFloat32;
-  if (is_float(t) || t == DType::kInt64) return t;
-  return DType::kInt32;
 }
 
 struct Extent {
@@ -58,8 +49,8 @@ void set_operand(Operand* o, const Array& a, const Dims& shape) {
     o->strides[i] = i < lead || (a.size(i - lead) == 1 && shape[i] != 1) ? 0 : a.strides()[i - lead] * size;
 }
 
-// Drops sizes of 1, puts the output's largest strides outermost, and joins neighbours that are one memory block in
-// every operand; most launches become one-dimensional here.
+}  // namespace
+
 void simplify(ElementwiseArgs* a, const Dims& shape) {
   Operand* ops[4] = {&a->out, &a->in[0], &a->in[1], &a->in[2]};
   const int count = a->inputs + 1;
@@ -87,6 +78,8 @@ void simplify(ElementwiseArgs* a, const Dims& shape) {
   }
   a->ndim = m;
 }
+
+namespace {
 
 void launch_elementwise(const Slot<ElementwiseArgs>& slot, const Array& out, Value* x, int inputs, DType compute,
                         double p0, double p1) {

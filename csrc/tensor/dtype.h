@@ -43,6 +43,13 @@ TW_INLINE size_t itemsize(DType t) {
 TW_INLINE bool is_float(DType t) { return t >= DType::kFloat16; }
 TW_INLINE bool is_half(DType t) { return t == DType::kFloat16 || t == DType::kBFloat16; }
 TW_INLINE bool is_integer(DType t) { return t > DType::kBool && t < DType::kFloat16; }
+TW_INLINE int category(DType t) { return t == DType::kBool ? 0 : is_float(t) ? 2 : 1; }
+// Elementwise arithmetic happens in one of four dtypes; the walk converts others on their way in and out.
+TW_INLINE DType compute_dtype(DType t) {
+  if (is_half(t)) return DType::kFloat32;
+  if (is_float(t) || t == DType::kInt64) return t;
+  return DType::kInt32;
+}
 
 template <class T> struct DTypeOf;
 #define TW_X(T, e, name)                     \

@@ -1,8 +1,46 @@
-"""The table of kernels: which there are, and which one runs."""
+"""Our kernels over anybody's arrays, the table of kernels, and recorded plans.
+
+Each kernel is a plain function over arrays of any library that speaks DLPack or the buffer protocol (NumPy, PyTorch,
+JAX, CuPy, tilewright's own), on memory that the caller gives, with no copy and nothing recorded for gradients:
+
+>>> import numpy as np
+>>> from tilewright import kernels
+>>> x = np.array([[0, 1], [2, 2]], np.float32)
+>>> y = np.empty_like(x)
+>>> kernels.softmax(x, out=y) is y
+True
+>>> kernels.gemm(x, x.T, out=y, alpha=2).tolist()
+[[2.0, 4.0], [4.0, 16.0]]
+
+`dir(kernels)` lists them and `help(kernels.softmax)` explains one. docs/kernels/README.md shows the calls from NumPy,
+PyTorch and JAX.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from tilewright import _engine
+
+if TYPE_CHECKING:
+    from tilewright._kernels import *  # noqa: F403
+
+
+def __getattr__(name: str):
+    # The functions live in a module that loads when the first of them is used, so that `import tilewright` stays quick.
+    if not name.startswith("_"):
+        _engine.cpu_capability()  # a level that TILEWRIGHT_CPU asks for in vain is refused here, in its own words
+        functions = vars(importlib.import_module("tilewright._kernels"))
+        globals().update({k: v for k, v in functions.items() if not k.startswith("_")})
+        if name in functions:
+            return functions[name]
+    raise AttributeError(f"module 'tilewright.kernels' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    functions = importlib.import_module("tilewright._kernels")
+    return sorted({"Plan", "names", "which", *(n for n in dir(functions) if not n.startswith("_"))})
 
 
 def names() -> list[str]:

@@ -54,7 +54,9 @@ def numpy_of(a) -> np.ndarray:
 def elementwise_cases():
     parameters = {"leaky_relu": (0.2,), "elu": (1.5,), "softplus": (2.0, 1.0), "clamp": (0.2, 0.7), "addcmul": (0.5,),
                   "addcdiv": (0.5,), "leaky_relu_backward": (0.2,), "elu_backward": (1.5,),
-                  "softplus_backward": (2.0, 1.0)}
+                  "softplus_backward": (2.0, 1.0), "celu": (1.5,), "celu_backward": (1.5,), "hardshrink": (0.4,),
+                  "softshrink": (0.4,), "shrink_backward": (0.4,), "threshold": (0.4, 3.0),
+                  "threshold_backward": (0.4,), "inside_backward": (0.3, 0.6)}
     for name in FUNCTIONS:
         doc = getattr(kernels, name).__doc__
         if "element by element" not in doc:

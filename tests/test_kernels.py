@@ -341,6 +341,8 @@ REFUSALS = {
              "rnn: cell must be rnn_tanh, rnn_relu, lstm or gru, got 'tree'"),
     "pad-crop": (lambda: kernels.pad(X, out=Y, pad=(-3, -3)), ValueError,
                  "pad: a crop must not take more than there is, got -3 and -3 for dimension 1 of size 4"),
+    "pad-constant": (lambda: kernels.pad_backward(Y, X.copy(), (0, 0), "constant"), ValueError,
+                     "pad_backward: mode must be reflect, replicate or circular; the gradient of constant is pad with"),
     "pad-shape": (lambda: kernels.pad(X, out=Y, pad=(1, 0)), ValueError, "pad: out must have shape (3, 5), got (3, 4)"),
 }
 

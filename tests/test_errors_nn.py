@@ -32,7 +32,7 @@ CASES = [
     (lambda: nn.MaxPool2d(2, padding=2), ValueError, "MaxPool2d: padding must be at most half of kernel_size"),
     (lambda: nn.AvgPool2d(2, 0), ValueError, "AvgPool2d: stride must be >= 1, got 0"),
     (lambda: nn.AvgPool2d(2, divisor_override=0), ValueError, "divisor_override must be >= 1, got 0"),
-    (lambda: nn.AdaptiveAvgPool2d((1, 2, 3)), ValueError, "output_size must be an int or a pair"),
+    (lambda: nn.AdaptiveAvgPool2d((1, 2, 3)), ValueError, "output_size must be an int or 2 ints"),
     (lambda: nn.BatchNorm2d(-3), ValueError, "BatchNorm2d: num_features must be >= 0, got -3"),
     (lambda: nn.BatchNorm1d(3, momentum=2.0), ValueError, r"BatchNorm1d: momentum must be in \[0, 1\], got 2.0"),
     (lambda: nn.LayerNorm(()), ValueError, "normalized_shape must have at least one dimension"),

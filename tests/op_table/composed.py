@@ -7,6 +7,7 @@ import numpy as np
 import references as R
 import tilewright as tw
 from arrays import FLOATS
+from op_table.elementwise import LARGE
 from op_table.nn import COMPOSED
 from op_table.products import PRODUCT, sized
 from op_table.row import ELEMENTARY, EXACT, SUMS, Bad, Row, Sample, Tolerance
@@ -42,9 +43,13 @@ def curve(name, ref, low=-6.0, high=6.0, **fields):
     return Row(name, fields.pop("fn", name), ref, samples, dtypes, tol, **fields)
 
 
+def large(g):
+    return Sample(g.array(*LARGE))
+
+
 def kernel(name, ref, backward=None, **fields):
     """A row of an activation that has kernels of its own."""
-    return curve(f"F.{name}", ref, dtypes=FLOATS, slots=(name, backward or f"{name}_backward"), **fields)
+    return curve(f"F.{name}", ref, dtypes=FLOATS, slots=(name, backward or f"{name}_backward"), large=large, **fields)
 
 
 def log_sigmoid(x):
@@ -170,7 +175,8 @@ ROWS = [
     kernel("celu", celu),
     kernel("hardsigmoid", hard_sigmoid),
     kernel("hardswish", lambda x: x * hard_sigmoid(x), tol=TERMS),
-    curve("F.hardtanh", lambda x: np.clip(x, -1, 1), tol=EXACT, dtypes=FLOATS, slots=("inside_backward",)),
+    curve("F.hardtanh", lambda x: np.clip(x, -1, 1), tol=EXACT, dtypes=FLOATS, slots=("inside_backward",),
+          large=large),
     curve("F.relu6", lambda x: np.clip(x, 0, 6), high=9.0, tol=EXACT, dtypes=FLOATS),
     kernel("logsigmoid", log_sigmoid),
     kernel("mish", lambda x: x * np.tanh(R.softplus(x)), tol=Tolerance(12.0, reason="softplus, tanh, product")),

@@ -245,7 +245,7 @@ ROWS = [
         bad=(Bad("k", lambda g: tw.topk(ones(3), 4), ValueError, "topk.*got 4"),
              Bad("dim", lambda g: tw.topk(ones(3), 1, 2), IndexError, "topk"))),
     Row("kthvalue", pair_of("kthvalue"), kth, kth_samples, ALL, EXACT, slots=("kth",), ops=("kthvalue",),
-        grad_samples=only_distinct(kth_samples),
+        grad_samples=only_distinct(kth_samples), large=lambda g: Sample(g.distinct(90, 4097), 700),
         bad=(Bad("k", lambda g: tw.kthvalue(ones(3), 0), ValueError, "kthvalue.*got 0"),
              Bad("empty", lambda g: tw.kthvalue(ones(0), 1), ValueError, r"kthvalue.*\(0,\)"))),
     Row("median", pair_of("median"), median, median_samples, ALL, EXACT, ops=("median", "nanmedian"),

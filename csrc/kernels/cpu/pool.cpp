@@ -349,6 +349,17 @@ template <class T> AvgRow<T> avg_memory(const PoolArgs& a, int64_t left, int64_t
   return {memory + left, counts, counts + padded, nullptr};
 }
 
+// In lanes, so that a long window's error grows with a fraction of its length.
+template <class T> TW_INLINE T sum_of_span(const T* x, int64_t n) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  int64_t i = 0;
+  Vec<T> lanes = T(0);
+  for (; i + kLanes <= n; i += kLanes) lanes += Vec<T>::load(x + i);
+  T rest = 0;
+  for (; i < n; ++i) rest += x[i];
+  return sum(lanes) + rest;
+}
+
 template <class T, class S> void avg_rows(const PoolArgs& a) {
   const Margins m = Margins::of<T>(a);
   const int64_t plane_size = a.in[0] * a.in[1] * a.in[2];
@@ -373,9 +384,7 @@ template <class T, class S> void avg_rows(const PoolArgs& a) {
     if (!a.adaptive && a.stride[2] == 2) return avg_of_columns<2>(a, row, rows, y);
     for (int64_t o = 0; o < a.out[2]; ++o) {
       const Span s = row.columns[o];
-      T sum = 0;
-      for (int64_t c = s.begin; c < s.end; ++c) sum += row.sums[c];
-      row.means[o] = sum / (rows * row.counts[o]);
+      row.means[o] = sum_of_span(row.sums + s.begin, s.end - s.begin) / (rows * row.counts[o]);
     }
     convert(y, static_cast<const T*>(row.means), a.out[2]);
   });

@@ -182,7 +182,7 @@ class AdaptiveAvgPool1d(_Pool):
         owner = type(self).__name__
         sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * self._dims
         if len(sizes) != self._dims:
-            raise ValueError(f"{owner}: output_size must be an int or {self._dims}, got {output_size}")
+            raise ValueError(f"{owner}: output_size must be an int or {self._dims} ints, got {output_size}")
         for size in sizes:
             if size is not None:
                 check_size(owner, "output_size", size)

@@ -41,7 +41,7 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
         raise ValueError(f"interpolate: align_corners is for the linear and cubic modes, got {align_corners} with "
                          f"{mode!r}")
     if antialias:
-        raise NotImplementedError("interpolate: antialias is not offered")
+        raise NotImplementedError("interpolate: antialias is not offered, got antialias=True")
     if (size is None) == (scale_factor is None):
         raise ValueError(f"interpolate: exactly one of size and scale_factor must be given, got {size} and "
                          f"{scale_factor}")

@@ -109,9 +109,9 @@ void bind_orders(nb::module_& m) {
   m.def("scan", &scan, x, out, nb::arg("dim") = -1, nb::arg("op") = "sum", nb::arg("reverse") = false, indices,
         R"(out[i] = x[0] (op) ... (op) x[i] along dim, for op sum, prod, max, min or logsumexp.
 
-x: any dtype, floats for logsumexp. out: x's shape and dtype, but int64 for sums and products of integers and bool; halves
-add in float32. reverse: sums from i to the end. indices (int64), where given: the positions of max and min, of equals
-the last. All contiguous.
+x: any dtype, floats for logsumexp. out: x's shape and dtype, but int64 for sums and products of integers and bool;
+halves add in float32. reverse: sums from i to the end. indices (int64), where given: the positions of max and min, of
+equals the last. All contiguous.
 
 Raises: ValueError: op, shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: dim.
 

@@ -443,8 +443,8 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 
 x: floats (N, C, n...) of one to three spatial dimensions; out: (N, C, m...), each m rounded down or up (ceil_mode).
 kernel_size, stride, padding, dilation: an int or one a dimension; stride: kernel_size where None. kernel_size None:
-adaptive, window o of a dimension is floor(o n / m) to ceil((o + 1) n / m) - 1. Padding counts as -inf. indices: int32 or
-int64, of out's shape. All contiguous.
+adaptive, window o of a dimension is floor(o n / m) to ceil((o + 1) n / m) - 1. Padding counts as -inf. indices: int32
+or int64, of out's shape. All contiguous.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
@@ -507,7 +507,8 @@ x: floats (N, C, n...) of one to three spatial dimensions; out: (N, C, m...). in
 each of them: int32, each in [0, n); float64 for float64 x, else float32. What a weight of 0 points at is not read. Any
 separable interpolation, and with the transposed tables its gradient. One dtype for x and out; all contiguous.
 
-Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index out of range.
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index out of
+range.
 
 >>> x = np.array([[[1, 3]]], np.float32)
 >>> at, weights = np.array([[0, 0, 1], [0, 1, 1]], np.int32), np.full((2, 3), 0.5, np.float32)

@@ -508,8 +508,8 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
       x, out, nb::arg("num_groups"), optional("weight"), optional("bias"), optional("mean"), optional("rstd"), eps,
       R"(out = (x - mean) * rstd * weight + bias over each of num_groups groups of neighbouring channels of an item.
 
-x: floats (N, C, ...), C a multiple of num_groups; with C groups it is instance norm. weight, bias: (C,), of x's dtype or
-float32 beside a half. mean, rstd: (N * num_groups,), written, float64 for float64 x, else float32. All contiguous.
+x: floats (N, C, ...), C a multiple of num_groups; with C groups it is instance norm. weight, bias: (C,), of x's dtype
+or float32 beside a half. mean, rstd: (N * num_groups,), written, float64 for float64 x, else float32. All contiguous.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 

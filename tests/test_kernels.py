@@ -124,6 +124,13 @@ def test_in_place_where_it_is_safe():
     np.testing.assert_array_equal(kernels.add(y := x.copy(), 1, out=y), kernels.add(x, 1, out=empty(5)))
 
 
+def test_empty_arrays():
+    y = empty(0, 3)
+    assert kernels.softmax(empty(0, 3), out=y) is y and kernels.exp(y, out=y) is y
+    assert kernels.topk(empty(3, 2), out=empty(3, 0)).shape == (3, 0)
+    assert kernels.avg_pool_backward(empty(1, 2, 0), empty(1, 2, 3), None).tolist() == [[[0] * 3] * 2]
+
+
 def test_the_result_is_the_output_itself():
     x, y = signed(3), empty(3)
     assert kernels.exp(x, out=y) is y and kernels.softmax(x, y) is y

@@ -168,7 +168,8 @@ const View& Call::add(const char* role, Arr a, unsigned rules, bool written) {
   if (written) {
     TW_CHECK(!v.readonly, op, ": ", role, "'s memory is read-only, so it cannot be an output");
     for (int i = 0; i < v.ndim(); ++i)
-      TW_CHECK(v.size(i) <= 1 || v.strides[i] != 0, op, ": ", role, "'s elements share memory, got ", described(v));
+      TW_CHECK(v.size(i) <= 1 || v.strides[i] != 0 || v.numel == 0, op, ": ", role, "'s elements share memory, got ",
+               described(v));
   }
   return v;
 }

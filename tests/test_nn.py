@@ -196,7 +196,8 @@ def test_embedding_as_pytorch():
 
 
 @pytest.mark.parametrize("kwargs", ({"max_norm": 1.5}, {"max_norm": 1.0, "norm_type": 1.0},
-                                    {"scale_grad_by_freq": True}, {"max_norm": 1.0, "scale_grad_by_freq": True, "padding_idx": 1}), ids=str)
+                                    {"scale_grad_by_freq": True},
+                                    {"max_norm": 1.0, "scale_grad_by_freq": True, "padding_idx": 1}), ids=str)
 def test_embedding_options_as_pytorch(kwargs):
     torch = pytest.importorskip("torch")
     ours = nn.Embedding(7, 3, **kwargs)

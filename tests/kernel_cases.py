@@ -54,7 +54,9 @@ def numpy_of(a) -> np.ndarray:
 def elementwise_cases():
     parameters = {"leaky_relu": (0.2,), "elu": (1.5,), "softplus": (2.0, 1.0), "clamp": (0.2, 0.7), "addcmul": (0.5,),
                   "addcdiv": (0.5,), "leaky_relu_backward": (0.2,), "elu_backward": (1.5,),
-                  "softplus_backward": (2.0, 1.0)}
+                  "softplus_backward": (2.0, 1.0), "celu": (1.5,), "celu_backward": (1.5,), "hardshrink": (0.4,),
+                  "softshrink": (0.4,), "shrink_backward": (0.4,), "threshold": (0.4, 3.0),
+                  "threshold_backward": (0.4,), "inside_backward": (0.3, 0.6)}
     for name in FUNCTIONS:
         doc = getattr(kernels, name).__doc__
         if "element by element" not in doc:
@@ -120,14 +122,31 @@ def row_cases():
                        dloss, x, t, w, s, -100, r, 0.1))
     yield Case("layer_norm", [x, w5, b5], [empty(6, 5), empty(6), empty(6)],
                lambda x, w, b, out, mean, rstd: kernels.layer_norm(x, out, w, b, mean, rstd),
-               lambda x, w, b: _engine.layer_norm(x, (5,), w, b, 1e-5))
+               lambda x, w, b: _engine.layer_norm(x, (5,), w, b, 1e-5, False))
     yield Case("layer_norm-plain", [signed(4, 3, 5)], [empty(4, 3, 5)],
                lambda x, out: kernels.layer_norm(x, out, normalized_shape=(3, 5), eps=1e-3),
-               lambda x: _engine.layer_norm(x, (3, 5), None, None, 1e-3)[:1])
-    _, mean, rstd = map(np.array, _engine.layer_norm(array(x), (5,), None, None, 1e-5))
+               lambda x: _engine.layer_norm(x, (3, 5), None, None, 1e-3, False)[:1])
+    _, mean, rstd = map(np.array, _engine.layer_norm(array(x), (5,), None, None, 1e-5, False))
     yield Case("layer_norm_backward", [dy, x, mean, rstd, w5], [empty(6, 5), empty(5), empty(5)],
                lambda dy, x, m, r, w, out, dw, db: kernels.layer_norm_backward(dy, x, m, r, out, w, dw, db),
-               lambda dy, x, m, r, w: _engine.layer_norm_backward(dy, x, (5,), w, m, r, True, True, True))
+               lambda dy, x, m, r, w: _engine.layer_norm_backward(dy, x, (5,), w, m, r, False, True, True, True))
+    yield Case("rms_norm", [x, w5], [empty(6, 5), empty(6)],
+               lambda x, w, out, rstd: kernels.rms_norm(x, out, w, rstd, eps=1e-3),
+               lambda x, w: _engine.layer_norm(x, (5,), w, None, 1e-3, True)[::2])
+    mean, rstd = _engine.layer_norm(array(x), (5,), None, None, 1e-3, True)[1:]
+    yield Case("rms_norm_backward", [dy, x, np.array(rstd), w5], [empty(6, 5), empty(5)],
+               lambda dy, x, r, w, out, dw: kernels.rms_norm_backward(dy, x, r, out, w, dw),
+               lambda dy, x, r, w, mean=mean: _engine.layer_norm_backward(
+                   dy, x, (5,), w, mean, r, True, True, True, False)[:2])
+    for shape in ((3, 6, 5), (2, 6), (2, 6, 7, 9)):
+        x, dy, w, b = signed(*shape), signed(*shape), f32(6), signed(6)
+        yield Case(f"group_norm-{len(shape)}", [x, w, b], [empty(*shape), empty(2 * shape[0]), empty(2 * shape[0])],
+                   lambda x, w, b, out, mean, rstd: kernels.group_norm(x, out, 2, w, b, mean, rstd),
+                   lambda x, w, b: _engine.group_norm("group_norm", x, 2, w, b, 1e-5))
+        _, mean, rstd = map(np.array, _engine.group_norm("group_norm", array(x), 2, None, None, 1e-5))
+        yield Case(f"group_norm_backward-{len(shape)}", [dy, x, mean, rstd, w], [empty(*shape), empty(6), empty(6)],
+                   lambda dy, x, m, r, w, out, dw, db: kernels.group_norm_backward(dy, x, m, r, out, 2, w, dw, db),
+                   lambda dy, x, m, r, w: _engine.group_norm_backward(dy, x, 2, w, m, r, True, True, True))
     image, dimage, w3, b3 = signed(4, 3, 6), signed(4, 3, 6), f32(3), signed(3)
 
     def batch_norm(x, w, b, rm, rv):
@@ -185,27 +204,97 @@ def product_cases():
         yield Case(f"conv_backward_w-{nd}", [dy, x], [empty(*w.shape)],
                    lambda dy, x, out, k=arguments: kernels.conv_backward_w(dy, x, out, **k),
                    lambda dy, x, nd=nd, c=common, s=w.shape: _engine.conv_backward_w(nd, dy, x, s, *c))
-    x = signed(2, 3, 7, 8)
-    y, indices = map(np.array, _engine.max_pool2d(array(x), 3, (2,), 1, 1, False, True))
-    for ceil in (False, True):
-        shape = np.array(_engine.max_pool2d(array(x), 3, (2,), 1, 1, ceil, True)[0]).shape
-        yield Case(f"max_pool2d-{ceil}", [x], [empty(*shape), empty(*shape, dtype=np.int64)],
-                   lambda x, out, indices: kernels.max_pool2d(x, out, 3, stride=2, padding=1, indices=indices),
-                   lambda x, ceil=ceil: _engine.max_pool2d(x, 3, (2,), 1, 1, ceil, True))
-        yield Case(f"avg_pool2d-{ceil}", [x], [empty(*shape)],
-                   lambda x, out: kernels.avg_pool2d(x, out, 3, stride=2, padding=1, count_include_pad=False),
-                   lambda x, ceil=ceil: _engine.avg_pool2d(x, 3, (2,), 1, ceil, False, None))
-    dy = signed(*y.shape)
-    yield Case("max_pool2d_backward", [dy, indices], [empty(*x.shape)], lambda *a: kernels.max_pool2d_backward(*a),
-               lambda dy, i: _engine.max_pool2d_backward(dy, i, 7, 8))
-    yield Case("avg_pool2d_backward", [dy], [empty(*x.shape)],
-               lambda dy, out: kernels.avg_pool2d_backward(dy, out, (3, 3), stride=2, padding=1),
-               lambda dy: _engine.avg_pool2d_backward(dy, 7, 8, 3, (2,), 1, True, None))
-    yield Case("adaptive_avg_pool2d", [x], [empty(2, 3, 3, 5)], lambda *a: kernels.adaptive_avg_pool2d(*a),
-               lambda x: _engine.adaptive_avg_pool2d(x, 3, 5))
-    yield Case("adaptive_avg_pool2d_backward", [signed(2, 3, 3, 5)], [empty(2, 3, 7, 8)],
-               lambda *a: kernels.adaptive_avg_pool2d_backward(*a),
-               lambda dy: _engine.adaptive_avg_pool2d_backward(dy, 7, 8))
+    yield Case("conv-3x3", [signed(1, 16, 12, 12), signed(16, 16, 3, 3)], [empty(1, 16, 12, 12)],
+               lambda x, w, out: kernels.conv(x, w, out, padding=1),
+               lambda x, w: _engine.conv(2, x, w, None, (1, 1), (1, 1), (1, 1), 1))
+
+
+def pool_cases():
+    for nd, spatial, index in ((1, (9,), np.int32), (2, (7, 8), np.int64), (3, (4, 7, 8), np.int64)):
+        x, op, wanted = signed(2, 3, *spatial), f"pool{nd}d", np.dtype(index).itemsize
+        window = (3, (2,), 1, 1)
+        for ceil in (False, True):
+            y, at = map(np.array, _engine.max_pool(op, nd, array(x), *window, ceil, wanted))
+            dy = signed(*y.shape)
+            yield Case(f"max_pool-{nd}-{ceil}", [x], [empty(*y.shape), empty(*y.shape, dtype=index)],
+                       lambda x, out, indices: kernels.max_pool(x, out, 3, stride=2, padding=1, indices=indices),
+                       lambda x, nd=nd, op=op, c=ceil, n=wanted, w=window: _engine.max_pool(op, nd, x, *w, c, n))
+            yield Case(f"max_pool_backward-{nd}-{ceil}", [dy, at], [empty(*x.shape)],
+                       lambda dy, at, out: kernels.max_pool_backward(dy, at, out, 3, stride=2, padding=1),
+                       lambda dy, at, nd=nd, op=op, s=x.shape, w=window: _engine.max_pool_backward(
+                           op, nd, dy, at, s, w))
+            yield Case(f"avg_pool-{nd}-{ceil}", [x], [empty(*y.shape)],
+                       lambda x, out: kernels.avg_pool(x, out, 3, stride=2, padding=1, count_include_pad=False),
+                       lambda x, nd=nd, op=op, c=ceil: _engine.avg_pool(op, nd, x, 3, (2,), 1, c, False, None))
+            yield Case(f"avg_pool_backward-{nd}-{ceil}", [dy], [empty(*x.shape)],
+                       lambda dy, out, nd=nd: kernels.avg_pool_backward(
+                           dy, out, (3,) * nd, stride=2, padding=1, divisor_override=5),
+                       lambda dy, nd=nd, op=op, c=ceil, s=x.shape: _engine.avg_pool_backward(
+                           op, nd, dy, s, 3, (2,), 1, c, True, 5))
+        for size in ((3, 2, 5)[:nd], (spatial[0], 1, 4)[:nd]):  # uneven windows, and even ones
+            made, kind = (2, 3, *size), "x".join(map(str, size))
+            at = np.array(_engine.adaptive_max_pool(op, nd, array(x), size, wanted)[1])
+            yield Case(f"max_pool-adaptive-{kind}", [x], [empty(*made), empty(*made, dtype=index)],
+                       lambda x, out, indices: kernels.max_pool(x, out, None, indices=indices),
+                       lambda x, nd=nd, op=op, s=size, n=wanted: _engine.adaptive_max_pool(op, nd, x, s, n))
+            yield Case(f"max_pool_backward-adaptive-{kind}", [signed(*made), at], [empty(*x.shape)],
+                       lambda dy, at, out: kernels.max_pool_backward(dy, at, out, None),
+                       lambda dy, at, nd=nd, op=op, s=x.shape: _engine.max_pool_backward(op, nd, dy, at, s, None))
+            yield Case(f"avg_pool-adaptive-{kind}", [x], [empty(*made)],
+                       lambda x, out: kernels.avg_pool(x, out, None),
+                       lambda x, nd=nd, op=op, s=size: _engine.adaptive_avg_pool(op, nd, x, s))
+            yield Case(f"avg_pool_backward-adaptive-{kind}", [signed(*made)], [empty(*x.shape)],
+                       lambda dy, out: kernels.avg_pool_backward(dy, out, None),
+                       lambda dy, nd=nd, op=op, s=x.shape: _engine.adaptive_avg_pool_backward(op, nd, dy, s))
+
+
+def linear_table(n: int, out: int, dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Where the taps of linear interpolation without align_corners lie, and their weights."""
+    at = np.maximum((np.arange(out) + 0.5) * n / out - 0.5, 0)
+    low = np.minimum(at.astype(np.int32), n - 1)
+    part = at - low
+    return np.stack([low, np.minimum(low + 1, n - 1)]).astype(np.int32), np.stack([1 - part, part]).astype(dtype)
+
+
+def interpolate_cases():
+    for dtype in (np.float32, np.float64):  # sizes whose weights are exact
+        for nd, spatial, size in ((1, (4,), (8,)), (2, (3, 8), (6, 2)), (3, (2, 4, 5), (8, 2, 10))):
+            tables = [a for n, m in zip(spatial, size, strict=True) for a in linear_table(n, m, dtype)]
+            yield Case(f"interpolate-{nd}-{np.dtype(dtype)}", [signed(2, 3, *spatial).astype(dtype), *tables],
+                       [empty(2, 3, *size, dtype=dtype)],
+                       lambda x, *rest: kernels.interpolate(x, rest[-1], rest[:-1:2], rest[1:-1:2]),
+                       lambda x, *_, nd=nd, size=size: _engine.interpolate(
+                           x, nd, "linear", size, [0.0] * nd, False, False))
+
+
+def order_cases():
+    x, whole, nan = signed(3, 40, 2), RNG.integers(-9, 9, (4, 30)).astype(np.int16), signed(5, 100)
+    nan[1, 3] = nan[4] = np.nan
+    for op in ("sum", "prod", "max", "min", "logsumexp"):
+        picks = op in ("max", "min")
+        for dim in (0, 1, -1):
+            yield Case(f"scan-{op}-{dim}", [x], [empty(*x.shape)] + [empty(*x.shape, dtype=np.int64)] * picks,
+                       lambda x, out, at=None, dim=dim, op=op: kernels.scan(x, out, dim, op, indices=at),
+                       lambda x, dim=dim, op=op, n=1 + picks: _engine.scan("scan", x, dim, None, op, False)[:n])
+    yield Case("scan-reverse", [x], [empty(*x.shape)], lambda x, out: kernels.scan(x, out, 1, reverse=True),
+               lambda x: _engine.scan("scan", x, 1, None, "sum", True)[:1])
+    yield Case("scan-integers", [whole], [empty(4, 30, dtype=np.int64)], lambda x, out: kernels.scan(x, out),
+               lambda x: _engine.scan("scan", x, 1, None, "sum", False)[:1])
+    yield Case("scan-max-alone", [whole], [empty(4, 30, dtype=np.int16)], lambda x, out: kernels.scan(x, out, op="max"),
+               lambda x: _engine.scan("scan", x, 1, None, "max", False)[:1])
+    for a in (whole, nan):
+        rows, n, dtype = *a.shape, a.dtype
+        for back in (False, True):
+            yield Case(f"sort-{dtype}-{back}", [a], [empty(rows, n, dtype=dtype), empty(rows, n, dtype=np.int64)],
+                       lambda x, out, at, back=back: kernels.sort(x, out, at, back),
+                       lambda x, back=back: _engine.sort("sort", x, -1, back))
+            yield Case(f"topk-{dtype}-{back}", [a], [empty(rows, 7, dtype=dtype), empty(rows, 7, dtype=np.int64)],
+                       lambda x, out, at, back=back: kernels.topk(x, out, at, back),
+                       lambda x, back=back: _engine.topk(x, 7, -1, back))
+        for order, kind, k in (("kth", "kthvalue", 5), ("median", "median", 1), ("nanmedian", "nanmedian", 1)):
+            yield Case(f"kth-{dtype}-{order}", [a], [empty(rows, 1, dtype=dtype), empty(rows, 1, dtype=np.int64)],
+                       lambda x, out, at, order=order, k=k: kernels.kth(x, out, k, at, order),
+                       lambda x, kind=kind, k=k: _engine.kth(kind, x, k, -1, True))
 
 
 def framed(a):
@@ -379,5 +468,6 @@ def move_cases():
     yield Case("where", [x > 0, x, signed(6)], [empty(4, 6)], lambda *a: kernels.where(*a), _engine.where)
 
 
-CASES = [case for make in (elementwise_cases, reduction_cases, row_cases, product_cases, sequence_cases, data_cases,
+CASES = [case for make in (elementwise_cases, reduction_cases, row_cases, product_cases, pool_cases,
+                           interpolate_cases, order_cases, sequence_cases, data_cases,
                            step_cases, move_cases) for case in make()]

@@ -113,7 +113,7 @@ def test_family_checks_right_and_counts_bytes(name, line):
     case = family(Setup("float32", "cpu", peers, 0), **arguments)
     for contender in case.calls:
         assert run.check(contender, case, "float32") <= 1
-    assert case.read > 0 and case.written > 0
+    assert case.written > 0 and (case.read > 0 or name == "random")
     again = family(Setup("float32", "cpu", {}, 0), **arguments)
     again.expected = again.expected + 1.0
     with pytest.raises(run.Refused):

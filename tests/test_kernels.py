@@ -20,7 +20,8 @@ from tilewright import kernels
 # Slots that are not for users: the machine's own limits.
 INTERNAL = {"fma_peak", "stream_read", "stream_copy", "stream_triad"}
 # Functions beside the slots' own: another mode of a slot.
-BESIDE = {"mean", "log_softmax", "log_softmax_backward", "adamw_step"}
+BESIDE = {"mean", "log_softmax", "log_softmax_backward", "adamw_step", "rms_norm", "rms_norm_backward", "group_norm",
+          "group_norm_backward"}
 LIBRARIES = ("numpy", "tilewright", "torch", "jax")
 
 
@@ -276,9 +277,44 @@ REFUSALS = {
                  "conv: out must have shape (1, 3, 3, 3), got (1, 3, 4, 4)"),
     "conv-channels": (lambda: kernels.conv(empty(1, 2, 5, 5), empty(3, 1, 3, 3), out=empty(1, 3, 3, 3)), ValueError,
                       "conv: w must be (O, C / groups, ...)"),
-    "pool-indices": (lambda: kernels.max_pool2d_backward(empty(1, 1, 1, 1), np.full((1, 1, 1, 1), 4),
-                                                         out=empty(1, 1, 2, 2)), IndexError,
-                     "max_pool2d_backward: indices must be in [0, 4), got 4"),
+    "pool-indices": (lambda: kernels.max_pool_backward(empty(1, 1, 1, 1), np.full((1, 1, 1, 1), 4),
+                                                       empty(1, 1, 2, 2), 2), IndexError,
+                     "max_pool_backward: indices must be in [0, 4), got 4"),
+    "pool-negative": (lambda: kernels.max_pool_backward(empty(1, 1, 1), np.full((1, 1, 1), -1, np.int32),
+                                                        empty(1, 1, 2), None), IndexError,
+                      "max_pool_backward: indices must be in [0, 2), got -1"),
+    "pool-index-dtype": (lambda: kernels.max_pool(X[None], empty(1, 3, 2), 2, indices=empty(1, 3, 2)), TypeError,
+                         "max_pool: indices must be int32 or int64, got float32"),
+    "pool-adaptive": (lambda: kernels.avg_pool(X[None], empty(1, 3, 2), None, stride=2), ValueError,
+                      "avg_pool: without a kernel_size (adaptive) there is no stride, padding or dilation, got (2,)"),
+    "pool-out": (lambda: kernels.avg_pool(empty(1, 2, 6), empty(1, 2, 4), 2), ValueError,
+                 "avg_pool: out must have shape (1, 2, 3), got (1, 2, 4)"),
+    "pool-channels": (lambda: kernels.avg_pool(empty(1, 2, 6), empty(1, 3, 3), 2), ValueError,
+                      "avg_pool: out must have x's channels, got (1, 3, 3) and (1, 2, 6)"),
+    "interpolate-index": (lambda: kernels.interpolate(X[None], empty(1, 3, 2), [np.array([[0, 4]], np.int32)],
+                                                      [np.ones((1, 2), np.float32)]), IndexError,
+                          "interpolate: indices must be in [0, 4), got 4"),
+    "interpolate-table": (lambda: kernels.interpolate(X[None], empty(1, 3, 2), [np.array([[0, 4, 1]], np.int32)],
+                                                      [np.ones((1, 3), np.float32)]), ValueError,
+                          "interpolate: indices must be (taps, out's size), got (1, 3) for out (1, 3, 2)"),
+    "interpolate-tables": (lambda: kernels.interpolate(X[None], empty(1, 3, 2), [], []), ValueError,
+                           "interpolate: indices and weights must hold 1 arrays each"),
+    "groups": (lambda: kernels.group_norm(X, Y, 3), ValueError,
+               "group_norm: the channels must be a multiple of num_groups, got 4 and 3"),
+    "no-groups": (lambda: kernels.group_norm(X, Y, 0), ValueError, "group_norm: num_groups must be at least 1, got 0"),
+    "scan-op": (lambda: kernels.scan(X, Y, op="mean"), ValueError,
+                "scan: op must be sum, prod, max, min or logsumexp, got 'mean'"),
+    "scan-reverse": (lambda: kernels.scan(X, Y, op="max", reverse=True), ValueError,
+                     "scan: only a sum goes in reverse, got op 'max'"),
+    "scan-dtype": (lambda: kernels.scan(X.astype(np.int32), empty(3, 4, dtype=np.int32)), TypeError,
+                   "scan: out must be int64, got int32"),
+    "sort-indices": (lambda: kernels.sort(X, Y, empty(3, dtype=np.int64)), ValueError,
+                     "sort: indices must have shape (3, 4), got (3,)"),
+    "topk": (lambda: kernels.topk(X, empty(3, 5)), ValueError,
+             "topk: k, out's last size, must be in [0, 4], the size of the rows, got 5"),
+    "kth": (lambda: kernels.kth(X, empty(3), 5), ValueError, "kth: k must be in [1, 4], got 5"),
+    "kth-empty": (lambda: kernels.kth(empty(3, 0), empty(3)), ValueError,
+                  "kth: cannot reduce a dimension of size 0, got shape (3, 0)"),
     "take": (lambda: kernels.take(X, np.array([0, 3]), out=empty(2, 4)), IndexError,
              "take: index 3 is out of range for dimension 0 of size 3, at position 1"),
     "take-int32": (lambda: kernels.take(X, np.array([0], np.int32), out=empty(1, 4)), TypeError,
@@ -305,6 +341,8 @@ REFUSALS = {
              "rnn: cell must be rnn_tanh, rnn_relu, lstm or gru, got 'tree'"),
     "pad-crop": (lambda: kernels.pad(X, out=Y, pad=(-3, -3)), ValueError,
                  "pad: a crop must not take more than there is, got -3 and -3 for dimension 1 of size 4"),
+    "pad-constant": (lambda: kernels.pad_backward(Y, X.copy(), (0, 0), "constant"), ValueError,
+                     "pad_backward: mode must be reflect, replicate or circular; the gradient of constant is pad with"),
     "pad-shape": (lambda: kernels.pad(X, out=Y, pad=(1, 0)), ValueError, "pad: out must have shape (3, 5), got (3, 4)"),
 }
 

@@ -58,7 +58,7 @@ def cross_entropy(s: Setup, rows: int, cols: int, grad: int = 0) -> Case:
         return _grad(s, makers, [x, labels], 4, 32)
     shifted = x["exact"] - x["exact"].max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(rows), labels["exact"]]
-    return Case(s.each(makers, x, labels), np.mean(losses), flops=0, read=rows * cols * s.itemsize, written=0,
+    return Case(s.each(makers, x, labels), np.mean(losses), flops=0, read=rows * cols * s.itemsize, written=s.itemsize,
                 tolerance=16, shape=())
 
 

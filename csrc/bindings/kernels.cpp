@@ -295,4 +295,5 @@ NB_MODULE(_kernels, m) {
   tw::bind_products(m);
   tw::bind_sequences(m);
   tw::bind_data(m);
+  tw::bind_orders(m);
 }

@@ -146,6 +146,7 @@ void bind_rows(nb::module_& m);
 void bind_products(nb::module_& m);
 void bind_sequences(nb::module_& m);
 void bind_data(nb::module_& m);
+void bind_orders(nb::module_& m);
 
 }  // namespace tw
 

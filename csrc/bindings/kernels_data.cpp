@@ -347,8 +347,8 @@ of range, when out is not written.
 
 x: any strides. Negative indices count from the end. out: contiguous, with NumPy's shape for x[indices].
 
-Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index out of range,
-when out is not written.
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index out of
+range, when out is not written.
 
 >>> x = np.arange(6.0).reshape(2, 3)
 >>> kernels.index(x, [np.array([1, 0]), np.array([-1, 0])], out=np.empty(2)).tolist()
@@ -360,8 +360,8 @@ when out is not written.
 accumulate: adds instead, in the order of the indices; then float32, float64 or integers. out: any strides. values:
 contiguous, with NumPy's shape for out[indices]. Negative indices count from the end; the last of equal ones wins.
 
-Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index out of range,
-when out is not written.
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index out of
+range, when out is not written.
 
 >>> kernels.index_put(np.ones(2), [np.array([0, -1])], out=np.zeros(3)).tolist()
 [1.0, 0.0, 1.0]
@@ -438,8 +438,8 @@ Raises: ValueError: p, shapes, layout, overlapping or read-only memory. TypeErro
 g = grad + weight_decay p;  v = momentum v + (1 - dampening) g, or g when first;  p -= lr v  (nesterov: lr (g + momentum
 v)); without momentum p -= lr g. Sutskever et al., ICML 2013, in PyTorch's form.
 
-params, grads, momentum_buffers: sequences of contiguous float arrays, a gradient and a buffer for each parameter, of its
-shape and dtype; the buffers of float16 and bfloat16 parameters are float32.
+params, grads, momentum_buffers: sequences of contiguous float arrays, a gradient and a buffer for each parameter, of
+its shape and dtype; the buffers of float16 and bfloat16 parameters are float32.
 
 Raises: ValueError: lengths, shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 

@@ -1,4 +1,4 @@
-// Matrix products, convolution and pooling.
+// Matrix products, convolution, pooling and interpolation.
 #include "bindings/kernels.h"
 
 namespace tw {
@@ -76,7 +76,12 @@ Arr gemm(Arr a_, Arr b_, Arr out_, Arr bias, const char* activation, double alph
   return c.run(slots::gemm, g, out);
 }
 
-// --- convolution and pooling over (N, C, spatial...) --
+// --- convolution, pooling and interpolation over (N, C, spatial...) --
+// Sizes as the kernels have them: three, of which missing leading ones are `missing`.
+void spread(const Dims& d, int64_t missing, int64_t* to) {
+  for (int i = 0; i < 3; ++i) to[i] = i < 3 - d.n ? missing : d[i - (3 - d.n)];
+}
+
 struct Window {
   int n;  // spatial dimensions
   Dims size, out, kernel, stride, pad, dilation;
@@ -90,6 +95,11 @@ struct Window {
              " and ", str_of(x.shape));
     size = Dims(x.shape.d + 2, n);
     out = Dims(y.shape.d + 2, n);
+  }
+
+  void must_share_channels(const Call& c, const View& x, const View& y) const {
+    TW_CHECK(x.size(1) == y.size(1), c.op, ": ", y.role, " must have ", x.role, "'s channels, got ", str_of(y.shape),
+             " and ", str_of(x.shape));
   }
 
   // A number for all spatial dimensions, or one each.
@@ -132,7 +142,7 @@ struct Window {
 
 // x, w and y of one convolution, in whichever role each of them comes.
 ConvArgs conv_args(const Call& c, const View& x, const View& w, const View& y, const Sizes& stride,
-                   const Sizes& padding, const Sizes& dilation, int64_t groups) {
+                   const Sizes& padding, const Sizes& dilation, int64_t groups, bool winograd) {
   Window g(c, x, y);
   TW_CHECK_TYPE(w.dtype == x.dtype, c.op, ": ", w.role, " must have ", x.role, "'s dtype, got ", name(w.dtype), " and ",
                 name(x.dtype));
@@ -150,27 +160,25 @@ ConvArgs conv_args(const Call& c, const View& x, const View& w, const View& y, c
   a.N = x.size(0);
   a.C = x.size(1);
   a.O = w.size(0);
-  for (int i = 0; i < 3; ++i) {  // missing leading dimensions have size 1
-    const int k = i - (3 - g.n);
-    a.size[i] = k < 0 ? 1 : g.size[k];
-    a.out[i] = k < 0 ? 1 : g.out[k];
-    a.kernel[i] = k < 0 ? 1 : g.kernel[k];
-    a.stride[i] = k < 0 ? 1 : g.stride[k];
-    a.pad[i] = k < 0 ? 0 : g.pad[k];
-    a.dilation[i] = k < 0 ? 1 : g.dilation[k];
-  }
+  spread(g.size, 1, a.size);
+  spread(g.out, 1, a.out);
+  spread(g.kernel, 1, a.kernel);
+  spread(g.stride, 1, a.stride);
+  spread(g.pad, 0, a.pad);
+  spread(g.dilation, 1, a.dilation);
   a.groups = groups;
+  a.winograd = winograd;
   a.dtype = x.dtype;
   return a;
 }
 
 Arr conv(Arr x_, Arr w_, Arr out_, Arr bias, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
-         int64_t groups) {
+         int64_t groups, bool winograd) {
   Call c("conv");
   const View& x = c.input("x", x_, kDense | kFloat);
   const View& w = c.input("w", w_);
   const View& out = c.output("out", out_);
-  ConvArgs a = conv_args(c, x, w, out, stride, padding, dilation, groups);
+  ConvArgs a = conv_args(c, x, w, out, stride, padding, dilation, groups, winograd);
   if (bias.given()) a.b = c.input("bias", bias, {w.size(0)}, x.dtype).data;
   a.x = x.data;
   a.w = w.data;
@@ -179,12 +187,12 @@ Arr conv(Arr x_, Arr w_, Arr out_, Arr bias, const Sizes& stride, const Sizes& p
 }
 
 Arr conv_backward_x(Arr dy_, Arr w_, Arr out_, Arr bias, const Sizes& stride, const Sizes& padding,
-                    const Sizes& dilation, int64_t groups) {
+                    const Sizes& dilation, int64_t groups, bool winograd) {
   Call c("conv_backward_x");
   const View& dy = c.input("dy", dy_, kDense | kFloat);
   const View& w = c.input("w", w_);
   const View& out = c.output("out", out_);
-  ConvArgs a = conv_args(c, out, w, dy, stride, padding, dilation, groups);
+  ConvArgs a = conv_args(c, out, w, dy, stride, padding, dilation, groups, winograd);
   if (bias.given()) a.b = c.input("bias", bias, {out.size(1)}, dy.dtype).data;
   a.dy = dy.data;
   a.w = w.data;
@@ -193,119 +201,183 @@ Arr conv_backward_x(Arr dy_, Arr w_, Arr out_, Arr bias, const Sizes& stride, co
 }
 
 Arr conv_backward_w(Arr dy_, Arr x_, Arr out_, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
-                    int64_t groups) {
+                    int64_t groups, bool winograd) {
   Call c("conv_backward_w");
   const View& dy = c.input("dy", dy_, kDense | kFloat);
   const View& x = c.input("x", x_);
   const View& out = c.output("out", out_);
-  ConvArgs a = conv_args(c, x, out, dy, stride, padding, dilation, groups);
+  ConvArgs a = conv_args(c, x, out, dy, stride, padding, dilation, groups, winograd);
   a.dy = dy.data;
   a.x = x.data;
   a.y = out.data;
   return c.run(slots::conv_backward_w, a, out);
 }
 
-// `image` is the larger side, x or dx, and `pooled` the smaller.
-Pool2dArgs pool_args(const Call& c, const View& image, const View& pooled, Window* g) {
-  TW_CHECK(g->n == 2, c.op, ": ", image.role, " must be (N, C, H, W), got ", str_of(image.shape));
-  TW_CHECK(image.size(1) == pooled.size(1), c.op, ": ", pooled.role, " must have ", image.role, "'s channels, got ",
-           str_of(pooled.shape), " and ", str_of(image.shape));
-  Pool2dArgs a{};
-  a.planes = image.size(0) * image.size(1);
-  a.H = g->size[0], a.W = g->size[1];
-  a.oh = g->out[0], a.ow = g->out[1];
-  a.dtype = image.dtype;
-  return a;
-}
-
-void set_window(const Call& c, Pool2dArgs* a, const View& pooled, Window* g, const Sizes& kernel, const Sizes& stride,
-                const Sizes& padding, const Sizes& dilation) {
-  g->kernel = g->each(c, "kernel_size", kernel, 1);
-  g->read(c, stride, padding, dilation);
-  for (int i = 0; i < g->n; ++i)
-    TW_CHECK(2 * g->pad[i] <= g->kernel[i], c.op, ": padding must be at most half the kernel size, got ",
-             str_of(g->pad), " for kernel ", str_of(g->kernel));
-  g->must_give(c, pooled, true);
-  for (int i = 0; i < g->n; ++i) {
-    for (const int64_t o : {int64_t{0}, g->out[i] - 1}) {
-      // The window's first position at or right of 0; with dilation it may step over a small input.
-      const int64_t begin = o * g->stride[i] - g->pad[i], d = g->dilation[i];
-      const int64_t at = begin < 0 ? begin + (d - 1 - begin) / d * d : begin;
-      TW_CHECK(at < g->size[i] && at <= begin + d * (g->kernel[i] - 1), c.op,
-               ": each window must meet the input, got size ", g->size[i], ", kernel ", g->kernel[i], ", padding ",
-               g->pad[i], ", dilation ", d);
-    }
-  }
-  a->kh = g->kernel[0], a->kw = g->kernel[1];
-  a->stride_h = g->stride[0], a->stride_w = g->stride[1];
-  a->pad_h = g->pad[0], a->pad_w = g->pad[1];
-  a->dilation_h = g->dilation[0], a->dilation_w = g->dilation[1];
-}
-
 constexpr bool kForward = false, kBackward = true;
 
-// A pool from x, or its gradient from dy: the kernel's x is what is read and its y what is written.
+bool all_are(const Sizes& s, int64_t value) {
+  for (int i = 0; i < s.n; ++i)
+    if (s[i] != value) return false;
+  return true;
+}
+
+// A pool from x, or its gradient from dy: the kernel's x is what is read and its y what is written. `image` is the
+// larger side, x or dx, and `pooled` the smaller.
 struct Pooling {
   Call c;
   const View &from, &out, &image, &pooled;
   Window g;
-  Pool2dArgs a;
+  PoolArgs a{};
 
-  Pooling(const char* op, bool backward, Arr from_, Arr out_)
+  Pooling(const char* op, bool backward, Arr from_, Arr out_, const Sizes& kernel, const Sizes& stride,
+          const Sizes& padding, const Sizes& dilation)
       : c(op),
         from(c.input(backward ? "dy" : "x", from_, kDense | kFloat)),
         out(c.output("out", out_)),
         image(backward ? out : from),
         pooled(backward ? from : out),
-        g(c, image, pooled),
-        a(pool_args(c, image, pooled, &g)) {
+        g(c, image, pooled) {
+    g.must_share_channels(c, image, pooled);
     a.x = from.data;
     a.y = out.data;
+    a.planes = image.size(0) * image.size(1);
+    a.dtype = image.dtype;
+    spread(g.size, 1, a.in);
+    spread(g.out, 1, a.out);
+    if (kernel.n < 0) {
+      TW_CHECK(stride.n < 0 && all_are(padding, 0) && all_are(dilation, 1), op,
+               ": without a kernel_size (adaptive) there is no stride, padding or dilation, got ", str_of(stride), ", ",
+               str_of(padding), " and ", str_of(dilation));
+      adaptive_windows();
+    } else {
+      plain_windows(kernel, stride, padding, dilation);
+    }
+    spread(g.kernel, 1, a.k);
+    spread(g.stride, 1, a.stride);
+    spread(g.pad, 0, a.pad);
+    spread(g.dilation, 1, a.dilation);
+  }
+
+  void adaptive_windows() {  // even ones are plain
+    for (int i = 0; i < g.n; ++i) {
+      TW_CHECK(g.size[i] > 0, c.op, ": planes must not be empty, got ", str_of(image.shape));
+      a.adaptive |= g.out[i] == 0 || g.size[i] % g.out[i] != 0;
+      g.kernel.push(g.out[i] ? g.size[i] / g.out[i] : 1);
+      g.pad.push(0);
+      g.dilation.push(1);
+    }
+    g.stride = g.kernel;
+  }
+
+  void plain_windows(const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+    g.kernel = g.each(c, "kernel_size", kernel, 1);
+    g.read(c, stride, padding, dilation);
+    for (int i = 0; i < g.n; ++i)
+      TW_CHECK(2 * g.pad[i] <= g.kernel[i], c.op, ": padding must be at most half the kernel size, got ", str_of(g.pad),
+               " for kernel ", str_of(g.kernel));
+    g.must_give(c, pooled, true);
+    for (int i = 0; i < g.n; ++i) {
+      for (const int64_t o : {int64_t{0}, g.out[i] - 1}) {
+        // The window's first position at or right of 0; with dilation it may step over a small input.
+        const int64_t begin = o * g.stride[i] - g.pad[i], d = g.dilation[i];
+        const int64_t at = begin < 0 ? begin + (d - 1 - begin) / d * d : begin;
+        TW_CHECK(at < g.size[i] && at <= begin + d * (g.kernel[i] - 1), c.op,
+                 ": each window must meet the input, got size ", g.size[i], ", kernel ", g.kernel[i], ", padding ",
+                 g.pad[i], ", dilation ", d);
+      }
+    }
+  }
+
+  int64_t plane() const { return a.in[0] * a.in[1] * a.in[2]; }
+  void set_indices(const View& indices) {
+    TW_CHECK_TYPE(indices.dtype == DType::kInt32 || indices.dtype == DType::kInt64, c.op,
+                  ": indices must be int32 or int64, got ", name(indices.dtype));
+    c.must_have_shape(indices, pooled.shape);
+    TW_CHECK(plane() <= 1 << 30, c.op, ": a plane may have at most ", 1 << 30, " items, got ", str_of(image.shape));
+    a.indices = indices.data;
+    a.index_dtype = indices.dtype;
   }
 };
 
 Arr max_pool(Arr x, Arr out, const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
              Arr indices) {
-  Pooling p("max_pool2d", kForward, x, out);
-  set_window(p.c, &p.a, p.pooled, &p.g, kernel, stride, padding, dilation);
-  TW_CHECK(p.g.size[0] * p.g.size[1] <= INT32_MAX, p.c.op, ": a plane may have at most ", INT32_MAX, " items, got ",
-           str_of(p.image.shape));
-  if (indices.given()) p.a.indices = p.c.output("indices", indices, p.out.shape, DType::kInt64).data;
-  return p.c.run(slots::max_pool2d, p.a, p.out);
+  Pooling p("max_pool", kForward, x, out, kernel, stride, padding, dilation);
+  if (indices.given()) p.set_indices(p.c.output("indices", indices));
+  return p.c.run(slots::max_pool, p.a, p.out);
 }
 
-Arr max_pool_backward(Arr dy, Arr indices_, Arr out) {
-  Pooling p("max_pool2d_backward", kBackward, dy, out);
-  const View& indices = p.c.input("indices", indices_, p.from.shape, DType::kInt64);
-  const auto* at = reinterpret_cast<const int64_t*>(indices.data);
-  const auto plane = static_cast<uint64_t>(p.g.size[0] * p.g.size[1]);
-  uint64_t most = 0;  // the kernel writes wherever they point
-  for (int64_t i = 0; i < indices.numel; ++i) {
-    const auto v = static_cast<uint64_t>(at[i]);
-    most = v > most ? v : most;
+// For what a kernel reads or writes wherever integers point.
+template <class T> void must_point_into(const Call& c, const View& v, int64_t n) {
+  const T* at = reinterpret_cast<const T*>(v.data);
+  T least = 0, most = 0;
+  for (int64_t i = 0; i < v.numel; ++i) {
+    least = at[i] < least ? at[i] : least;
+    most = at[i] > most ? at[i] : most;
   }
-  TW_CHECK_INDEX(indices.numel == 0 || most < plane, p.c.op, ": indices must be in [0, ", plane, "), got ",
-                 static_cast<int64_t>(most));
-  p.a.indices = indices.data;
-  return p.c.run(slots::max_pool2d_backward, p.a, p.out);
+  TW_CHECK_INDEX(v.numel == 0 || (least >= 0 && most < n), c.op, ": ", v.role, " must be in [0, ", n, "), got ",
+                 least < 0 ? least : most);
 }
 
-Arr avg_pool(const char* op, const Slot<Pool2dArgs>& slot, bool backward, Arr from, Arr out, const Sizes& kernel,
+Arr max_pool_backward(Arr dy, Arr indices_, Arr out, const Sizes& kernel, const Sizes& stride, const Sizes& padding,
+                      const Sizes& dilation) {
+  Pooling p("max_pool_backward", kBackward, dy, out, kernel, stride, padding, dilation);
+  const View& indices = p.c.input("indices", indices_);
+  p.set_indices(indices);
+  if (indices.dtype == DType::kInt32) must_point_into<int32_t>(p.c, indices, p.plane());
+  else must_point_into<int64_t>(p.c, indices, p.plane());
+  return p.c.run(slots::max_pool_backward, p.a, p.out);
+}
+
+Arr avg_pool(const char* op, const Slot<PoolArgs>& slot, bool backward, Arr from, Arr out, const Sizes& kernel,
              const Sizes& stride, const Sizes& padding, bool count_include_pad, double divisor) {
-  Pooling p(op, backward, from, out);
   Sizes one;
   one.push(1);
-  set_window(p.c, &p.a, p.pooled, &p.g, kernel, stride, padding, one);
+  Pooling p(op, backward, from, out, kernel, stride, padding, one);
   p.a.divisor = divisor;
   p.a.count_include_pad = count_include_pad;
   return p.c.run(slot, p.a, p.out);
 }
 
-Arr adaptive_avg_pool(const char* op, const Slot<Pool2dArgs>& slot, bool backward, Arr from, Arr out) {
-  Pooling p(op, backward, from, out);
-  TW_CHECK(p.out.numel == 0 || (p.image.numel > 0 && p.pooled.numel > 0), op, ": planes must not be empty, got ",
-           str_of(p.image.shape), " and ", str_of(p.pooled.shape));
-  return p.c.run(slot, p.a, p.out);
+Arr interpolate(Arr x_, Arr out_, nb::sequence indices, nb::sequence weights) {
+  Call c("interpolate");
+  const View& x = c.input("x", x_, kDense | kFloat);
+  const View& out = c.output("out", out_);
+  const Window g(c, x, out);
+  g.must_share_channels(c, x, out);
+  const auto n = static_cast<size_t>(g.n);
+  TW_CHECK(nb::len(indices) == n && nb::len(weights) == n, "interpolate: indices and weights must hold ", n,
+           " arrays each, one a spatial dimension, got ", nb::len(indices), " and ", nb::len(weights));
+  InterpolateArgs a{};
+  a.x = x.data;
+  a.y = out.data;
+  a.planes = x.size(0) * x.size(1);
+  a.dtype = x.dtype;
+  spread(g.size, 1, a.in);
+  spread(g.out, 1, a.out);
+  for (int i = 0; i < 3; ++i) {
+    if (const int d = i - (3 - g.n); d >= 0) {
+      const nb::object at = indices[d], weight = weights[d];
+      const View& index = c.input("indices", Arr{at.ptr()});
+      c.must_have_dtype(index, DType::kInt32);
+      TW_CHECK(index.ndim() == 2 && index.size(0) > 0 && index.size(1) == g.out[d],
+               "interpolate: indices must be (taps, out's size), got ", str_of(index.shape), " for out ",
+               str_of(out.shape));
+      must_point_into<int32_t>(c, index, g.size[d]);
+      a.taps[i] = index.size(0);
+      a.index[i] = reinterpret_cast<const int32_t*>(index.data);
+      a.weight[i] = c.input("weights", Arr{weight.ptr()}, index.shape, accumulator(x.dtype)).data;
+    } else {  // one item of weight 1
+      auto* index = c.temporary<int32_t>(1);
+      *index = 0;
+      void* weight = c.temporary(sizeof(double));
+      if (x.dtype == DType::kFloat64) *static_cast<double*>(weight) = 1;
+      else *static_cast<float*>(weight) = 1;
+      a.taps[i] = 1;
+      a.index[i] = index;
+      a.weight[i] = weight;
+    }
+  }
+  return c.run(slots::interpolate, a, out);
 }
 
 }  // namespace
@@ -329,11 +401,12 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory, activation.
 [[6.0, 12.0], [12.0, 26.0]]
 )");
   m.def("conv", &conv, x, w, out, nb::arg("bias").none() = nb::none(), stride = 1, padding = 0, dilation = 1,
-        nb::arg("groups") = 1,
+        nb::arg("groups") = 1, nb::arg("winograd") = true,
         R"(out = x correlated with w, plus bias (O,), in one, two or three spatial dimensions.
 
 x: floats (N, C, n...); w: (O, C / groups, k...); out: (N, O, m...), each m = (n + 2 padding - dilation (k - 1) - 1) //
-stride + 1. stride, padding, dilation: an int or one a dimension. One dtype; all contiguous.
+stride + 1. stride, padding, dilation: an int or one a dimension. winograd: whether 3x3 filters may take fewer
+multiplications, which round differently. One dtype; all contiguous.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
@@ -342,7 +415,7 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 [[[[4.0, 4.0], [4.0, 4.0]]]]
 )");
   m.def("conv_backward_x", &conv_backward_x, dy, w, out, nb::arg("bias").none() = nb::none(), stride = 1, padding = 0,
-        dilation = 1, nb::arg("groups") = 1,
+        dilation = 1, nb::arg("groups") = 1, nb::arg("winograd") = true,
         R"(out = the gradient of conv by x, from dy (N, O, m...), plus bias (C,): a transposed convolution of dy.
 
 The rest as in conv.
@@ -354,6 +427,7 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 [[[[1.0, 1.0], [1.0, 1.0]]]]
 )");
   m.def("conv_backward_w", &conv_backward_w, dy, x, out, stride = 1, padding = 0, dilation = 1, nb::arg("groups") = 1,
+        nb::arg("winograd") = true,
         R"(out = the gradient of conv by w, from dy (N, O, m...); the rest as in conv.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
@@ -362,84 +436,84 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 >>> kernels.conv_backward_w(dy, x, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
 [[[[4.0, 4.0], [4.0, 4.0]]]]
 )");
-  m.def("max_pool2d", &max_pool, x, out, nb::arg("kernel_size"), stride = nb::none(), padding = 0, dilation = 1,
+  const auto kernel_size = nb::arg("kernel_size").none();
+  m.def("max_pool", &max_pool, x, out, kernel_size, stride = nb::none(), padding = 0, dilation = 1,
         nb::arg("indices").none() = nb::none(),
-        R"(out = the largest value of each window of x; indices, where given, its position in the plane (int64).
+        R"(out = the largest value of each window of x; indices, where given, its position in x's plane.
 
-x: floats (N, C, H, W); out: (N, C, oh, ow), with oh and ow rounded down or up (ceil_mode). stride: kernel_size where
-None. Padding counts as -inf. All contiguous.
+x: floats (N, C, n...) of one to three spatial dimensions; out: (N, C, m...), each m rounded down or up (ceil_mode).
+kernel_size, stride, padding, dilation: an int or one a dimension; stride: kernel_size where None. kernel_size None:
+adaptive, window o of a dimension is floor(o n / m) to ceil((o + 1) n / m) - 1. Padding counts as -inf. indices: int32
+or int64, of out's shape. All contiguous.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
 >>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
->>> kernels.max_pool2d(x, out=np.empty((1, 1, 2, 2), np.float32), kernel_size=2).tolist()
+>>> kernels.max_pool(x, out=np.empty((1, 1, 2, 2), np.float32), kernel_size=2).tolist()
 [[[[5.0, 7.0], [13.0, 15.0]]]]
+>>> kernels.max_pool(x, out=np.empty((1, 1, 1, 3), np.float32), kernel_size=None).tolist()
+[[[[13.0, 14.0, 15.0]]]]
 )");
-  m.def("max_pool2d_backward", &max_pool_backward, dy, nb::arg("indices"), out,
-        R"(out (N, C, H, W) = dy's values added where indices, from max_pool2d, say; 0 elsewhere.
+  m.def("max_pool_backward", &max_pool_backward, dy, nb::arg("indices"), out, kernel_size, stride = nb::none(),
+        padding = 0, dilation = 1,
+        R"(out (N, C, n...) = dy's values added where indices, from max_pool, say; 0 elsewhere.
+
+The windows must be those that max_pool was given; the rest as there.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index outside the
 plane.
 
 >>> dy, indices = np.ones((1, 1, 1, 1), np.float32), np.full((1, 1, 1, 1), 3)
->>> kernels.max_pool2d_backward(dy, indices, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
+>>> kernels.max_pool_backward(dy, indices, out=np.empty((1, 1, 2, 2), np.float32), kernel_size=2).tolist()
 [[[[0.0, 0.0], [0.0, 1.0]]]]
 )");
-  const auto define_avg = [&](const char* op, const Slot<Pool2dArgs>& slot, bool backward, const char* doc) {
+  const auto define_avg = [&](const char* op, const Slot<PoolArgs>& slot, bool backward, const char* doc) {
     m.def(
         op,
         [op, &slot, backward](Arr from, Arr out, const Sizes& kernel, const Sizes& stride, const Sizes& padding,
                               bool count_include_pad, double divisor) {
           return avg_pool(op, slot, backward, from, out, kernel, stride, padding, count_include_pad, divisor);
         },
-        backward ? dy : x, out, nb::arg("kernel_size"), stride = nb::none(), padding = 0,
-        nb::arg("count_include_pad") = true, nb::arg("divisor_override") = 0.0, doc);
+        backward ? dy : x, out, kernel_size, stride = nb::none(), padding = 0, nb::arg("count_include_pad") = true,
+        nb::arg("divisor_override") = 0.0, doc);
   };
-  define_avg("avg_pool2d", slots::avg_pool2d, kForward, R"(out = the mean of each window of x.
+  define_avg("avg_pool", slots::avg_pool, kForward, R"(out = the mean of each window of x.
 
-x: floats (N, C, H, W); out: (N, C, oh, ow), with oh and ow rounded down or up (ceil_mode). stride: kernel_size where
-None. count_include_pad: padding counts as zeros. divisor_override: divides the sums instead, where not 0. All
-contiguous.
+x: floats (N, C, n...) of one to three spatial dimensions; out: (N, C, m...), each m rounded down or up (ceil_mode).
+Windows as in max_pool, adaptive ones (kernel_size None) too. count_include_pad: padding counts as zeros.
+divisor_override: divides the sums instead, where not 0. All contiguous.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
 >>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
->>> kernels.avg_pool2d(x, out=np.empty((1, 1, 2, 2), np.float32), kernel_size=2).tolist()
+>>> kernels.avg_pool(x, out=np.empty((1, 1, 2, 2), np.float32), kernel_size=2).tolist()
 [[[[2.5, 4.5], [10.5, 12.5]]]]
-)");
-  define_avg("avg_pool2d_backward", slots::avg_pool2d_backward, kBackward,
-             R"(out (N, C, H, W) = the gradient of avg_pool2d by x, from dy (N, C, oh, ow); the rest as in avg_pool2d.
-
-Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
-
->>> dy = np.ones((1, 1, 1, 1), np.float32)
->>> kernels.avg_pool2d_backward(dy, out=np.empty((1, 1, 2, 2), np.float32), kernel_size=2).tolist()
-[[[[0.25, 0.25], [0.25, 0.25]]]]
-)");
-  const auto define_adaptive = [&](const char* op, const Slot<Pool2dArgs>& slot, bool backward, const char* doc) {
-    m.def(
-        op, [op, &slot, backward](Arr from, Arr out) { return adaptive_avg_pool(op, slot, backward, from, out); },
-        backward ? dy : x, out, doc);
-  };
-  define_adaptive("adaptive_avg_pool2d", slots::adaptive_avg_pool2d, kForward,
-                  R"(out = the means of x's planes cut into out's oh x ow nearly equal windows.
-
-x: floats (N, C, H, W); out: (N, C, oh, ow). All contiguous.
-
-Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
-
->>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
->>> kernels.adaptive_avg_pool2d(x, out=np.empty((1, 1, 1, 1), np.float32)).tolist()
+>>> kernels.avg_pool(x, out=np.empty((1, 1, 1, 1), np.float32), kernel_size=None).tolist()
 [[[[7.5]]]]
 )");
-  define_adaptive("adaptive_avg_pool2d_backward", slots::adaptive_avg_pool2d_backward, kBackward,
-                  R"(out (N, C, H, W) = the gradient of adaptive_avg_pool2d by x, from dy (N, C, oh, ow).
+  define_avg("avg_pool_backward", slots::avg_pool_backward, kBackward,
+             R"(out (N, C, n...) = the gradient of avg_pool by x, from dy (N, C, m...); the rest as in avg_pool.
 
 Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
 
 >>> dy = np.ones((1, 1, 1, 1), np.float32)
->>> kernels.adaptive_avg_pool2d_backward(dy, out=np.empty((1, 1, 2, 2), np.float32)).tolist()
+>>> kernels.avg_pool_backward(dy, out=np.empty((1, 1, 2, 2), np.float32), kernel_size=2).tolist()
 [[[[0.25, 0.25], [0.25, 0.25]]]]
+)");
+  m.def("interpolate", &interpolate, x, out, nb::arg("indices"), nb::arg("weights"),
+        R"(out[..., o] = the sum over t of weights[t, o] * x[..., indices[t, o]], along each spatial dimension.
+
+x: floats (N, C, n...) of one to three spatial dimensions; out: (N, C, m...). indices, weights: one array (taps, m) for
+each of them: int32, each in [0, n); float64 for float64 x, else float32. What a weight of 0 points at is not read. Any
+separable interpolation, and with the transposed tables its gradient. One dtype for x and out; all contiguous.
+
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: an index out of
+range.
+
+>>> x = np.array([[[1, 3]]], np.float32)
+>>> at, weights = np.array([[0, 0, 1], [0, 1, 1]], np.int32), np.full((2, 3), 0.5, np.float32)
+>>> kernels.interpolate(x, out=np.empty((1, 1, 3), np.float32), indices=[at], weights=[weights]).tolist()
+[[[1.0, 2.0, 3.0]]]
 )");
 }
 

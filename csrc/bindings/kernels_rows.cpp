@@ -1,4 +1,6 @@
 // Reductions, softmax, cross-entropy and normalization.
+#include <cstring>
+
 #include "bindings/kernels.h"
 
 namespace tw {
@@ -161,55 +163,78 @@ void* statistic(Call& c, const char* role, Arr a, int64_t n, DType dtype) {
   return a.given() ? c.output(role, a, {n}, acc).data : c.temporary(n * static_cast<int64_t>(itemsize(acc)));
 }
 
-LayerNormArgs layer_norm_args(Call& c, const View& x, const Sizes& shape, Parameters* p) {
-  p->shape = shape;
-  if (shape.n < 0) p->shape = x.ndim() ? Dims{x.size(x.ndim() - 1)} : Dims{};
-  const int lead = x.ndim() - p->shape.n;
-  bool fits = lead >= 0 && p->shape.n > 0;
-  for (int i = 0; fits && i < p->shape.n; ++i) fits = x.size(lead + i) == p->shape[i];
-  TW_CHECK(fits, c.op, ": x's last sizes must be normalized_shape ", str_of(p->shape), ", got ", str_of(x.shape));
-  LayerNormArgs a{};
-  a.x = x.data;
-  a.rows = a.cols = 1;
-  for (int i = 0; i < x.ndim(); ++i) (i < lead ? a.rows : a.cols) *= x.size(i);
-  a.dtype = x.dtype;
-  return a;
-}
+// Layer norm and RMS norm of the last dimensions, whose sizes are `shape`; or group norm of (N, C, ...).
+struct RowNorm {
+  const char* op;
+  bool rms;
+  Sizes shape{};
+  int64_t groups = 0;  // not 0: group norm
 
-Arr layer_norm(Arr x_, Arr out_, Arr weight, Arr bias, Arr mean, Arr rstd, double eps, const Sizes& shape) {
-  Call c("layer_norm");
-  const View& x = c.input("x", x_, kDense | kFloat);
-  Parameters p{c, x, {}};
-  LayerNormArgs a = layer_norm_args(c, x, shape, &p);
-  a.w = p.add("weight", weight);
-  a.b = p.add("bias", bias);
-  a.param_dtype = p.dtype();
-  const View& out = c.output("out", out_, x);
-  a.y = out.data;
-  a.mean = statistic(c, "mean", mean, a.rows, x.dtype);
-  a.rstd = statistic(c, "rstd", rstd, a.rows, x.dtype);
-  a.eps = eps;
-  return c.run(slots::layer_norm, a, out);
-}
+  LayerNormArgs args(Call& c, const View& x, Parameters* p) const {
+    LayerNormArgs a{};
+    a.x = x.data;
+    a.rows = a.cols = a.groups = a.run = 1;
+    a.dtype = x.dtype;
+    a.rms = rms;
+    if (groups) {
+      TW_CHECK(x.ndim() >= 2, op, ": x must be (N, C, ...), got ", str_of(x.shape));
+      TW_CHECK(x.size(1) % groups == 0, op, ": the channels must be a multiple of num_groups, got ", x.size(1), " and ",
+               groups);
+      p->shape = {x.size(1)};
+      for (int i = 2; i < x.ndim(); ++i) a.run *= x.size(i);
+      a.rows = x.size(0) * groups;
+      a.cols = x.size(1) / groups * a.run;
+      a.groups = groups;
+      return a;
+    }
+    p->shape = shape;
+    if (shape.n < 0) p->shape = x.ndim() ? Dims{x.size(x.ndim() - 1)} : Dims{};
+    const int lead = x.ndim() - p->shape.n;
+    bool fits = lead >= 0 && p->shape.n > 0;
+    for (int i = 0; fits && i < p->shape.n; ++i) fits = x.size(lead + i) == p->shape[i];
+    TW_CHECK(fits, c.op, ": x's last sizes must be normalized_shape ", str_of(p->shape), ", got ", str_of(x.shape));
+    for (int i = 0; i < x.ndim(); ++i) (i < lead ? a.rows : a.cols) *= x.size(i);
+    return a;
+  }
 
-Arr layer_norm_backward(Arr dy, Arr x_, Arr mean, Arr rstd, Arr out_, Arr weight, Arr dw, Arr db, const Sizes& shape) {
-  Call c("layer_norm_backward");
-  const View& x = c.input("x", x_, kDense | kFloat);
-  Parameters p{c, x, {}};
-  LayerNormArgs a = layer_norm_args(c, x, shape, &p);
-  TW_CHECK(x.numel > 0, c.op, ": x must not be empty, got ", str_of(x.shape));
-  const DType acc = accumulator(x.dtype);
-  a.dy = c.input("dy", dy, x).data;
-  a.mean = c.input("mean", mean, {a.rows}, acc).data;
-  a.rstd = c.input("rstd", rstd, {a.rows}, acc).data;
-  a.w = p.add("weight", weight);
-  const View& out = c.output("out", out_, x);
-  a.y = out.data;
-  a.dw = p.add("dw", dw, true);
-  a.db = p.add("db", db, true);
-  a.param_dtype = p.dtype();
-  return c.run(slots::layer_norm_backward, a, out);
-}
+  Arr forward(Arr x_, Arr out_, Arr weight, Arr bias, Arr mean, Arr rstd, double eps) const {
+    Call c(op);
+    const View& x = c.input("x", x_, kDense | kFloat);
+    Parameters p{c, x, {}};
+    LayerNormArgs a = args(c, x, &p);
+    a.w = p.add("weight", weight);
+    a.b = p.add("bias", bias);
+    a.param_dtype = p.dtype();
+    const View& out = c.output("out", out_, x);
+    a.y = out.data;
+    a.mean = statistic(c, "mean", mean, a.rows, x.dtype);
+    a.rstd = statistic(c, "rstd", rstd, a.rows, x.dtype);
+    a.eps = eps;
+    return c.run(slots::layer_norm, a, out);
+  }
+
+  Arr backward(Arr dy, Arr x_, Arr mean, Arr rstd, Arr out_, Arr weight, Arr dw, Arr db) const {
+    Call c(op);
+    const View& x = c.input("x", x_, kDense | kFloat);
+    Parameters p{c, x, {}};
+    LayerNormArgs a = args(c, x, &p);
+    TW_CHECK(x.numel > 0, op, ": x must not be empty, got ", str_of(x.shape));
+    const DType acc = accumulator(x.dtype);
+    const int64_t bytes = a.rows * static_cast<int64_t>(itemsize(acc));
+    a.dy = c.input("dy", dy, x).data;
+    // An RMS norm's mean is 0, and the kernel reads it.
+    a.mean = rms ? std::memset(c.temporary(bytes), 0, static_cast<size_t>(bytes))
+                 : c.input("mean", mean, {a.rows}, acc).data;
+    a.rstd = c.input("rstd", rstd, {a.rows}, acc).data;
+    a.w = p.add("weight", weight);
+    const View& out = c.output("out", out_, x);
+    a.y = out.data;
+    a.dw = p.add("dw", dw, true);
+    a.db = p.add("db", db, true);
+    a.param_dtype = p.dtype();
+    return c.run(slots::layer_norm_backward, a, out);
+  }
+};
 
 BatchNormArgs batch_norm_args(Call& c, const View& x, Parameters* p) {
   TW_CHECK(x.ndim() >= 2, c.op, ": x must be (N, C, ...), got ", str_of(x.shape));
@@ -407,10 +432,17 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 >>> kernels.cross_entropy_backward(np.ones(()), x, target, stats, out=np.empty((1, 2))).tolist()
 [[-0.5, 0.5]]
 )");
-  m.def("layer_norm", &layer_norm, nb::arg("x"), nb::arg("out"), nb::arg("weight").none() = nb::none(),
-        nb::arg("bias").none() = nb::none(), nb::arg("mean").none() = nb::none(), nb::arg("rstd").none() = nb::none(),
-        nb::arg("eps") = 1e-5, nb::arg("normalized_shape") = nb::none(),
-        R"(out = (x - mean) * rstd * weight + bias over the last dimensions; rstd = 1 / sqrt(var + eps).
+  const auto x = nb::arg("x"), out = nb::arg("out"), dy = nb::arg("dy"), mean = nb::arg("mean"), rstd = nb::arg("rstd");
+  const auto normalized_shape = nb::arg("normalized_shape") = nb::none();
+  const auto eps = nb::arg("eps") = 1e-5;
+  const auto optional = [](const char* name) { return nb::arg(name).none() = nb::none(); };
+  m.def(
+      "layer_norm",
+      [](Arr x, Arr out, Arr weight, Arr bias, Arr mean, Arr rstd, double eps, const Sizes& shape) {
+        return RowNorm{"layer_norm", false, shape}.forward(x, out, weight, bias, mean, rstd, eps);
+      },
+      x, out, optional("weight"), optional("bias"), optional("mean"), optional("rstd"), eps, normalized_shape,
+      R"(out = (x - mean) * rstd * weight + bias over the last dimensions; rstd = 1 / sqrt(var + eps).
 
 x: floats (..., *normalized_shape), by default over its last dimension. weight, bias: normalized_shape, of x's dtype or
 float32 beside a half. mean, rstd: written, one value a row, float64 for float64 x, else float32. All contiguous.
@@ -421,10 +453,13 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 >>> kernels.layer_norm(x, out=np.empty_like(x), eps=0).tolist()
 [[-1.0, 1.0]]
 )");
-  m.def("layer_norm_backward", &layer_norm_backward, nb::arg("dy"), nb::arg("x"), nb::arg("mean"), nb::arg("rstd"),
-        nb::arg("out"), nb::arg("weight").none() = nb::none(), nb::arg("dw").none() = nb::none(),
-        nb::arg("db").none() = nb::none(), nb::arg("normalized_shape") = nb::none(),
-        R"(out = the gradient of layer_norm by x; dw and db, where given, those of weight and bias.
+  m.def(
+      "layer_norm_backward",
+      [](Arr dy, Arr x, Arr mean, Arr rstd, Arr out, Arr weight, Arr dw, Arr db, const Sizes& shape) {
+        return RowNorm{"layer_norm_backward", false, shape}.backward(dy, x, mean, rstd, out, weight, dw, db);
+      },
+      dy, x, mean, rstd, out, optional("weight"), optional("dw"), optional("db"), normalized_shape,
+      R"(out = the gradient of layer_norm by x; dw and db, where given, those of weight and bias.
 
 dy, x and out: one shape and dtype. mean, rstd: as layer_norm wrote them. dw, db: as weight. All contiguous.
 
@@ -434,11 +469,74 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: 
 >>> kernels.layer_norm_backward(np.ones((1, 2)), x, mean, rstd, out=np.empty_like(x)).tolist()
 [[0.0, 0.0]]
 )");
-  m.def("batch_norm", &batch_norm, nb::arg("x"), nb::arg("out"), nb::arg("weight").none() = nb::none(),
-        nb::arg("bias").none() = nb::none(), nb::arg("running_mean").none() = nb::none(),
-        nb::arg("running_var").none() = nb::none(), nb::arg("mean").none() = nb::none(),
-        nb::arg("rstd").none() = nb::none(), nb::arg("training") = false, nb::arg("momentum") = 0.1,
-        nb::arg("eps") = 1e-5,
+  m.def(
+      "rms_norm",
+      [](Arr x, Arr out, Arr weight, Arr rstd, double eps, const Sizes& shape) {
+        return RowNorm{"rms_norm", true, shape}.forward(x, out, weight, {}, {}, rstd, eps);
+      },
+      x, out, optional("weight"), optional("rstd"), eps, normalized_shape,
+      R"(out = x * rstd * weight over the last dimensions; rstd = 1 / sqrt(mean(x^2) + eps).
+
+The arguments are layer_norm's. Zhang & Sennrich, NeurIPS 2019.
+
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
+
+>>> x = np.array([[2, -2]], np.float32)
+>>> kernels.rms_norm(x, out=np.empty_like(x), eps=0).tolist()
+[[1.0, -1.0]]
+)");
+  m.def(
+      "rms_norm_backward",
+      [](Arr dy, Arr x, Arr rstd, Arr out, Arr weight, Arr dw, const Sizes& shape) {
+        return RowNorm{"rms_norm_backward", true, shape}.backward(dy, x, {}, rstd, out, weight, dw, {});
+      },
+      dy, x, rstd, out, optional("weight"), optional("dw"), normalized_shape,
+      R"(out = the gradient of rms_norm by x; dw, where given, that of weight. The arguments are layer_norm_backward's.
+
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
+
+>>> x, rstd = np.array([[2.0, -2.0]]), np.array([0.5])
+>>> kernels.rms_norm_backward(np.array([[1.0, -1.0]]), x, rstd, out=np.empty_like(x)).tolist()
+[[0.0, 0.0]]
+)");
+  m.def(
+      "group_norm",
+      [](Arr x, Arr out, int64_t groups, Arr weight, Arr bias, Arr mean, Arr rstd, double eps) {
+        TW_CHECK(groups > 0, "group_norm: num_groups must be at least 1, got ", groups);
+        return RowNorm{"group_norm", false, {}, groups}.forward(x, out, weight, bias, mean, rstd, eps);
+      },
+      x, out, nb::arg("num_groups"), optional("weight"), optional("bias"), optional("mean"), optional("rstd"), eps,
+      R"(out = (x - mean) * rstd * weight + bias over each of num_groups groups of neighbouring channels of an item.
+
+x: floats (N, C, ...), C a multiple of num_groups; with C groups it is instance norm. weight, bias: (C,), of x's dtype
+or float32 beside a half. mean, rstd: (N * num_groups,), written, float64 for float64 x, else float32. All contiguous.
+
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
+
+>>> x = np.array([[1, 3, 5, 9]], np.float32)
+>>> kernels.group_norm(x, out=np.empty_like(x), num_groups=2, eps=0).tolist()
+[[-1.0, 1.0, -1.0, 1.0]]
+)");
+  m.def(
+      "group_norm_backward",
+      [](Arr dy, Arr x, Arr mean, Arr rstd, Arr out, int64_t groups, Arr weight, Arr dw, Arr db) {
+        TW_CHECK(groups > 0, "group_norm_backward: num_groups must be at least 1, got ", groups);
+        return RowNorm{"group_norm_backward", false, {}, groups}.backward(dy, x, mean, rstd, out, weight, dw, db);
+      },
+      dy, x, mean, rstd, out, nb::arg("num_groups"), optional("weight"), optional("dw"), optional("db"),
+      R"(out = the gradient of group_norm by x; dw and db, where given, those of weight and bias.
+
+dy, x and out: one shape and dtype. mean, rstd: as group_norm wrote them. dw, db: as weight. All contiguous.
+
+Raises: ValueError: shapes, layout, overlapping or read-only memory. TypeError: dtypes.
+
+>>> x, mean, rstd = np.array([[1.0, 3.0]]), np.array([2.0]), np.array([1.0])
+>>> kernels.group_norm_backward(np.ones((1, 2)), x, mean, rstd, out=np.empty_like(x), num_groups=1).tolist()
+[[0.0, 0.0]]
+)");
+  m.def("batch_norm", &batch_norm, x, out, optional("weight"), optional("bias"), optional("running_mean"),
+        optional("running_var"), optional("mean"), optional("rstd"), nb::arg("training") = false,
+        nb::arg("momentum") = 0.1, eps,
         R"(out = (x - mean) * rstd * weight + bias a channel: by the batch in training, else by the running statistics.
 
 x: floats (N, C, ...). weight, bias, running_mean, running_var: (C,), of x's dtype or float32 beside a half; in training
@@ -451,9 +549,8 @@ Raises: ValueError: shapes, layout, overlapping or read-only memory, missing sta
 >>> kernels.batch_norm(x, out=np.empty_like(x), training=True, eps=0).tolist()
 [[-1.0], [1.0]]
 )");
-  m.def("batch_norm_backward", &batch_norm_backward, nb::arg("dy"), nb::arg("x"), nb::arg("mean"), nb::arg("rstd"),
-        nb::arg("out"), nb::arg("weight").none() = nb::none(), nb::arg("dw").none() = nb::none(),
-        nb::arg("db").none() = nb::none(), nb::arg("training") = true,
+  m.def("batch_norm_backward", &batch_norm_backward, dy, x, mean, rstd, out, optional("weight"), optional("dw"),
+        optional("db"), nb::arg("training") = true,
         R"(out = the gradient of batch_norm by x; dw and db, where given, those of weight and bias.
 
 dy, x and out: one shape and dtype. mean, rstd: as batch_norm wrote them. dw, db: as weight. All contiguous.

@@ -47,7 +47,8 @@
   X(elu_backward, EluBackward, F)              /* y; p0 alpha */                                                  \
   X(silu_backward, SiluBackward, F)            /* x */                                                            \
   X(softplus_backward, SoftplusBackward, F)    /* x; p0 beta, p1 threshold */                                     \
-  X(selu_backward, SeluBackward, F) X(celu_backward, CeluBackward, F) /* y; celu's p0 alpha */                    \
+  X(selu_backward, SeluBackward, F)            /* y */                                                            \
+  X(celu_backward, CeluBackward, F)            /* x; p0 alpha */                                                  \
   X(mish_backward, MishBackward, F) X(hardswish_backward, HardswishBackward, F)               /* x */             \
   X(hardsigmoid_backward, HardsigmoidBackward, F) X(softsign_backward, SoftsignBackward, F)   /* x */             \
   X(tanhshrink_backward, TanhshrinkBackward, F) X(logsigmoid_backward, LogsigmoidBackward, F) /* x */             \

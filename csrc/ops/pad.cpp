@@ -81,6 +81,13 @@ Array pad(const Array& input, const std::vector<int64_t>& widths, const std::str
 
 Array pad_backward(const Array& grad, const Dims& shape, const std::vector<int64_t>& widths, const std::string& mode) {
   Plan plan(shape, widths, mode);
+  TW_CHECK(grad.shape() == plan.shape, "pad_backward: the gradient must have shape ", str_of(plan.shape), ", got ",
+           str_of(grad.shape()));
+  if (plan.args.mode == PadMode::kConstant) {  // nothing was copied twice: crops what was added, fills what was cropped
+    std::vector<int64_t> back;
+    for (const int64_t w : widths) back.push_back(-w);
+    return pad(grad, back, mode, Value{nullptr, Value::kInt});
+  }
   const Array dy = contiguous(grad), dx = Array::empty("pad", shape, dy.dtype(), dy.device());
   if (dx.numel() == 0) return dx;
   plan.args.x = dy.raw();

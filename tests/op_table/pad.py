@@ -8,6 +8,7 @@ import references as R
 import tilewright as tw
 from arrays import FLOATS
 from op_table.row import EXACT, SUMS, Bad, Row, Sample
+from tilewright import _engine
 
 CONSTANT = (
     ((3,), (1, 2)), ((127,), (0, 3)), ((2, 3), (1, 0, 2, 1)), ((2, 3, 5), (1, -1)), ((2, 3, 4, 5), (1, 1, 2, 2)),
@@ -62,9 +63,28 @@ def layers_pad_as_numpy():
             assert layer.padding == widths and str(widths) in repr(layer)
 
 
+def engine_gradient_of_constant_pads():
+    """The engine's pad_backward takes every mode, and a gradient of no other shape than the result's."""
+    for shape, widths in CONSTANT:
+        at = np.asarray(R.pad(np.arange(1, np.prod(shape) + 1).reshape(shape), widths))  # 0 where the pad added an item
+        dy = np.random.default_rng(3).standard_normal(at.shape).astype(np.float32)
+        want = np.zeros(shape, np.float32)
+        want.flat[at[at > 0].astype(int) - 1] = dy[at > 0]
+        got = np.array(_engine.pad_backward(tw.tensor(dy).array, shape, widths, "constant"))
+        assert np.array_equal(got, want), (shape, widths)
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        try:
+            _engine.pad_backward(tw.ones(2, 5).array, (2, 3), (1, 0), mode)
+        except ValueError as error:
+            assert str(error) == "pad_backward: the gradient must have shape (2, 4), got (2, 5)"
+        else:
+            raise AssertionError(f"{mode}: a gradient of a wrong shape was taken")
+
+
 ROWS = [
     Row("pad", "F.pad", R.pad, constant_samples, (*FLOATS, "int64", "uint8", "bool"), EXACT, slots=("pad",),
-        large=lambda g: Sample(g.array(9, 16, 40, 41), (1, 2, 1, 0)), properties=(layers_pad_as_numpy,),
+        large=lambda g: Sample(g.array(9, 16, 40, 41), (1, 2, 1, 0)),
+        properties=(layers_pad_as_numpy, engine_gradient_of_constant_pads),
         bad=(Bad("odd", lambda g: tw.nn.functional.pad(ones(3), (1,)), ValueError, "pad"),
              Bad("many", lambda g: tw.nn.functional.pad(ones(3), (1, 1, 1, 1)), ValueError, "pad"),
              Bad("negative", lambda g: tw.nn.functional.pad(ones(3), (-2, -2)), ValueError, "pad"),

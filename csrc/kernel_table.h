@@ -103,9 +103,9 @@ struct ConvArgs {
 };
 
 struct PoolArgs {  // 1-D and 2-D pooling are 3-D with leading sizes of 1
-  const void* x;  // forward: (planes, in...); backward: dy (planes, out...)
-  void* y;        // forward: (planes, out...); backward: dx (planes, in...), written whole
-  void* indices;  // max: (planes, out...) of index_dtype, positions in the input's plane; null if not wanted
+  const void* x;   // forward: (planes, in...); backward: dy (planes, out...)
+  void* y;         // forward: (planes, out...); backward: dx (planes, in...), written whole
+  void* indices;   // max: (planes, out...) of index_dtype, positions in the input's plane; null if not wanted
   int64_t planes, in[3], out[3], k[3], stride[3], pad[3], dilation[3];
   double divisor;  // avg: not 0 overrides the window's size
   bool count_include_pad;

@@ -195,7 +195,8 @@ def test_embedding_as_pytorch():
     assert not frozen.weight.requires_grad and values(frozen(tw.tensor([1]))).tolist() == [[1, 1]]
 
 
-@pytest.mark.parametrize("kwargs", ({"max_norm": 1.5}, {"max_norm": 1.0, "norm_type": 1.0}, {"scale_grad_by_freq": True},
+@pytest.mark.parametrize("kwargs", ({"max_norm": 1.5}, {"max_norm": 1.0, "norm_type": 1.0},
+                                    {"scale_grad_by_freq": True},
                                     {"max_norm": 1.0, "scale_grad_by_freq": True, "padding_idx": 1}), ids=str)
 def test_embedding_options_as_pytorch(kwargs):
     torch = pytest.importorskip("torch")

@@ -60,8 +60,8 @@ OPS: dict[str, tuple[int, Callable, float, str | None, int | None]] = {
 ACTIVATIONS = ("gelu", "silu", "mish", "softplus", "logsigmoid", "elu", "selu", "leaky_relu", "hardtanh", "hardswish",
                "softsign")
 # Those whose kernel takes the operands and nothing else.
-PLAIN = ("add", "mul", "div", "maximum", "gt", "eq", "where", "exp", "tanh", "sigmoid", "sin", "erf", "neg", "relu", "gelu",
-         "silu")
+PLAIN = ("add", "mul", "div", "maximum", "gt", "eq", "where", "exp", "tanh", "sigmoid", "sin", "erf", "neg", "relu",
+         "gelu", "silu")
 
 
 @small("op=add size=1K", "op=gelu size=1K layout=transposed", "op=where size=1K layout=broadcast",

@@ -15,9 +15,11 @@
 
 namespace tw::TW_ISA {
 
-template <class V> struct ScalarOf { using type = V; };
+template <class V> struct ScalarOf {
+  using type = V;
+};
 template <class V>
-requires requires { typename V::Element; }
+  requires requires { typename V::Element; }
 struct ScalarOf<V> {
   using type = typename V::Element;
 };
@@ -115,7 +117,9 @@ TW_UNARY(IsFinite, return abs(x) < V(__builtin_inf());)
 // ---- binary ----
 
 // Truncated quotient and remainder of integers, for any divisor.
-template <class V> struct Division { V quotient, remainder; };
+template <class V> struct Division {
+  V quotient, remainder;
+};
 template <class V> TW_INLINE Division<V> divide_integers(V a, V b) {
   const auto zero = b == V(0), minus_one = b == V(-1);
   const V safe = select(zero | minus_one, V(1), b), q = a / safe;
@@ -189,7 +193,9 @@ TW_BINARY(LogicalOr, return (a != V(0)) | (b != V(0));)
 TW_BINARY(LogicalXor, return (a != V(0)) != (b != V(0));)
 
 // sigmoid(x) and 1 - sigmoid(x), both to full relative accuracy.
-template <class V> struct Logistic { V value, rest; };
+template <class V> struct Logistic {
+  V value, rest;
+};
 template <class V> TW_INLINE Logistic<V> logistic(V x) {
   const auto negative = x < V(0);
   const V e = exp(-abs(x)), larger = V(1) / (V(1) + e), smaller = e * larger;

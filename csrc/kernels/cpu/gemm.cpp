@@ -122,8 +122,10 @@ template <class T, class S> void gemm_of(const GemmArgs& g) {
   const int64_t batch = batch_count(g);
   // Lanes along K want a long K; one row or column has no other way to fill a vector.
   const int64_t width = least(g.M, g.N);
-  if (batch > 0 && g.K > 0 && (width == 1 || (width > 0 && width <= kMostThin && g.K >= 128)))
-    return thin_of(width, problem, batch, g.N != width);
+  // Integers, six types of them, are not worth the code.
+  if constexpr (!kSame<T, int64_t>)
+    if (batch > 0 && g.K > 0 && (width == 1 || (width > 0 && width <= kMostThin && g.K >= 128)))
+      return thin_of(width, problem, batch, g.N != width);
 #if TW_VEC_BYTES == 64
   if constexpr (kSame<S, bfloat16>)
     if (g.K > 1 && has_bf16()) return gemm_core<float>(PairsProblem{problem}, batch, g.M, g.N, ceil_div(g.K, 2));

@@ -29,7 +29,7 @@ template <class T> constexpr Blocks blocks() {
 #endif
 }
 template <class T> constexpr int kMr = blocks<T>().mr;
-template <class T> constexpr int kNr = blocks<T>().vectors* Vec<T>::kLanes;
+template <class T> constexpr int kNr = blocks<T>().vectors * Vec<T>::kLanes;
 template <class T> constexpr int kStepA = (kMr<T> + 3) / 4 * 4;  // in whole registers
 
 // c (R x cols, at most V vectors) = or += sum over k of a[k, 0 : R] (outer) b[k, 0 : V vectors]

@@ -50,10 +50,18 @@ template <class W> TW_INLINE void transpose(char* dst, const char* src, int64_t 
       __builtin_memcpy(dst + r * pitch + c * int64_t(sizeof(W)), src + c * stride + r * int64_t(sizeof(W)), sizeof(W));
 }
 
-template <int kSize> struct WordOf { using type = uint64_t; };
-template <> struct WordOf<1> { using type = uint8_t; };
-template <> struct WordOf<2> { using type = uint16_t; };
-template <> struct WordOf<4> { using type = uint32_t; };
+template <int kSize> struct WordOf {
+  using type = uint64_t;
+};
+template <> struct WordOf<1> {
+  using type = uint8_t;
+};
+template <> struct WordOf<2> {
+  using type = uint16_t;
+};
+template <> struct WordOf<4> {
+  using type = uint32_t;
+};
 
 // Dense (rows, cols) to dense (cols, rows).
 template <class S> __attribute__((noinline)) void transpose_rows(S* dst, const S* src, int64_t rows, int64_t cols) {

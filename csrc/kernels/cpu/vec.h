@@ -34,11 +34,21 @@ template <class A> constexpr bool kSame<A, A> = true;
 template <class T> constexpr bool kIsFloat = kSame<T, float> || kSame<T, double>;
 template <class T> constexpr bool kIsHalf = kSame<T, float16> || kSame<T, bfloat16>;
 
-template <class T> struct IntOf { using type = T; };
-template <> struct IntOf<float> { using type = int32_t; };
-template <> struct IntOf<double> { using type = int64_t; };
-template <class T> struct UIntOf { using type = uint32_t; };
-template <> struct UIntOf<int64_t> { using type = uint64_t; };
+template <class T> struct IntOf {
+  using type = T;
+};
+template <> struct IntOf<float> {
+  using type = int32_t;
+};
+template <> struct IntOf<double> {
+  using type = int64_t;
+};
+template <class T> struct UIntOf {
+  using type = uint32_t;
+};
+template <> struct UIntOf<int64_t> {
+  using type = uint64_t;
+};
 
 // N elements of S as a vector type, and the same readable at any address.
 template <class S, int N> struct Pack {

@@ -1,11 +1,13 @@
 // Built with no ISA flags: it runs before the level is known.
 #include "dispatch.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 #include "check.h"
 #include "cpu_levels.h"
+#include "tensor/cuda.h"
 
 namespace tw {
 
@@ -75,9 +77,7 @@ std::vector<const char*> cpu_levels() {
 const char* cpu_capability() { return level().name; }
 
 const KernelTable& table(Device device) {
-  if (device.type != DeviceType::kCpu)
-    fail<std::runtime_error>("cuda: this build of tilewright has no CUDA kernels; use device='cpu'");
-  return *level().table;
+  return device.type == DeviceType::kCpu ? *level().table : *cuda::backend().table;
 }
 
 void fail_no_kernel(const char* name, Device device) {
@@ -92,10 +92,11 @@ std::vector<const char*> kernel_names() {
   };
 }
 
+// An op without a CUDA kernel runs on the CPU's table.
 std::string which(const std::string& kernel, Device device) {
-  const KernelTable& t = table(device);
+  const KernelTable &t = table(device), &cpu = table({});
 #define X(n, Args) \
-  if (kernel == #n) return t.n ? t.name : "none";
+  if (kernel == #n) return t.n ? t.name : cpu.n ? cpu.name : "none";
   TW_ALL_KERNELS
 #undef X
   fail<std::invalid_argument>("which: no such kernel, got '", kernel, "'");
@@ -109,6 +110,72 @@ void Plan::keep(const StorageRef& s) {
   for (const StorageRef& k : kept_)
     if (k.get() == s.get()) return;
   kept_.push_back(s);
+}
+
+namespace {
+
+void (*g_warn)(const std::string& text) = nullptr;
+
+// A block of device memory that a launch on the CPU reads or writes, in host memory twice: as the kernel leaves it and
+// as it was, so that only what changed goes back.
+struct Shadow {
+  cuda::Extent on_device;
+  std::vector<char> now, before;
+};
+
+// Replaces each word that is an address in live device memory by that of its shadow. A word that only looks like one
+// (what was left in unused fields) costs a copy and changes nothing.
+void shadow_pointers(void* words, size_t bytes, std::vector<std::unique_ptr<Shadow>>& shadows) {
+  for (size_t i = 0; i + 8 <= bytes; i += 8) {
+    char* word;
+    std::memcpy(&word, static_cast<char*>(words) + i, 8);
+    cuda::Extent e;
+    if (!word || !cuda::find_block(word, &e)) continue;
+    Shadow* shadow = nullptr;
+    for (const auto& s : shadows)
+      if (s->on_device.begin == e.begin) shadow = s.get();
+    if (!shadow) {
+      shadows.push_back(std::make_unique<Shadow>());
+      shadow = shadows.back().get();
+      shadow->on_device = e;
+      shadow->now.resize(e.bytes + 64);
+      const Device from{DeviceType::kCuda, static_cast<int8_t>(e.device)};
+      cuda::copy(shadow->now.data(), {}, e.begin, from, e.bytes);
+      shadow->before = shadow->now;
+    }
+    word = shadow->now.data() + (word - e.begin);
+    std::memcpy(static_cast<char*>(words) + i, &word, 8);
+  }
+}
+
+}  // namespace
+
+void set_warning(void (*warn)(const std::string& text)) { g_warn = warn; }
+
+void launch_cuda(Device device, const char* name, void (*kernel)(), void (*cpu)(),
+                 void (*call)(void (*kernel)(), const void* args), void* args, size_t bytes, void* list,
+                 size_t list_bytes) {
+  const cuda::DeviceGuard guard(device.index);
+  if (kernel) {
+    if (recording()) recording_plan->add(name, call, kernel, args, bytes);
+    call(kernel, args);
+    return cuda::check(name);
+  }
+  if (!cpu) fail_no_kernel(name, device);
+  if (recording()) fail<NotImplemented>("Plan: ", name, " has no CUDA kernel, and its fallback cannot be recorded");
+  static std::vector<std::string>* warned = new std::vector<std::string>;
+  if (std::find(warned->begin(), warned->end(), name) == warned->end()) {
+    warned->push_back(name);
+    if (g_warn) g_warn(str(name, ": there is no CUDA kernel, it runs on the CPU over copies"));
+  }
+  std::vector<std::unique_ptr<Shadow>> shadows;
+  std::vector<char> kept(static_cast<char*>(list), static_cast<char*>(list) + list_bytes);
+  shadow_pointers(args, bytes, shadows);
+  shadow_pointers(list, list_bytes, shadows);
+  call(cpu, args);
+  if (list_bytes) std::memcpy(list, kept.data(), list_bytes);
+  for (const auto& s : shadows)
+    if (s->now != s->before) cuda::copy(s->on_device.begin, device, s->now.data(), {}, s->on_device.bytes);
 }
 
 void Plan::replay(int64_t times) const {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernel_table.h"
@@ -68,9 +69,29 @@ extern thread_local Plan* recording_plan;
 inline bool recording() { return recording_plan != nullptr; }
 void keep_while_recording(const StorageRef& s);
 
+void set_warning(void (*warn)(const std::string& text));  // takes what a user should hear once
 [[noreturn]] void fail_no_kernel(const char* name, Device device);
 
+// Sets the device for the launch; a slot without a kernel runs on the CPU over copies of the device memory that its
+// arguments point into, with one warning an op. Raises what the launch has to report.
+void launch_cuda(Device device, const char* name, void (*kernel)(), void (*cpu)(),
+                 void (*call)(void (*kernel)(), const void* args), void* args, size_t bytes, void* list,
+                 size_t list_bytes);
+// Arguments that point to a list of further pointers in host memory name it by overloading these.
+template <class Args> std::pair<void*, size_t> pointer_list(const Args& args) {
+  if constexpr (requires { args.tensors; })
+    return {const_cast<OptimTensor*>(args.tensors), static_cast<size_t>(args.count) * sizeof(OptimTensor)};
+  else return {nullptr, 0};
+}
+
 template <class Args> void launch(Device device, const Slot<Args>& slot, const Args& args) {
+  if (__builtin_expect(device.type == DeviceType::kCuda, 0)) {
+    Args copy = args;
+    const auto [list, bytes] = pointer_list(args);
+    return launch_cuda(device, slot.name, reinterpret_cast<void (*)()>(table(device).*slot.member),
+                       reinterpret_cast<void (*)()>(table({}).*slot.member), &Plan::call_kernel<Args>, &copy,
+                       sizeof(Args), list, bytes);
+  }
   auto kernel = table(device).*slot.member;
   if (__builtin_expect(!kernel, 0)) fail_no_kernel(slot.name, device);
   if (__builtin_expect(recording(), 0)) recording_plan->add(slot.name, kernel, args);

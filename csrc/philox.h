@@ -19,19 +19,13 @@
 
 namespace tw {
 
-#ifdef __CUDACC__
-#define TW_PHILOX __host__ __device__ __forceinline__
-#else
-#define TW_PHILOX TW_INLINE
-#endif
-
 // Arithmetic on words that sit in the low halves of 64-bit lanes. The upper halves may hold anything: no step reads
 // them. Here a lane is a uint64_t; the CPU kernels overload both functions for a vector of them.
-TW_PHILOX uint64_t multiply_words(uint64_t a, uint32_t m) { return uint64_t{uint32_t(a)} * m; }
-TW_PHILOX uint64_t high_word(uint64_t a) { return a >> 32; }
+TW_INLINE uint64_t multiply_words(uint64_t a, uint32_t m) { return uint64_t{uint32_t(a)} * m; }
+TW_INLINE uint64_t high_word(uint64_t a) { return a >> 32; }
 
 // Ten rounds: w holds the counter on entry and the random words on return (in the lanes' low halves).
-template <class Lanes> TW_PHILOX void philox(uint64_t seed, Lanes (&w)[4]) {
+template <class Lanes> TW_INLINE void philox(uint64_t seed, Lanes (&w)[4]) {
   uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
   for (int round = 0; round < 10; ++round) {
     const Lanes a = multiply_words(w[0], 0xD2511F53u), b = multiply_words(w[2], 0xCD9E8D57u);
@@ -45,24 +39,24 @@ struct PhiloxWords {
   uint32_t w[4];
 };
 
-TW_PHILOX PhiloxWords philox_words(uint64_t seed, uint64_t counter, uint64_t stream = 0) {
+TW_INLINE PhiloxWords philox_words(uint64_t seed, uint64_t counter, uint64_t stream = 0) {
   uint64_t w[4] = {counter, counter >> 32, stream, stream >> 32};
   philox(seed, w);
   return {{uint32_t(w[0]), uint32_t(w[1]), uint32_t(w[2]), uint32_t(w[3])}};
 }
 
 // Counters that a draw of n elements uses up, at 1 or 2 words an element.
-TW_PHILOX uint64_t philox_groups(int words, int64_t n) { return (uint64_t(n) * words + 3) / 4; }
+TW_INLINE uint64_t philox_groups(int words, int64_t n) { return (uint64_t(n) * words + 3) / 4; }
 // Words an element for uniform and normal; bernoulli and dropout take 1 and randint takes 2 whatever the dtype.
-TW_PHILOX int philox_words_of(DType dtype) { return dtype == DType::kFloat64 ? 2 : 1; }
+TW_INLINE int philox_words_of(DType dtype) { return dtype == DType::kFloat64 ? 2 : 1; }
 
 constexpr int kUniformShift = 8;     // 32 - 24
 constexpr int kUniformShift64 = 11;  // 64 - 53
-TW_PHILOX float uniform_of(uint32_t word) { return float(word >> kUniformShift) * 0x1p-24f; }
-TW_PHILOX double uniform_of(uint64_t words) { return double(words >> kUniformShift64) * 0x1p-53; }
+TW_INLINE float uniform_of(uint32_t word) { return float(word >> kUniformShift) * 0x1p-24f; }
+TW_INLINE double uniform_of(uint64_t words) { return double(words >> kUniformShift64) * 0x1p-53; }
 
 // word >> kUniformShift < bernoulli_threshold(p) if and only if uniform_of(word) < p.
-TW_PHILOX uint32_t bernoulli_threshold(double p) {
+TW_INLINE uint32_t bernoulli_threshold(double p) {
   const double scaled = p * 0x1p24;  // exact
   if (!(scaled > 0)) return 0;
   if (scaled >= 0x1p24) return 1u << 24;
@@ -70,7 +64,7 @@ TW_PHILOX uint32_t bernoulli_threshold(double p) {
   return floor + (floor < scaled);
 }
 
-TW_PHILOX uint64_t multiply_high(uint64_t a, uint64_t b) {
+TW_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
 #ifdef __CUDA_ARCH__
   return __umul64hi(a, b);
 #else
@@ -79,7 +73,7 @@ TW_PHILOX uint64_t multiply_high(uint64_t a, uint64_t b) {
 #endif
 }
 // low < high; their distance may exceed the largest int64.
-TW_PHILOX int64_t randint_of(uint64_t words, int64_t low, int64_t high) {
+TW_INLINE int64_t randint_of(uint64_t words, int64_t low, int64_t high) {
   return int64_t(uint64_t(low) + multiply_high(words, uint64_t(high) - uint64_t(low)));
 }
 

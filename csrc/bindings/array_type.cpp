@@ -66,6 +66,8 @@ PyObject* array_shared(PyObject* o, void*) {
   const auto bytes = static_cast<size_t>(a.numel()) * itemsize(a.dtype());
   return PyBool_FromLong(a.storage()->refs() > 1 || a.storage()->bytes != bytes);
 }
+PyObject* array_device(PyObject* o, void*) { return py::cast(unwrap(o).device()).release().ptr(); }
+PyObject* array_on_cpu(PyObject* o, void*) { return PyBool_FromLong(unwrap(o).device().type == DeviceType::kCpu); }
 PyObject* array_readonly(PyObject* o, void*) { return PyBool_FromLong(unwrap(o).storage()->readonly); }
 
 PyGetSetDef array_getset[] = {
@@ -83,6 +85,8 @@ PyGetSetDef array_getset[] = {
     {"storage_shared", array_shared, nullptr,
      "whether other arrays, or more than this one's elements, hold the storage", nullptr},
     {"readonly", array_readonly, nullptr, nullptr, nullptr},
+    {"device", array_device, nullptr, "where it lives", nullptr},
+    {"on_cpu", array_on_cpu, nullptr, "whether that is the CPU", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 // struct-module format characters; bfloat16 has none, and Tensor.numpy() says so before it gets here.
@@ -103,6 +107,10 @@ const char* buffer_format(DType t) {
 
 int array_getbuffer(PyObject* o, Py_buffer* view, int flags) {
   const Array& a = unwrap(o);
+  if (a.device().type != DeviceType::kCpu) {
+    PyErr_SetString(PyExc_BufferError, "numpy: the tensor is on cuda; copy it with .cpu() first");
+    return -1;
+  }
   const char* format = buffer_format(a.dtype());
   if (!format) {
     PyErr_SetString(PyExc_BufferError, "numpy: the buffer protocol has no bfloat16; convert with .float() first");

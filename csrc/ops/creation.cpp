@@ -73,7 +73,8 @@ float to_float(bfloat16 h) {
 
 py::object item(const Array& a) {
   TW_CHECK(a.numel() == 1, "item: must have one element, got ", describe(a));
-  const void* p = a.raw();
+  const Array here = to_device(a, {});
+  const void* p = here.raw();
   switch (a.dtype()) {
     case DType::kBool: return py::bool_(*static_cast<const bool*>(p));
     case DType::kUInt8: return py::int_(*static_cast<const uint8_t*>(p));
@@ -108,8 +109,10 @@ Array untracked(const Array& a) {
 }  // namespace
 
 void bind_creation(py::module_& m) {
-  def<[](const Dims& shape, DType t) { return Array::empty("empty", shape, t); }>(m, "empty");
-  def<[](const Dims& shape, Value v, DType t) { return full("full", shape, t, {}, v); }>(m, "full");
+  using D = std::optional<Device>;
+  def<[](const Dims& shape, DType t, D d) { return Array::empty("empty", shape, t, d.value_or(Device{})); }>(m, "empty");
+  def<[](const Dims& shape, Value v, DType t, D d) { return full("full", shape, t, d.value_or(Device{}), v); }>(m,
+                                                                                                            "full");
   def<&arange>(m, "arange");
   def<&linspace>(m, "linspace");
   def<&as_strided>(m, "as_strided");

@@ -23,7 +23,7 @@ Array::Array(StorageRef storage, DType dtype, const Dims& shape, const Dims& str
 Array Array::empty(const char* op, const Dims& shape, DType dtype, Device device) {
   const int64_t n = checked_numel(op, shape);
   Array a;
-  a.storage_ = StorageRef::adopt(Storage::allocate(static_cast<size_t>(n) * itemsize(dtype), device));
+  a.storage_ = StorageRef::adopt(Storage::allocate(static_cast<size_t>(n) * itemsize(dtype), device, op));
   a.dtype_ = dtype;
   a.numel_ = n;
   a.shape_ = shape;

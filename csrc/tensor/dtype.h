@@ -4,7 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifdef __CUDACC__  // kernels for threads take these too
+#define TW_INLINE __host__ __device__ __forceinline__
+#else
 #define TW_INLINE inline __attribute__((always_inline))
+#endif
 
 namespace tw {
 

@@ -1,13 +1,17 @@
 #include "tensor/storage.h"
 
 #include "tensor/allocator.h"
+#include "tensor/cuda.h"
 
 namespace tw {
 
 const char* name(DeviceType t) { return t == DeviceType::kCpu ? "cpu" : "cuda"; }
 
-Storage* Storage::allocate(size_t bytes, Device device) {
-  return new Storage(bytes ? cpu_allocator::allocate(bytes) : nullptr, bytes, device, nullptr, nullptr);
+Storage* Storage::allocate(size_t bytes, Device device, const char* op) {
+  void* data = !bytes                              ? nullptr
+               : device.type == DeviceType::kCpu ? cpu_allocator::allocate(bytes)
+                                                 : cuda::allocate(bytes, device.index, op);
+  return new Storage(data, bytes, device, nullptr, nullptr);
 }
 
 Storage* Storage::borrow(void* data, size_t bytes, Device device, void* owner, void (*release)(void*), bool readonly) {
@@ -18,7 +22,8 @@ Storage* Storage::borrow(void* data, size_t bytes, Device device, void* owner, v
 
 void Storage::destroy() {
   if (release_) release_(owner_);
-  else cpu_allocator::release(data, bytes);
+  else if (device.type == DeviceType::kCpu) cpu_allocator::release(data, bytes);
+  else cuda::release(data, device.index);
   delete this;
 }
 

@@ -12,8 +12,8 @@ namespace tw {
 
 class Storage {
  public:
-  // Memory of the caching allocator.
-  static Storage* allocate(size_t bytes, Device device);
+  // Memory of the device's caching allocator, for an op that an error would name.
+  static Storage* allocate(size_t bytes, Device device, const char* op);
   // Somebody else's memory (NumPy, DLPack, another storage); release(owner) is called once, when the last user goes.
   static Storage* borrow(void* data, size_t bytes, Device device, void* owner, void (*release)(void*), bool readonly);
 
@@ -27,6 +27,7 @@ class Storage {
   size_t bytes;
   Device device;
   bool readonly = false;
+  bool pinned = false;
   uint32_t version = 0;
 
  private:

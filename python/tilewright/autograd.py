@@ -260,7 +260,7 @@ def _root_gradients(op: str, roots, gradients):
             if t.array.numel != 1:
                 raise RuntimeError(f"{op}: a gradient must be given for a tensor of more than one element, got "
                                    f"{t.dtype.name} {t.shape}")
-            gradients[k] = wrap(_engine.full(t.array.shape, 1, t.array.dtype))
+            gradients[k] = wrap(_engine.full(t.array.shape, 1, t.array.dtype, t.array.device))
         elif g.array.shape != t.array.shape:
             raise ValueError(f"{op}: the gradient's shape must be the tensor's, got {g.shape} for {t.shape}")
         else:

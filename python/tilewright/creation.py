@@ -26,11 +26,21 @@ def _shape(op: str, size) -> tuple:
     return shape
 
 
-def check_device(op: str, where) -> None:
-    """Raises when an array cannot live there: RuntimeError for cuda in a build without it, ValueError for no device."""
-    if where is not None and str(where) != "cpu" and device(where).type != "cpu":
-        raise RuntimeError(f"{op}: device {device(where)} is not available; this build of tilewright has no CUDA "
-                           f"kernels, use device='cpu'")
+_CPU = device("cpu")
+
+
+def check_device(op: str, where) -> device:
+    """The device meant by None (the CPU), a name, a GPU's number or a device: RuntimeError for a GPU that is not there,
+    ValueError for no device. "cuda" alone is the current GPU."""
+    if where is None:
+        return _CPU
+    if isinstance(where, str) and where == "cuda" and _engine.cuda_available():
+        where = _engine.cuda_current_device()
+    d = where if isinstance(where, device) else device("cuda", where) if isinstance(where, int) else device(str(where))
+    if d.type != "cpu" and d.index >= _engine.cuda_device_count():
+        why = _engine.cuda_why_not() or f"there are {_engine.cuda_device_count()}"
+        raise RuntimeError(f"{op}: device {d} is not available: {why}; use device='cpu'")
+    return d
 
 
 def _dtype(op: str, dtype):
@@ -42,15 +52,14 @@ def _dtype(op: str, dtype):
 
 
 def _new(op, array, device, requires_grad):
-    check_device(op, device)
-    t = wrap(array)
+    t = wrap(_engine.to_device(array, check_device(op, device)))
     return t.requires_grad_() if requires_grad else t
 
 
 def empty(*size, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """A tensor whose values are whatever was in memory. Shape `size`, default dtype float32."""
-    check_device("empty", device)
-    return _new("empty", _engine.empty(_shape("empty", size), _dtype("empty", dtype)), device, requires_grad)
+    where = check_device("empty", device)
+    return _new("empty", _engine.empty(_shape("empty", size), _dtype("empty", dtype), where), where, requires_grad)
 
 
 def zeros(*size, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
@@ -60,45 +69,47 @@ def zeros(*size, dtype=None, device=None, requires_grad: bool = False) -> autogr
     >>> tw.zeros(2, 2).tolist()
     [[0.0, 0.0], [0.0, 0.0]]
     """
-    check_device("zeros", device)
-    return _new("zeros", _engine.full(_shape("zeros", size), 0, _dtype("zeros", dtype)), device, requires_grad)
+    where = check_device("zeros", device)
+    return _new("zeros", _engine.full(_shape("zeros", size), 0, _dtype("zeros", dtype), where), where, requires_grad)
 
 
 def ones(*size, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """A tensor of ones."""
-    check_device("ones", device)
-    return _new("ones", _engine.full(_shape("ones", size), 1, _dtype("ones", dtype)), device, requires_grad)
+    where = check_device("ones", device)
+    return _new("ones", _engine.full(_shape("ones", size), 1, _dtype("ones", dtype), where), where, requires_grad)
 
 
 def full(size, fill_value, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """A tensor of one value; the dtype follows the value's (bool, int64 or the default float) unless given."""
-    check_device("full", device)
+    where = check_device("full", device)
     if dtype is None and isinstance(fill_value, bool):
         dtype = _engine.bool
     elif dtype is None and isinstance(fill_value, int):
         dtype = _engine.int64
     value = fill_value.item() if isinstance(fill_value, autograd.Tensor) else fill_value
-    return _new("full", _engine.full(_shape("full", (size,)), value, _dtype("full", dtype)), device, requires_grad)
+    return _new("full", _engine.full(_shape("full", (size,)), value, _dtype("full", dtype), where), where,
+                requires_grad)
 
 
 def empty_like(input, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """`empty` of the input's shape and dtype."""
-    return empty(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def zeros_like(input, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """`zeros` of the input's shape and dtype."""
-    return zeros(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return zeros(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def ones_like(input, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """`ones` of the input's shape and dtype."""
-    return ones(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return ones(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def full_like(input, fill_value, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """`full` of the input's shape and dtype."""
-    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device or input.device,
+                requires_grad=requires_grad)
 
 
 def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
@@ -121,9 +132,8 @@ def linspace(start: float, end: float, steps: int, *, dtype=None, device=None,
 
 def eye(n: int, m: int | None = None, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
     """The (n, m) identity matrix, m = n by default."""
-    check_device("eye", device)
     m = n if m is None else m
-    t = zeros(n, m, dtype=dtype)
+    t = zeros(n, m, dtype=dtype, device=device)
     if n and m:
         wrap(_engine.as_strided(t.array, (min(n, m),), (m + 1,), 0)).fill_(1)
     return t.requires_grad_() if requires_grad else t
@@ -210,7 +220,6 @@ def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False) -
     >>> tw.tensor([[1, 2], [3, 4]]).dtype
     tilewright.int64
     """
-    check_device("tensor", device)
     if dtype is not None:
         _dtype("tensor", dtype)
     return _new("tensor", _from_values("tensor", data, dtype, True), device, requires_grad)
@@ -218,10 +227,9 @@ def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False) -
 
 def as_tensor(data: Any, *, dtype=None, device=None) -> autograd.Tensor:
     """As `tensor`, but shares a NumPy array's memory, and returns a Tensor as it is, where dtype and layout allow."""
-    check_device("as_tensor", device)
     if isinstance(data, autograd.Tensor):
-        return data if dtype is None else data.to(dtype)
-    return wrap(_from_values("as_tensor", data, dtype, False))
+        return data.to(device=device or data.device, dtype=dtype)
+    return _new("as_tensor", _from_values("as_tensor", data, dtype, False), device, False)
 
 
 asarray = as_tensor

@@ -126,7 +126,7 @@ def view_grad(node, dy):
     if _overlaps(*place[:2]):  # windows and expanded dimensions: their gradients sum
         from tilewright.ops.shape import as_strided_grad
         return as_strided_grad(SimpleNamespace(attrs=(place, shape, True)), dy)
-    dx = wrap(_engine.full(shape, 0, dy.array.dtype))
+    dx = wrap(_engine.full(shape, 0, dy.array.dtype, dy.array.device))
     _region(dx, place).copy_(dy)
     return (dx,)
 

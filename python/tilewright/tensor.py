@@ -57,17 +57,17 @@ class Tensor(_engine.TensorBase):
     __array_ufunc__ = None
 
     def __init__(self, *data, dtype=None, device=None):
-        creation.check_device("Tensor", device)
+        where = creation.check_device("Tensor", device)
         dtype = dtype or _engine.get_default_dtype()
         if len(data) == 1 and not isinstance(data[0], int):
-            self.array = creation._from_values("Tensor", data[0], dtype, True)
+            self.array = _engine.to_device(creation._from_values("Tensor", data[0], dtype, True), where)
         else:
-            self.array = _engine.empty(creation._shape("Tensor", data), dtype) if data else _engine.empty((0,), dtype)
+            self.array = _engine.empty(creation._shape("Tensor", data) if data else (0,), dtype, where)
 
     # --- what it is --------------------------------------------------------------------------------------------------
     @property
     def device(self):
-        return _CPU
+        return _CPU if self.array.on_cpu else self.array.device
 
     @property
     def itemsize(self) -> int:
@@ -79,7 +79,7 @@ class Tensor(_engine.TensorBase):
 
     @property
     def is_cuda(self) -> bool:
-        return False
+        return not self.array.on_cpu
 
     @property
     def is_leaf(self) -> bool:
@@ -153,6 +153,8 @@ class Tensor(_engine.TensorBase):
             raise RuntimeError("numpy: the tensor requires grad; use tensor.detach().numpy()")
         if self.array.dtype is _engine.bfloat16:
             raise TypeError("numpy: NumPy has no bfloat16; use tensor.float().numpy()")
+        if not self.array.on_cpu:
+            raise TypeError(f"numpy: the tensor is on {self.device}; use tensor.cpu().numpy()")
         return _numpy().asarray(self.array)
 
     def __array__(self, dtype=None, copy=None):
@@ -302,14 +304,16 @@ class Tensor(_engine.TensorBase):
                 dtype = a
             elif isinstance(a, Tensor):
                 dtype, device = a.dtype, a.device
-            elif isinstance(a, str | _engine.device):
+            elif isinstance(a, str | _engine.device) or type(a) is int:
                 device = a
             elif a is not None and not isinstance(a, bool):
                 raise TypeError(f"to: expects a dtype, a device or a Tensor, got {a!r}")
-        creation.check_device("to", device)
+        t = self
+        if device is not None:
+            t = _elementwise.to_device(t, creation.check_device("to", device))
         if dtype is not None and dtype is not self.array.dtype:
-            return _elementwise.cast(self, dtype)
-        return _elementwise.clone(self) if copy else self
+            t = _elementwise.cast(t, dtype)
+        return _elementwise.clone(t) if copy and t is self else t
 
     def type(self, dtype=None):
         """The dtype's name, or the tensor in another dtype."""
@@ -349,25 +353,36 @@ class Tensor(_engine.TensorBase):
         return self.to(_engine.bool)
 
     def cpu(self):
-        return self
+        return self.to(_CPU)
 
     def cuda(self, device=None, non_blocking: Any = False):
         return self.to(device="cuda" if device is None else device)
 
+    def pin_memory(self):
+        """A copy in pinned memory, which a GPU reads and writes while the program goes on."""
+        return wrap(_engine.pin_memory(self.array))
+
+    def is_pinned(self) -> Any:
+        return _engine.is_pinned(self.array)
+
+    def record_stream(self, stream) -> None:
+        """Says that work of that stream uses the tensor too: its memory is given to others only when that is done."""
+        _engine.cuda_record_stream(self.array, stream.cuda_stream)
+
     def new_empty(self, *size, dtype=None, device=None, requires_grad: Any = False):
-        return creation.empty(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.empty(*size, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     def new_zeros(self, *size, dtype=None, device=None, requires_grad: Any = False):
-        return creation.zeros(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.zeros(*size, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     def new_ones(self, *size, dtype=None, device=None, requires_grad: Any = False):
-        return creation.ones(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.ones(*size, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad: Any = False):
-        return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False):
-        return creation.tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     # --- copies of the object ----------------------------------------------------------------------------------------
     def __deepcopy__(self, memo):

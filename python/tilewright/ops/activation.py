@@ -380,5 +380,5 @@ def gumbel_softmax(logits, tau: float = 1.0, hard: bool = False, eps: float = 1e
     if not hard:
         return soft
     picked = soft.detach().argmax(dim, keepdim=True)
-    one = wrap(_engine.full(soft.shape, 0, soft.array.dtype)).scatter_(dim, picked, 1.0)
+    one = wrap(_engine.full(soft.shape, 0, soft.array.dtype, soft.device)).scatter_(dim, picked, 1.0)
     return one - soft.detach() + soft

@@ -89,7 +89,7 @@ def _composite_grad(dy, q, k, v, mask, dropout_p, is_causal, scale, enable_gqa, 
     p = s.masked_fill(seen.logical_not(), 0.0).softmax(-1).masked_fill(seen.logical_not(), 0.0)
     z = None
     if dropout_p > 0:
-        ones = _engine.full((*wide[:-1], -(-S // 4) * 4), 1, s.dtype)
+        ones = _engine.full((*wide[:-1], -(-S // 4) * 4), 1, s.dtype, s.device)
         z = grouped(wrap(_engine.dropout(ones, dropout_p, seed, offset)[0]))[..., :S]
     dp = dy @ v.transpose(-2, -1)
     dp = dp if z is None else dp * z

@@ -451,6 +451,17 @@ def cast_grad(node, dy):
     return (dy,)  # the tape casts it to the input's dtype
 
 
+def to_device(input, device):
+    """The tensor on a device: itself when it is there already, else a row-major copy."""
+    if input.device == device:
+        return input
+    return record(to_device_grad, _engine.to_device(input.array, device), (input,), attrs=(input.device,))
+
+
+def to_device_grad(node, dy):
+    return (to_device(dy, node.attrs[0]),)
+
+
 def clone(input):
     """A copy with memory of its own, in row-major order, through which gradients flow."""
     return record(clone_grad, _engine.clone(input.array), (input,))

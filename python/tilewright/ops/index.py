@@ -165,7 +165,7 @@ def index_backward_grad(node, ddx):
 def _index_clear(dy, indices):
     """dy with zeros at dy[indices]."""
     a = _engine.clone(dy.array)
-    _engine.index_put_("index", a, _arrays(indices), _engine.full((), 0, a.dtype), False)
+    _engine.index_put_("index", a, _arrays(indices), _engine.full((), 0, a.dtype, a.device), False)
     saved, pattern = _saved(indices)
     return record(index_clear_grad, a, (dy,), saved, (pattern,))
 
@@ -177,7 +177,7 @@ def index_clear_grad(node, ddx):
 def _value(op, value, like):
     """A value to assign, as a Tensor."""
     if isinstance(value, bool | int | float):
-        return wrap(_engine.full((), value, like.array.dtype))
+        return wrap(_engine.full((), value, like.array.dtype, like.array.device))
     return elementwise.tensor(op, value)
 
 
@@ -351,7 +351,7 @@ def _limit_rows(weight, input, max_norm: float, norm_type: float) -> None:
 def embedding_grad(node, dy):
     (index,), (rows, padding_idx, by_frequency) = node.saved, node.attrs
     if by_frequency:
-        ones = wrap(_engine.full(index.array.shape, 1, dy.dtype))
+        ones = wrap(_engine.full(index.array.shape, 1, dy.dtype, dy.device))
         dy = dy / index_select(_take_sum(ones, 0, index, rows), 0, index.reshape((-1,))).reshape((*index.shape, 1))
     dw = _take_sum(dy, 0, index, rows)
     return (dw if padding_idx is None else _without(dw, padding_idx),)
@@ -433,7 +433,7 @@ def gather_grad(node, dy):
 
 
 def _gather_sum(dy, dim, index, shape):
-    a = _engine.full(shape, 0, dy.array.dtype)
+    a = _engine.full(shape, 0, dy.array.dtype, dy.array.device)
     _engine.scatter_("gather", a, dim, index.array, dy.array, True)
     return record(gather_backward_grad, a, (dy,), (index,), (dim,))
 
@@ -614,6 +614,6 @@ def one_hot(tensor, num_classes: int = -1):
         num_classes = int(tensor.max().item()) + 1
     if num_classes < 1 and a.numel:
         raise ValueError(f"one_hot: num_classes must be positive or -1, got {num_classes}")
-    y = _engine.full((*a.shape, num_classes), 0, _engine.int64)
-    _engine.scatter_("one_hot", y, -1, shape.unsqueeze(tensor, -1).array, _engine.full((), 1, _engine.int64), False)
+    y = _engine.full((*a.shape, num_classes), 0, _engine.int64, a.device)
+    _engine.scatter_("one_hot", y, -1, shape.unsqueeze(tensor, -1).array, _engine.full((), 1, _engine.int64, a.device), False)
     return wrap(y)

@@ -94,7 +94,7 @@ def cross_entropy_grad(node, dy):
     label = wrap(_engine.arange(0, classes, 1, _engine.int64)).reshape(column) == target.unsqueeze(dim)
     valid = (target != ignore_index).unsqueeze(dim).to(x.dtype)
     label = _e.logical_and(label, valid != 0)
-    w = wrap(_engine.full((), 1, x.dtype)) if weight is None else weight.to(x.dtype).reshape(column)
+    w = wrap(_engine.full((), 1, x.dtype, x.device)) if weight is None else weight.to(x.dtype).reshape(column)
     picked = _r.sum(_e.where(label, w, 0.0), dim, True)
     own, even = picked * (1.0 - smoothing), valid * (smoothing / classes)
     total = classes if weight is None else _r.sum(w)

@@ -143,7 +143,7 @@ def _max_unpool(op, nd, x, indices, kernel_size, stride, padding, output_size):
     if any(not low - st < n < low + st for n, low, st in zip(size, plain, stride, strict=True)):
         raise ValueError(f"{op}: output_size must be less than a stride from {plain}, got {size}")
     lead, count = s[:-nd], math.prod(size)
-    zeros = wrap(_engine.full((*lead, count), 0, x.array.dtype))
+    zeros = wrap(_engine.full((*lead, count), 0, x.array.dtype, x.device))
     y = scatter(zeros, -1, shape.flatten(indices, -nd), shape.flatten(x, -nd))
     return shape.reshape(y, (*lead, *size))
 

@@ -24,8 +24,7 @@ class Generator:
     """
 
     def __init__(self, device="cpu"):
-        check_device("Generator", device)
-        self.device = _engine.device(str(device))
+        self.device = check_device("Generator", device)
         self._seed, self._offset = 67280421310721, 0
 
     def manual_seed(self, seed: int) -> Generator:
@@ -98,8 +97,8 @@ def _fill(draw, array, *parameters, generator):
 
 
 def _new(op, draw, size, parameters, dtype, device, requires_grad, generator):
-    check_device(op, device)
-    t = wrap(_fill(draw, _engine.empty(_shape(op, size), _dtype(op, dtype)), *parameters, generator=generator))
+    array = _engine.empty(_shape(op, size), _dtype(op, dtype), check_device(op, device))
+    t = wrap(_fill(draw, array, *parameters, generator=generator))
     return t.requires_grad_() if requires_grad else t
 
 
@@ -136,18 +135,19 @@ def randperm(n: int, *, generator=None, dtype=None, device=None):
 
 def rand_like(input, *, dtype=None, device=None, requires_grad: bool = False):
     """`rand` of the input's shape and dtype."""
-    return rand(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return rand(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def randn_like(input, *, dtype=None, device=None, requires_grad: bool = False):
     """`randn` of the input's shape and dtype."""
-    return randn(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return randn(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def randint_like(input, low, high=None, *, dtype=None, device=None, requires_grad: bool = False):
     """`randint` of the input's shape and dtype."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return randint(low, high, input.shape, dtype=dtype or input.dtype, device=device or input.device,
+                   requires_grad=requires_grad)
 
 
 def normal(mean, std=1.0, size=None, *, generator=None, dtype=None, device=None):

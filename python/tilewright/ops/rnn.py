@@ -115,7 +115,7 @@ def _direction(cell: int, x, sizes, h0, c0, weights, reverse: bool):
 def _composite(cell: int, x, h0, c0, weights, sizes):
     directions, hidden = len(weights) // 4, weights[1].shape[1]
     rows = x.reshape(-1, x.shape[-1])
-    zeros = wrap(_engine.full((directions, sizes[0], hidden), 0, x.dtype))
+    zeros = wrap(_engine.full((directions, sizes[0], hidden), 0, x.dtype, x.device))
     h0 = zeros if h0 is None else h0
     c0 = zeros if c0 is None and cell == _LSTM else c0
     parts = [_direction(cell, rows, sizes, h0[d], None if c0 is None else c0[d], weights[4 * d:4 * d + 4], d == 1)

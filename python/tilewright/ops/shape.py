@@ -374,7 +374,7 @@ def cat_grad(node, dy):
     dxs, at = [], 0
     for need, s in zip(node.needs, shapes, strict=True):
         if s == (0,):  # a placeholder beside others, or nothing anyway
-            dxs.append(wrap(_engine.empty((0,), dy.array.dtype)) if need else None)
+            dxs.append(wrap(_engine.empty((0,), dy.array.dtype, dy.device)) if need else None)
             continue
         dxs.append(narrow(dy, dim, at, s[dim]) if need else None)
         at += s[dim]

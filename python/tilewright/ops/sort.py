@@ -122,7 +122,7 @@ def unique(input, sorted: bool = True, return_inverse: bool = False, return_coun
     runs, places, counts = _runs(values)
     inverse = None
     if return_inverse:
-        inverse = shape.reshape(scatter(wrap(_engine.full(flat.array.shape, 0, _engine.int64)), 0, order, places),
+        inverse = shape.reshape(scatter(wrap(_engine.full(flat.array.shape, 0, _engine.int64, flat.device)), 0, order, places),
                                 input.array.shape)
     return _results(runs, inverse, counts, return_inverse, return_counts)
 
@@ -143,11 +143,11 @@ def _runs(x):
     """The first item of each run of equal values in 1-d x, each item's run, and the runs' lengths."""
     n = x.array.numel
     if n == 0:
-        none = wrap(_engine.full((0,), 0, _engine.int64))
+        none = wrap(_engine.full((0,), 0, _engine.int64, x.device))
         return x, none, none
-    starts = shape.cat([wrap(_engine.full((1,), True, _engine.dtype_by_name("bool"))), elementwise.ne(x[1:], x[:-1])])
+    starts = shape.cat([wrap(_engine.full((1,), True, _engine.bool, x.device)), elementwise.ne(x[1:], x[:-1])])
     at = shape.flatten(nonzero(starts))
-    ends = shape.cat([at[1:], wrap(_engine.full((1,), n, _engine.int64))])
+    ends = shape.cat([at[1:], wrap(_engine.full((1,), n, _engine.int64, x.device))])
     return x[at], scan.cumsum(starts, 0) - 1, ends - at
 
 

@@ -1,0 +1,85 @@
+// What a product's kernels do with their sums: c = act(alpha * sum + beta * c + bias), in the accumulator's type.
+#pragma once
+#include "kernels/cuda/math.cuh"
+#include "kernels/functors.h"
+
+namespace tw::cuda {
+
+// A value of a dtype known at run time, in arithmetic type A.
+template <class A> TW_DEVICE A load_any(const void* p, DType t, int64_t i) {
+  if constexpr (std::is_same_v<A, float>) {
+    if (t == DType::kFloat16) return widen(static_cast<const float16*>(p)[i]);
+    if (t == DType::kBFloat16) return widen(static_cast<const bfloat16*>(p)[i]);
+  } else if constexpr (std::is_integral_v<A>) {
+    switch (t) {
+      case DType::kBool:
+      case DType::kUInt8: return static_cast<const uint8_t*>(p)[i];
+      case DType::kInt8: return static_cast<const int8_t*>(p)[i];
+      case DType::kInt16: return static_cast<const int16_t*>(p)[i];
+      case DType::kInt32: return static_cast<const int32_t*>(p)[i];
+      default: break;
+    }
+  }
+  return static_cast<const A*>(p)[i];
+}
+template <class A> TW_DEVICE void store_any(void* p, DType t, int64_t i, A v) {
+  if constexpr (std::is_same_v<A, float>) {
+    if (t == DType::kFloat16) static_cast<float16*>(p)[i] = round_to<float16>(v);
+    else if (t == DType::kBFloat16) static_cast<bfloat16*>(p)[i] = round_to<bfloat16>(v);
+    else static_cast<float*>(p)[i] = v;
+  } else if constexpr (std::is_integral_v<A>) {
+    switch (t) {
+      case DType::kBool: static_cast<bool*>(p)[i] = v != 0; break;
+      case DType::kUInt8:
+      case DType::kInt8: static_cast<uint8_t*>(p)[i] = uint8_t(v); break;
+      case DType::kInt16: static_cast<int16_t*>(p)[i] = int16_t(v); break;
+      case DType::kInt32: static_cast<int32_t*>(p)[i] = int32_t(v); break;
+      default: static_cast<A*>(p)[i] = v;
+    }
+  } else {
+    static_cast<A*>(p)[i] = v;
+  }
+}
+
+template <class A> TW_DEVICE A activate(Activation activation, A x) {
+  if constexpr (std::is_floating_point_v<A>) {
+    switch (activation) {
+      case Activation::kRelu: return Relu()(x, x, x);
+      case Activation::kGelu: return Gelu()(x, x, x);
+      case Activation::kGeluTanh: return GeluTanh()(x, x, x);
+      case Activation::kSigmoid: return Sigmoid()(x, x, x);
+      case Activation::kTanh: return Tanh()(x, x, x);
+      case Activation::kSilu: return Silu()(x, x, x);
+      case Activation::kNone: break;
+    }
+  }
+  return x;
+}
+
+// The sum for row m and column n of the product whose c begins at item `start`.
+template <class A> TW_DEVICE void finish(const GemmArgs& g, int64_t start, int64_t m, int64_t n, A x) {
+  if (m >= g.M || n >= g.N) return;
+  const int64_t at = start + m * g.c_row + n;
+  if (g.alpha != 1) x = x * A(g.alpha);
+  if (g.beta != 0) x = x + A(g.beta) * load_any<A>(g.c, g.c_dtype, at);
+  if (g.bias) x = x + load_any<A>(g.bias, g.dtype, g.bias_rows ? m : n);
+  store_any(g.c, g.c_dtype, at, activate(g.activation, x));
+}
+
+// Where the operands of the batch's product `number` begin.
+struct Start {
+  int64_t a = 0, b = 0, c = 0;
+};
+TW_DEVICE Start start_of(const GemmArgs& g, int64_t number) {
+  Start s;
+  for (int d = g.batch_ndim - 1; d >= 0; --d) {
+    const int64_t at = number % g.batch[d];
+    number /= g.batch[d];
+    s.a += at * g.a_batch[d];
+    s.b += at * g.b_batch[d];
+    s.c += at * g.c_batch[d];
+  }
+  return s;
+}
+
+}  // namespace tw::cuda

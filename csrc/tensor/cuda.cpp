@@ -1,0 +1,320 @@
+#include "tensor/cuda.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "check.h"
+#include "kernel_table.h"
+
+namespace tw::cuda {
+namespace {
+
+std::string folder = ".";
+
+struct Loaded {
+  const Backend* backend = nullptr;
+  std::string why;
+  int devices = 0;
+  pid_t process = 0;
+};
+
+void* host_allocate(size_t bytes) {
+  try {
+    return allocate(bytes, current_device(), "a kernel's workspace");
+  } catch (...) { return nullptr; }
+}
+void host_release(void* block) { release(block, current_device()); }
+constexpr BackendHost kHost = {host_allocate, host_release};
+
+Loaded load() {
+  Loaded l;
+  l.process = getpid();
+  const char* asked = std::getenv("TILEWRIGHT_CUDA");
+  const std::string want = asked && *asked ? asked : "auto";
+  if (want == "off") {
+    l.why = "TILEWRIGHT_CUDA=off";
+    return l;
+  }
+  if (want != "auto" && want != "on" && want != "simt") {
+    l.why = "TILEWRIGHT_CUDA must be on, off or simt, got '" + want + "'";
+    return l;
+  }
+  const char* checks = std::getenv("TILEWRIGHT_SIMT_CHECKS");
+  const bool checked = checks && *checks && *checks != '0';
+  const std::string file = folder + (want != "simt" ? "/_cuda.so" : checked ? "/_simt_checked.so" : "/_simt.so");
+  if (access(file.c_str(), R_OK) != 0) {
+    l.why = want == "simt" ? "this build has no emulator (-DTILEWRIGHT_SIMT=ON makes one)"
+                           : "this build of tilewright has no CUDA kernels";
+    return l;
+  }
+  void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  auto* entry = library ? reinterpret_cast<BackendEntry>(dlsym(library, kBackendEntry)) : nullptr;
+  if (!entry) {
+    const char* error = dlerror();
+    l.why = std::string("cannot load ") + file + ": " + (error ? error : "it has another version");
+    return l;
+  }
+  const Backend* b = entry(&kHost);
+  if (b->table_bytes != sizeof(KernelTable)) {
+    l.why = file + " was built from other sources than the engine";
+    return l;
+  }
+  if (const char* why = b->why_not()) {
+    l.why = why;
+    return l;
+  }
+  l.backend = b;
+  l.devices = b->device_count();
+  return l;
+}
+
+bool g_started = false;
+Loaded& loaded() {
+  static Loaded l = [] {
+    Loaded made = load();
+    g_started = made.backend != nullptr;
+    return made;
+  }();
+  return l;
+}
+
+constexpr int kMaxDevices = 64;
+thread_local int t_device = 0;
+thread_local StreamHandle t_streams[kMaxDevices] = {};
+
+[[noreturn]] void fail_with(const char* op) {
+  const char* text = backend().take_error();
+  fail<std::runtime_error>(op, ": ", text ? text : "the CUDA call failed");
+}
+
+// --- the caching allocator --
+struct Block {
+  size_t bytes, asked;  // of its size class, and what was asked for
+  int device;
+  StreamHandle stream;
+  std::vector<StreamHandle> others;  // streams that used it besides
+};
+struct Waiting {  // freed, but other streams may still use it
+  void* data;
+  Block block;
+  std::vector<EventHandle> events;
+};
+struct Cache {
+  std::mutex mutex;
+  std::map<char*, Block> live;
+  std::map<std::tuple<int, StreamHandle, size_t>, std::vector<void*>> free;
+  std::vector<Waiting> waiting;
+  MemoryStats stats[kMaxDevices];
+};
+Cache& cache() {  // never destroyed, as the CPU's
+  static Cache* c = new Cache;
+  return *c;
+}
+
+// 512 bytes at least, then 8 classes an octave.
+size_t class_bytes(size_t n) {
+  size_t step = 512;
+  while (n > 16 * step) step *= 2;
+  return (n + step - 1) / step * step;
+}
+
+void put_back(Cache& c, void* data, const Block& b) { c.free[{b.device, b.stream, b.bytes}].push_back(data); }
+
+void poll(Cache& c) {
+  const Backend& d = backend();
+  for (size_t i = 0; i < c.waiting.size();) {
+    Waiting& w = c.waiting[i];
+    while (!w.events.empty() && d.event_query(w.events.back())) {
+      d.event_destroy(w.events.back());
+      w.events.pop_back();
+    }
+    if (!w.events.empty()) {
+      ++i;
+      continue;
+    }
+    put_back(c, w.data, w.block);
+    std::swap(w, c.waiting.back());
+    c.waiting.pop_back();
+  }
+}
+
+void empty_locked(Cache& c) {
+  const Backend& d = backend();
+  for (const Waiting& w : c.waiting)
+    for (EventHandle e : w.events) d.event_synchronize(e);
+  poll(c);
+  for (auto& [key, blocks] : c.free)
+    for (void* p : blocks) {
+      d.release(p);
+      c.stats[std::get<0>(key)].reserved_bytes -= static_cast<int64_t>(std::get<2>(key));
+    }
+  c.free.clear();
+}
+
+}  // namespace
+
+void set_backend_folder(const std::string& f) { folder = f; }
+bool started() { return g_started; }
+
+const Backend* backend_or_null() {
+  const Loaded& l = loaded();
+  TW_CHECK_AS(std::runtime_error, !l.backend || l.process == getpid(),
+              "cuda: cannot be used in a process forked after CUDA was started; start workers with 'spawn'");
+  return l.backend;
+}
+const std::string& why_not() { return loaded().why; }
+const Backend& backend() {
+  const Backend* b = backend_or_null();
+  if (__builtin_expect(!b, 0)) fail<std::runtime_error>("cuda: not available: ", why_not(), "; use device='cpu'");
+  return *b;
+}
+int device_count() { return backend_or_null() ? loaded().devices : 0; }
+
+void check(const char* op) {
+  if (const char* text = backend().take_error()) fail<std::runtime_error>(op, ": ", text);
+}
+
+int current_device() { return t_device; }
+void set_device(int device) {
+  const Backend& b = backend();
+  TW_CHECK(device >= 0 && device < loaded().devices, "cuda: device must be in [0, ", loaded().devices, "), got ",
+           device);
+  if (!b.set_device(device)) fail_with("set_device");
+  t_device = device;
+  b.set_stream(t_streams[device]);
+}
+StreamHandle current_stream(int device) { return t_streams[device]; }
+void set_current_stream(int device, StreamHandle s) {
+  t_streams[device] = s;
+  if (device == t_device) backend().set_stream(s);
+}
+
+void* allocate(size_t bytes, int device, const char* op) {
+  const Backend& d = backend();
+  TW_CHECK(device < loaded().devices, op, ": no such device, got cuda:", device, " of ", loaded().devices);
+  if (bytes == 0) return nullptr;
+  Cache& c = cache();
+  const DeviceGuard guard(device);
+  std::lock_guard lock(c.mutex);
+  poll(c);
+  MemoryStats& s = c.stats[device];
+  const Block b{class_bytes(bytes), bytes, device, t_streams[device], {}};
+  void* p = nullptr;
+  if (const auto it = c.free.find({device, b.stream, b.bytes}); it != c.free.end() && !it->second.empty()) {
+    p = it->second.back();
+    it->second.pop_back();
+    ++s.cache_hits;
+  } else {
+    p = d.allocate(b.bytes);
+    if (!p) {
+      d.take_error();
+      empty_locked(c);
+      p = d.allocate(b.bytes);
+    }
+    if (!p) {
+      d.take_error();
+      int64_t free = 0, total = 0;
+      d.memory_info(device, &free, &total);
+      const double unit = 1 << 20;
+      fail<OutOfMemory>(op, ": out of memory on cuda:", device, ", asked for ", static_cast<double>(bytes) / unit,
+                        " MiB of ", static_cast<double>(total) / unit, " MiB; ",
+                        static_cast<double>(s.allocated_bytes) / unit, " MiB are in tensors, ",
+                        static_cast<double>(s.reserved_bytes - s.allocated_bytes) / unit, " MiB cached, ",
+                        static_cast<double>(free) / unit, " MiB free");
+    }
+    s.reserved_bytes += static_cast<int64_t>(b.bytes);
+  }
+  ++s.allocations;
+  s.allocated_bytes += static_cast<int64_t>(b.bytes);
+  if (s.allocated_bytes > s.peak_allocated_bytes) s.peak_allocated_bytes = s.allocated_bytes;
+  c.live[static_cast<char*>(p)] = b;
+  d.extent(p, bytes, op);
+  return p;
+}
+
+void release(void* block, int) {
+  if (!block || loaded().process != getpid()) return;
+  const Backend& d = *loaded().backend;
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  const auto it = c.live.find(static_cast<char*>(block));
+  if (it == c.live.end()) return;
+  Block b = std::move(it->second);
+  c.live.erase(it);
+  c.stats[b.device].allocated_bytes -= static_cast<int64_t>(b.bytes);
+  d.extent(block, 0, nullptr);
+  if (b.others.empty()) return put_back(c, block, b);
+  Waiting w{block, b, {}};
+  for (StreamHandle s : b.others) {
+    EventHandle e = nullptr;
+    if (d.event_create(false, &e) && d.event_record(e, s)) w.events.push_back(e);
+    else d.stream_synchronize(s);
+  }
+  c.waiting.push_back(std::move(w));
+}
+
+void record_stream(void* block, StreamHandle s) {
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  const auto it = c.live.find(static_cast<char*>(block));
+  if (it == c.live.end() || it->second.stream == s) return;
+  for (StreamHandle o : it->second.others)
+    if (o == s) return;
+  it->second.others.push_back(s);
+}
+
+void empty_cache() {
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  empty_locked(c);
+}
+
+MemoryStats memory_stats(int device) {
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  return c.stats[device];
+}
+void reset_peak(int device) {
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  c.stats[device].peak_allocated_bytes = c.stats[device].allocated_bytes;
+}
+
+bool find_block(const void* p, Extent* extent) {
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  auto* address = const_cast<char*>(static_cast<const char*>(p));
+  auto it = c.live.upper_bound(address);
+  if (it == c.live.begin()) return false;
+  --it;
+  if (address >= it->first + it->second.asked) return false;
+  *extent = {it->first, it->second.asked, it->second.device};
+  return true;
+}
+
+void copy(void* dst, Device to, const void* src, Device from, size_t bytes) {
+  if (bytes == 0) return;
+  const Backend& d = backend();
+  const bool host = to.type == DeviceType::kCpu;
+  const int device = host ? from.index : to.index;
+  const DeviceGuard guard(device);
+  const CopyKind kind = host                                ? CopyKind::kToHost
+                        : from.type == DeviceType::kCpu     ? CopyKind::kToDevice
+                                                            : CopyKind::kOnDevice;
+  if (!d.copy(dst, src, bytes, kind, t_streams[device])) fail_with("copy");
+  // Pageable memory may be gone or changed before the copy is made.
+  if (kind != CopyKind::kOnDevice && !d.stream_synchronize(t_streams[device])) fail_with("copy");
+}
+
+void synchronize(int device) {
+  const DeviceGuard guard(device);
+  if (!backend().device_synchronize()) fail_with("synchronize");
+  check("synchronize");
+}
+
+}  // namespace tw::cuda

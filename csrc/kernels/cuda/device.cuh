@@ -19,6 +19,7 @@
 #endif
 
 #define TW_ISA cuda
+#define TW_DEVICE __device__ __forceinline__
 
 namespace tw::cuda {
 
@@ -64,11 +65,11 @@ template <class T, int N> struct alignas(sizeof(T) * N) Vector {
   __device__ const T& operator[](int i) const { return v[i]; }
 };
 // One access of N items, aligned to its size.
-template <int N, class T> __device__ __forceinline__ Vector<T, N> load_vector(const T* p) {
+template <int N, class T> TW_DEVICE Vector<T, N> load_vector(const T* p) {
   touched(p, sizeof(T) * N, false);
   return *reinterpret_cast<const Vector<T, N>*>(p);
 }
-template <int N, class T> __device__ __forceinline__ void store_vector(T* p, const Vector<T, N>& v) {
+template <int N, class T> TW_DEVICE void store_vector(T* p, const Vector<T, N>& v) {
   touched(p, sizeof(T) * N, true);
   *reinterpret_cast<Vector<T, N>*>(p) = v;
 }
@@ -87,11 +88,11 @@ template <> struct AccumulatorOf<bfloat16> {
 template <class T> using Accumulator = typename AccumulatorOf<T>::type;
 
 // A value as arithmetic sees it: halves as float, everything else as it is.
-template <class T> __device__ __forceinline__ T widen(T v) { return v; }
+template <class T> TW_DEVICE T widen(T v) { return v; }
 
 // Between any two dtypes, as kernels/cpu/vec.h does: to bool != 0; floats to integers truncate, and what does not fit
 // gives the lowest integer (its low bits for the narrow types); to a half from any type but float: through float.
-template <class D, class S> __device__ __forceinline__ D convert(S v) {
+template <class D, class S> TW_DEVICE D convert(S v) {
   if constexpr (std::is_same_v<D, S>) return v;
   else if constexpr (std::is_same_v<D, float16> || std::is_same_v<D, bfloat16>) return round_to<D>(float(widen(v)));
   else if constexpr (std::is_same_v<D, bool>) return widen(v) != 0;

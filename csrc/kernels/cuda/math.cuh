@@ -6,8 +6,6 @@
 
 namespace tw::cuda {
 
-#define TW_DEVICE __device__ __forceinline__
-
 template <class T> TW_DEVICE T select(bool m, T a, T b) { return m ? a : b; }
 TW_DEVICE bool any(bool m) { return m; }
 template <class T> TW_DEVICE T abs(T x) {

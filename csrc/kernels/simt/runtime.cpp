@@ -86,6 +86,7 @@ Block& block_of(const Fiber* f) { return cluster.blocks[static_cast<size_t>(f->b
 
 void thread_ends(Fiber* f) {
   copy_async_wait(-1);
+  hopper_thread_ends();
   f->done = true;
   --cluster.alive;
   Block& b = block_of(f);

@@ -95,6 +95,7 @@ void wake(Fiber* f);
 void yield();
 bool land_some_async();  // hopper.cpp: lets one bulk copy arrive that somebody may be waiting for
 void hopper_begin_cluster();
+void hopper_thread_ends();
 
 // --- check.cpp --
 uint64_t seed_from_environment();

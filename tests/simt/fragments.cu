@@ -1,0 +1,173 @@
+// Each matrix instruction, and the copy engine, against plain sums: tests/test_simt.py compares.
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/simt/memory.h"
+#include "kernels/simt/runtime.h"
+
+using namespace tw::cuda;
+
+// c (16, 8) = a (16, 16) b (16, 8) through ldmatrix: a as rows, or across K; b across K or along it.
+template <class T, bool kAcross> __global__ void mma_16(const T* a, const T* b, float* c) {
+  TW_SHARED(sa, T[16 * 16]);
+  TW_SHARED(sb, T[16 * 16]);
+  const int lane = int(threadIdx.x), in = lane % 8, matrix = lane / 8;
+  for (int i = lane; i < 256; i += 32) sa[i] = a[i];
+  for (int i = lane; i < 128; i += 32) sb[i] = b[i];
+  __syncwarp();
+  uint32_t fa[4], fb[2];
+  float d[4] = {};
+  if (kAcross) {  // a is (K, 16) and b is (K, 8)
+    ldmatrix<4, true>(fa, &sa[(in + matrix / 2 * 8) * 16 + matrix % 2 * 8]);
+    ldmatrix<2, true>(fb, &sb[(in + matrix % 2 * 8) * 8]);
+  } else {        // a is (16, K) and b is (8, K)
+    ldmatrix<4>(fa, &sa[(in + matrix % 2 * 8) * 16 + matrix / 2 * 8]);
+    ldmatrix<2>(fb, &sb[in * 16 + matrix % 2 * 8]);
+  }
+  mma_16x8x16<T>(d, fa, fb);
+  for (int r = 0; r < 4; ++r) c[(lane / 4 + r / 2 * 8) * 8 + lane % 4 * 2 + r % 2] = d[r];
+}
+
+// c (16, 8) = a (16, 8) b (8, 8), tf32.
+__global__ void mma_8(const float* a, const float* b, float* c) {
+  const int lane = int(threadIdx.x), g = lane / 4, t = lane % 4;
+  const uint32_t fa[4] = {round_to_tf32(a[g * 8 + t]), round_to_tf32(a[(g + 8) * 8 + t]), round_to_tf32(a[g * 8 + t + 4]),
+                          round_to_tf32(a[(g + 8) * 8 + t + 4])};
+  const uint32_t fb[2] = {round_to_tf32(b[t * 8 + g]), round_to_tf32(b[(t + 4) * 8 + g])};
+  float d[4] = {};
+  mma_16x8x8_tf32(d, fa, fb);
+  for (int r = 0; r < 4; ++r) c[(g + r / 2 * 8) * 8 + t * 2 + r % 2] = d[r];
+}
+
+// c (64, 64) = a (64, 64) b (64, 64): both tiles come by TMA, 128 bytes a row, swizzled; four steps of wgmma. a along K
+// in shared memory or in registers; b along K, or across it.
+template <class T, bool kRegisters, bool kAcross>
+__global__ void wgmma_64(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const T* a,
+                         float* c) {
+  T* const tiles = dynamic_shared<T>();  // a (64, 64), b (64, 64)
+  TW_SHARED(bar, uint64_t[1]);
+  if (threadIdx.x == 0) {
+    mbarrier_init(bar, 1);
+    mbarrier_init_fence();
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    mbarrier_expect(bar, 2 * 64 * 64 * 2);
+    tma_load(tiles, map_a, bar, {0, 0});
+    tma_load(tiles + 4096, map_b, bar, {0, 0});
+  }
+  mbarrier_wait(bar, 0);
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  float acc[32] = {};
+  wgmma_fence();
+  for (int k = 0; k < 64; k += 16) {
+    const uint64_t db = kAcross ? wgmma_descriptor(tiles + 4096 + k * 64, 8192, 1024, 128)
+                                : wgmma_descriptor(tiles + 4096 + k, 16, 1024, 128);
+    if constexpr (kRegisters) {
+      uint32_t r[4];
+      for (int i = 0; i < 4; ++i) {
+        const T* p = a + (16 * warp + g + i % 2 * 8) * 64 + k + 2 * t + i / 2 * 8;
+        r[i] = p[0].bits | uint32_t(p[1].bits) << 16;
+      }
+      wgmma<T, 64, kAcross>(acc, r, db, true);
+    } else {
+      wgmma<T, 64, false, kAcross>(acc, wgmma_descriptor(tiles + k, 16, 1024, 128), db, k > 0);
+    }
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+  for (int i = 0; i < 32; ++i)
+    c[(16 * warp + g + i / 2 % 2 * 8) * 64 + i / 4 * 8 + 2 * t + i % 2] = acc[i];
+}
+
+// y = x, box by box through shared memory, with a swizzle; every block of a cluster gets the first one's box.
+__global__ void tma_copy(const __grid_constant__ TensorMap from, const __grid_constant__ TensorMap to) {
+  float* const tile = dynamic_shared<float>();
+  TW_SHARED(bar, uint64_t[1]);
+  if (threadIdx.x == 0) {
+    mbarrier_init(bar, 1);
+    mbarrier_init_fence();
+    mbarrier_expect(bar, 8 * 16 * 4);
+  }
+  cluster_arrive();
+  cluster_wait();
+  const int y = int(blockIdx.x / 2) * 8, x = int(blockIdx.y) * 16;
+  if (threadIdx.x == 0 && cluster_rank() == 0) tma_load(tile, from, bar, {x, y}, 3);
+  mbarrier_wait(bar, 0);
+  fence_async();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    tma_store(to, tile, {x, y + int(cluster_rank()) * 40});
+    tma_store_commit();
+    tma_store_wait<0, false>();
+  }
+  cluster_arrive();
+  cluster_wait();
+}
+
+namespace {
+
+template <class T> struct Copy {  // host values as device memory
+  T* data;
+  size_t bytes;
+  Copy(const void* from, size_t n) : bytes(n * sizeof(T)) {
+    data = static_cast<T*>(tw::simt::heap_allocate(bytes));
+    tw::simt::heap_extent(data, bytes, "the test");
+    if (from) __builtin_memcpy(data, from, bytes);
+  }
+  ~Copy() { tw::simt::heap_release(data); }
+};
+
+template <class T> void half_products(int kind, const void* a, const void* b, float* c) {
+  const bool big = kind >= 2;
+  const size_t n = big ? 4096 : 256;
+  Copy<T> da(a, n), db(b, big ? 4096 : 128);
+  Copy<float> dc(nullptr, big ? 4096 : 128);
+  if (kind == 0) launch_kernel<mma_16<T, false>>(1, 32, 0, nullptr, da.data, db.data, dc.data);
+  if (kind == 1) launch_kernel<mma_16<T, true>>(1, 32, 0, nullptr, da.data, db.data, dc.data);
+  if (big) {
+    const int64_t sizes[2] = {64, 64}, strides[1] = {128};
+    const int box[2] = {64, 64};
+    TensorMap ma, mb;
+    make_tensor_map(&ma, da.data, 2, 2, sizes, strides, box, 128);
+    make_tensor_map(&mb, db.data, 2, 2, sizes, strides, box, 128);
+    const auto go = [&](auto launch) { launch(ma, mb, da.data, dc.data); };
+    if (kind == 2) go([](auto... x) { launch_kernel<wgmma_64<T, false, false>>(1, 128, 16384, nullptr, x...); });
+    if (kind == 3) go([](auto... x) { launch_kernel<wgmma_64<T, false, true>>(1, 128, 16384, nullptr, x...); });
+    if (kind == 4) go([](auto... x) { launch_kernel<wgmma_64<T, true, false>>(1, 128, 16384, nullptr, x...); });
+    if (kind == 5) go([](auto... x) { launch_kernel<wgmma_64<T, true, true>>(1, 128, 16384, nullptr, x...); });
+  }
+  __builtin_memcpy(c, dc.data, dc.bytes);
+}
+
+}  // namespace
+
+// kind 0: mma along K; 1: across; 2 to 5: wgmma (a in shared memory or registers, b along or across); 6: tf32.
+extern "C" __attribute__((visibility("default"))) const char* product(int kind, bool bf16, const void* a, const void* b,
+                                                                      float* c) {
+  static std::string text;
+  if (kind == 6) {
+    Copy<float> da(a, 128), db(b, 64), dc(nullptr, 128);
+    launch_kernel<mma_8>(1, 32, 0, nullptr, da.data, db.data, dc.data);
+    __builtin_memcpy(c, dc.data, dc.bytes);
+  } else if (bf16) {
+    half_products<tw::bfloat16>(kind, a, b, c);
+  } else {
+    half_products<tw::float16>(kind, a, b, c);
+  }
+  text = tw::simt::take_findings();
+  return text.c_str();
+}
+
+// x (20, 36) into rows 0 to 19 and 40 to 59 of y (60, 36), both by the copy engine.
+extern "C" __attribute__((visibility("default"))) const char* copy_boxes(const float* x, float* y, int swizzle) {
+  static std::string text;
+  Copy<float> dx(x, 720), dy(y, 2160);
+  const int64_t sizes[2] = {36, 20}, all[2] = {36, 60}, strides[1] = {144};
+  const int box[2] = {16, 8};
+  TensorMap from, to;
+  make_tensor_map(&from, dx.data, 4, 2, sizes, strides, box, swizzle);
+  make_tensor_map(&to, dy.data, 4, 2, all, strides, box, swizzle);
+  launch_cluster<tma_copy>(dim3(6, 3), 32, dim3(2, 1), 1024, nullptr, from, to);
+  __builtin_memcpy(y, dy.data, dy.bytes);
+  text = tw::simt::take_findings();
+  return text.c_str();
+}

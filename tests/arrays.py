@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTS = ("int8", "uint8", "int16", "int32", "int64")
 SIGNED = ("int8", "int16", "int32", "int64")
 BOOL = ("bool",)
+DEVICE = os.environ.get("TILEWRIGHT_TEST_DEVICE", "cpu")  # that arguments are put on
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 MIN_EXPONENT = {"float64": -1022, "float32": -126, "float16": -14, "bfloat16": -126}
 
@@ -62,7 +64,7 @@ def spacing(a, dtype: str) -> np.ndarray:
 def to_tw(a: np.ndarray, dtype: str | None = None, grad: bool = False):
     """A tilewright tensor that owns a copy of `a`; `a` already holds values of `dtype`."""
     a = np.array(a, order="C", copy=True)
-    t = tw.tensor(a)
+    t = tw.tensor(a, device=DEVICE)
     if dtype is not None and name_of(t.dtype) != dtype:
         t = t.to(dtype_of(dtype))
     return t.requires_grad_() if grad else t
@@ -75,7 +77,7 @@ def to_np(t) -> np.ndarray:
     t = t.detach()
     if name_of(t.dtype) == "bfloat16":
         t = t.to(tw.float32)
-    return np.array(t.numpy())
+    return np.array(t.cpu().numpy())
 
 
 def bits(t) -> tuple:

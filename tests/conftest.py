@@ -5,6 +5,12 @@ from __future__ import annotations
 import pytest
 
 import tilewright as tw
+from arrays import DEVICE
+
+
+def pytest_configure(config):
+    if DEVICE != "cpu":  # the gaps of the device's table: test_simt.py lists them
+        config.addinivalue_line("filterwarnings", "ignore:.*there is no CUDA kernel")
 
 
 def pytest_report_header(config):

@@ -35,10 +35,11 @@ int findings_count = 0;
 constexpr int kMostFindings = 8;  // a launch
 const void* access_pc = nullptr;
 
-std::string kernel_name(const char* pretty) {  // "... [with auto Kernel = softmax<float>; ...]"
-  const char* begin = std::strstr(pretty, "Kernel = ");
+std::string kernel_name(const char* pretty) {  // "... [with P = ...; void (* Kernel)(P ...) = softmax<float>]"
+  const char* begin = std::strstr(pretty, "Kernel)(");
+  begin = begin ? std::strstr(begin, " = ") : nullptr;
   if (!begin) return pretty;
-  begin += 9;
+  begin += 3;
   const char* end = begin;
   for (int depth = 0; *end && !(depth == 0 && (*end == ';' || *end == ']')); ++end)
     depth += *end == '<' || *end == '(' ? 1 : *end == '>' || *end == ')' ? -1 : 0;
@@ -293,6 +294,7 @@ TW_TSAN void __tsan_read_range(void* p, size_t n) {
 TW_TSAN void __tsan_write_range(void* p, size_t n) {
   if (n) tw::simt::access(p, n, true, false, __builtin_return_address(0));
 }
+TW_TSAN char __tsan_atomic8_load(const char* p, int) { return *p; }  // the guards of host functions' statics
 TW_TSAN void __tsan_init() {}
 TW_TSAN void __tsan_func_entry(void*) {}
 TW_TSAN void __tsan_func_exit() {}

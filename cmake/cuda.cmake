@@ -1,5 +1,6 @@
 # The "cuda" devices: plain shared objects beside _engine, each loaded when it is first asked for (csrc/tensor/backend.h).
 file(GLOB TW_CUDA_SOURCES CONFIGURE_DEPENDS csrc/kernels/cuda/*.cu)
+list(FILTER TW_CUDA_SOURCES EXCLUDE REGEX "backend.cu$")  # each device has its own
 
 # The emulator: the sources of kernels/cuda by the host compiler. _simt_checked is built with ThreadSanitizer's code
 # generation, whose calls land in kernels/simt/check.cpp: every load and store of a kernel is seen.
@@ -31,4 +32,43 @@ if(TILEWRIGHT_SIMT)
   tw_add_simt(_simt_checked ON ON ${TW_CUDA_SOURCES})
   tw_add_simt(_simt_tests ON OFF ${TW_SIMT_TESTS})  # planted faults, and each matrix instruction against plain sums
   install(TARGETS _simt _simt_checked _simt_tests LIBRARY DESTINATION tilewright)
+endif()
+
+# The GPU's: nvcc by plain commands, since CMake's own CUDA language wants one list of architectures for all. ptxas's
+# resource report (registers, spills, shared memory, stack) of each source is kept beside its object.
+if(NOT TILEWRIGHT_CUDA STREQUAL "OFF")
+  find_program(TW_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+  if(NOT TW_NVCC AND TILEWRIGHT_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "TILEWRIGHT_CUDA=ON, but nvcc is not found")
+  endif()
+endif()
+if(TW_NVCC AND NOT TILEWRIGHT_CUDA STREQUAL "OFF")
+  include(cmake/cuda_arch.cmake)
+  set(objects "")
+  foreach(source IN LISTS TW_CUDA_SOURCES ITEMS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cuda/backend.cu)
+    get_filename_component(name ${source} NAME_WE)
+    set(archs ${TW_CUDA_ARCHS})
+    if(name MATCHES "_sm90$")
+      list(FILTER archs INCLUDE REGEX "sm_90a")
+    endif()
+    list(TRANSFORM archs PREPEND "-gencode=")
+    set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
+    # -fmad=false as on the CPU: a fused multiply-add is written where it is meant.
+    add_custom_command(
+      OUTPUT ${object} BYPRODUCTS ${object}.txt
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/cuda
+      COMMAND sh -c "\"$@\" 2> ${object}.txt || { cat ${object}.txt; exit 1; }" nvcc
+              ${CMAKE_CXX_COMPILER_LAUNCHER} ${TW_NVCC} -std=c++20 -O3 -fmad=false --expt-relaxed-constexpr ${archs}
+              -Xptxas=-v -Xcompiler=-fPIC,-fvisibility=hidden,-fwrapv,-ffp-contract=off
+              -I${CMAKE_CURRENT_SOURCE_DIR}/csrc -MD -MF ${object}.d -c ${source} -o ${object}
+      DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu" VERBATIM)
+    list(APPEND objects ${object})
+  endforeach()
+  get_filename_component(cuda_root ${TW_NVCC} DIRECTORY)
+  find_library(TW_CUDART cudart_static HINTS ${cuda_root}/../lib64 ${cuda_root}/../targets/x86_64-linux/lib REQUIRED)
+  add_library(_cuda MODULE ${objects})
+  set_target_properties(_cuda PROPERTIES PREFIX "" LINKER_LANGUAGE CXX)
+  target_link_libraries(_cuda PRIVATE ${TW_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
+  target_link_options(_cuda PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL -Wl,--gc-sections -s)
+  install(TARGETS _cuda LIBRARY DESTINATION tilewright)
 endif()

@@ -201,7 +201,7 @@ def test_inplace_guard(row):
             want = row.resolve()(x, *rest, **kwargs)
             if want.dtype != x.dtype or want.shape != x.shape:
                 return
-            base = tw.full([n + 4 for n in x.shape], 1, dtype=x.dtype)
+            base = tw.full([n + 4 for n in x.shape], 1, dtype=x.dtype, device=x.device)
             window = base[tuple(slice(2, 2 + n) for n in x.shape)] if x.ndim else base
             window.copy_(x)
             version = base._version

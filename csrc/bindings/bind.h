@@ -150,10 +150,32 @@ template <> struct type_caster<tw::Value> {
 
 namespace tw {
 
+// The arrays of one call must be on one device. A 0-d array may be elsewhere: ops read it as a number.
+std::string str_of(Device d);  // "cuda:0"
+struct OneDevice {
+  const char* op;
+  const Array* first = nullptr;
+  void add(const Array* a) {
+    if (!a || !a->defined() || a->ndim() == 0) return;
+    if (!first) first = a;
+    TW_CHECK_AS(std::runtime_error, a->device() == first->device(), op, ": tensors must be on one device, got ",
+                str_of(first->device()), " and ", str_of(a->device()));
+  }
+  template <class T> void add(py::detail::make_caster<T>& caster, std::type_identity<T>) {
+    if constexpr (std::is_same_v<T, Array>) add(caster.value);
+    else if constexpr (std::is_same_v<T, Value>) add(static_cast<Value&>(caster).array);
+    else if constexpr (std::is_same_v<T, std::optional<Array>>) {
+      const auto& a = static_cast<std::optional<Array>&>(caster);
+      add(a ? &*a : nullptr);
+    }
+  }
+};
+
 // def<&softmax>(m, "softmax") binds a function of positional arguments without pybind11's dispatcher, which costs more
 // than most small kernels. Trailing arguments may be left out: optionals are then none, numbers 0 and flags false.
 template <class R, class... A, size_t... I>
-PyObject* call_bound(R (*f)(A...), const char* name, PyObject* const* args, Py_ssize_t n, std::index_sequence<I...>) {
+PyObject* call_bound(R (*f)(A...), const char* name, bool any_device, PyObject* const* args, Py_ssize_t n,
+                     std::index_sequence<I...>) {
   std::tuple<py::detail::make_caster<A>...> casters;
   const auto load = [&]<class T>(auto& caster, size_t i, std::type_identity<T>) {
     PyObject* o = static_cast<Py_ssize_t>(i) < n ? args[i] : nullptr;
@@ -168,6 +190,8 @@ PyObject* call_bound(R (*f)(A...), const char* name, PyObject* const* args, Py_s
   TW_CHECK_TYPE(n <= static_cast<Py_ssize_t>(sizeof...(A)), name, ": takes at most ", sizeof...(A), " arguments, got ",
                 n);
   (load(std::get<I>(casters), I, std::type_identity<std::remove_cvref_t<A>>{}), ...);
+  OneDevice devices{name};
+  if (!any_device) (devices.add(std::get<I>(casters), std::type_identity<std::remove_cvref_t<A>>{}), ...);
   if constexpr (std::is_void_v<R>) {
     f(py::detail::cast_op<A>(std::move(std::get<I>(casters)))...);
     Py_RETURN_NONE;
@@ -178,12 +202,12 @@ PyObject* call_bound(R (*f)(A...), const char* name, PyObject* const* args, Py_s
   }
 }
 
-template <auto F> void def(py::module_& m, const char* name) {
+template <auto F, bool kAnyDevice = false> void def(py::module_& m, const char* name) {
   static const char* bound_name = name;
   static const auto call = [](PyObject*, PyObject* const* args, Py_ssize_t n) {
     return guarded([&] {
       return []<class R, class... A>(R (*f)(A...), PyObject* const* args, Py_ssize_t n) {
-        return call_bound(f, bound_name, args, n, std::index_sequence_for<A...>{});
+        return call_bound(f, bound_name, kAnyDevice, args, n, std::index_sequence_for<A...>{});
       }(+F, args, n);
     });
   };

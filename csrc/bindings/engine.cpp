@@ -6,6 +6,8 @@
 
 namespace tw {
 
+std::string str_of(Device d) { return d.type == DeviceType::kCpu ? "cpu" : str("cuda:", int{d.index}); }
+
 // A plan in the making or made: records the launches between begin() and end() on this thread.
 struct Recorder {
   Plan plan;
@@ -56,8 +58,7 @@ void bind_runtime(py::module_& m) {
       .def("__eq__",
            [](const Device& a, const py::object& b) { return py::isinstance<Device>(b) && a == b.cast<Device>(); })
       .def("__hash__", [](const Device& d) { return static_cast<int>(d.type) * 128 + d.index; })
-      .def("__str__",
-           [](const Device& d) { return d.type == DeviceType::kCpu ? std::string("cpu") : str("cuda:", int{d.index}); })
+      .def("__str__", [](const Device& d) { return str_of(d); })
       .def("__repr__",
            [](const Device& d) {
              return d.type == DeviceType::kCpu ? std::string("device(type='cpu')")

@@ -146,6 +146,22 @@ void check_writable(const char* op, const Array& out) {
              " with strides ", str_of(out.strides()), "; clone it first");
 }
 
+// 0-d arrays come to the others' device.
+static Array elementwise_on_one_device(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0, double p1) {
+  Array moved[3];
+  const Array* most = out;
+  for (int k = 0; k < inputs; ++k)
+    if (x[k].array && (!most || (!out && x[k].array->ndim() > most->ndim()))) most = x[k].array;
+  for (int k = 0; k < inputs; ++k) {
+    if (!x[k].array || x[k].array->device() == most->device()) continue;
+    TW_CHECK_AS(std::runtime_error, x[k].array->ndim() == 0, op.slot.name, ": tensors must be on one device, got ",
+                str_of(most->device()), " and ", str_of(x[k].array->device()));
+    moved[k] = to_device(*x[k].array, most->device());
+    x[k].array = &moved[k];
+  }
+  return elementwise(op, x, inputs, out, p0, p1);
+}
+
 Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0, double p1) {
   const char* name = op.slot.name;
   DType type = result_type(x, inputs);
@@ -153,7 +169,7 @@ Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, dou
   TW_CHECK_TYPE(!op.integers_only || !is_float(type), name, ": dtype must be an integer or bool, got ", tw::name(type));
   Device device;
   Dims shape;
-  bool first = true;
+  bool first = true, mixed = false;
   for (int k = 0; k < inputs; ++k) {
     if (!x[k].array) {
       TW_CHECK_AS(std::overflow_error,
@@ -165,12 +181,15 @@ Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, dou
     if (first) {
       shape = x[k].array->shape();
       device = x[k].array->device();
-    } else if (!(shape == x[k].array->shape())) {
-      shape = broadcast_shapes(name, shape, x[k].array->shape());
+    } else {
+      if (!(shape == x[k].array->shape())) shape = broadcast_shapes(name, shape, x[k].array->shape());
+      mixed |= !(device == x[k].array->device());
     }
     first = false;
   }
   TW_CHECK_TYPE(!first, name, ": expects at least one array, got only numbers");
+  if (__builtin_expect(mixed || (out && !(out->device() == device)), 0))
+    return elementwise_on_one_device(op, x, inputs, out, p0, p1);
   const DType result = op.to_bool ? DType::kBool : type;
   Array y;
   if (out) {
@@ -190,7 +209,7 @@ Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, dou
 
 void copy_into(const char* op, Array& dst, const Array& src) {
   check_writable(op, dst);
-  const Array from = src.expand(op, dst.shape());
+  const Array from = to_device(src, dst.device()).expand(op, dst.shape());
   Value v;
   v.array = const_cast<Array*>(&from);
   dst.bump_version();
@@ -265,7 +284,7 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
   Dims shape = c.shape();
   for (int k = 0; k < 2; ++k) {
     // `where` moves bits, so its operands have the result's dtype already; two numbers may meet, hence 0-d arrays.
-    parts[k] = both[k].array ? cast(*both[k].array, t) : full("where", {}, t, c.device(), both[k]);
+    parts[k] = both[k].array ? cast(to_device(*both[k].array, c.device()), t) : full("where", {}, t, c.device(), both[k]);
     shape = broadcast_shapes("where", shape, parts[k].shape());
   }
   Array y = out ? *out : Array::empty("where", shape, t, c.device());
@@ -310,7 +329,7 @@ void bind_elementwise(py::module_& m) {
   def<&cast>(m, "cast");
   def<&clone>(m, "clone");
   def<&contiguous>(m, "contiguous");
-  def<[](Array& dst, const Array& src) { copy_into("copy_", dst, src); }>(m, "copy_into");
+  def<[](Array& dst, const Array& src) { copy_into("copy_", dst, src); }, true>(m, "copy_into");
   def<[](Array& a, Value v) { fill("fill_", a, v); }>(m, "fill");
   m.def("promote_types", &promote);
   m.def("result_type", [](Value a, Value b) {

@@ -24,7 +24,7 @@ def tensor_str(t) -> str:
     """`tensor([[1., 2.]], requires_grad=True)`: values, then what is not the default."""
     import numpy
 
-    values = t.detach().__array__()
+    values = t.detach().cpu().__array__()
     if t.array.is_float:
         values = values.astype(numpy.float64)
         one = _number(t.dtype, values)
@@ -41,6 +41,8 @@ def tensor_str(t) -> str:
     suffix = ""
     if values.size == 0 and values.ndim != 1:
         suffix += f", size={t.shape}"
+    if not t.array.on_cpu:
+        suffix += f", device='{t.device}'"
     if t.dtype not in _DEFAULTS:
         suffix += f", dtype={t.dtype!r}"
     if t.node is not None:

@@ -141,7 +141,7 @@ class Tensor(_engine.TensorBase):
     def tolist(self):
         """The elements as nested lists of Python numbers."""
         a = self.array
-        return self.__array__(_numpy().float32 if a.dtype is _engine.bfloat16 else None).tolist()
+        return self.detach().cpu().__array__(_numpy().float32 if a.dtype is _engine.bfloat16 else None).tolist()
 
     def numpy(self):
         """A NumPy array over the same memory, which it keeps alive.
@@ -399,7 +399,7 @@ class Tensor(_engine.TensorBase):
     def __reduce_ex__(self, protocol):
         if self.node is not None:
             raise RuntimeError("pickle: only leaves can be pickled; use .detach() first")
-        a = _engine.contiguous(self.array)
+        a = _engine.contiguous(_engine.to_device(self.array, _CPU))
         if a.dtype is _engine.bfloat16:
             a = _engine.bitcast(a, _engine.int16)
         state = (_numpy().asarray(a), self.dtype, self.requires_grad, dict(self.__dict__))

@@ -20,7 +20,7 @@
 
 namespace tw::cuda {
 
-struct alignas(64) TensorMap {
+struct TensorMap {
   CUtensorMap map;
 };
 

@@ -493,7 +493,7 @@ def repeat_interleave(input, repeats, dim: int | None = None):
         input, dim = reshape(input, (input.array.numel,)), 0
     d = _dim("repeat_interleave", dim, input.array.ndim)
     n = input.array.shape[d]
-    counts = repeats.numpy() if isinstance(repeats, autograd.Tensor) else numpy.asarray(repeats)
+    counts = repeats.cpu().numpy() if isinstance(repeats, autograd.Tensor) else numpy.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, n) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats must be an int or {n} ints, not negative, got {repeats}")
     positions = numpy.repeat(numpy.arange(n, dtype=numpy.int64), counts)

@@ -1,0 +1,5 @@
+# THE table of CUDA architectures: what nvcc makes -> why. Sources named *_sm90.cu are built for the sm_90a row alone.
+set(TW_CUDA_ARCHS
+  "arch=compute_80,code=sm_80"         # the baseline: mma.sync, cp.async, bfloat16
+  "arch=compute_90a,code=sm_90a"       # Hopper: wgmma, TMA, clusters
+  "arch=compute_90,code=compute_90")   # PTX, which the driver compiles for whatever comes after

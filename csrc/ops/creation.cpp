@@ -6,7 +6,7 @@
 namespace tw {
 namespace {
 
-Array arange(Value start, Value end, Value step, std::optional<DType> dtype) {
+Array arange(Value start, Value end, Value step, std::optional<DType> dtype, std::optional<Device> device) {
   const bool floats = start.kind == Value::kFloat || end.kind == Value::kFloat || step.kind == Value::kFloat;
   const DType t = dtype.value_or(floats ? default_dtype() : DType::kInt64);
   TW_CHECK(step.f != 0 && std::isfinite(start.f) && std::isfinite(end.f) && std::isfinite(step.f),
@@ -21,7 +21,7 @@ Array arange(Value start, Value end, Value step, std::optional<DType> dtype) {
     if (floats) y.data<double>()[i] = start.f + static_cast<double>(i) * step.f;
     else y.data<int64_t>()[i] = start.i + i * step.i;
   }
-  return cast(y, t);
+  return to_device(cast(y, t), device.value_or(Device{}));
 }
 
 Array linspace(double start, double end, int64_t steps, DType t) {

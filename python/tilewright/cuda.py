@@ -1,7 +1,7 @@
 """CUDA devices, with PyTorch's names: which there are, their memory, streams and events.
 
-Work on a device is done in the order of its current stream, while the program goes on; `.item()`, `.cpu()` and `.numpy()`
-wait for what they need. The random numbers of a seed are the same on every device, from one generator.
+Work on a device is done in the order of its current stream, while the program goes on; `.item()` and `.cpu()` wait for
+what they need. The random numbers of a seed are the same on every device, from one generator.
 
 `TILEWRIGHT_CUDA=simt` makes the device an emulator that runs the kernels on the CPU, slowly and watching them
 (docs/kernels/cuda.md); `TILEWRIGHT_CUDA=off` leaves it away.

@@ -20,6 +20,8 @@ namespace {
 constexpr int kThreads = 256, kBlockM = 128, kBlockN = 128, kBlockK = 32, kStages = 3, kPad = 8;
 constexpr int kTileItems = 128 * (kBlockK + kPad);  // of either form; across K it is 32 * (128 + 8), which is less
 static_assert(kBlockK * (128 + kPad) <= kTileItems && kBlockM == 128 && kBlockN == 128);
+constexpr int kSumsRow = 36;  // floats, of a warp's sums on their way out
+static_assert(8 * 16 * kSumsRow * 4 <= kStages * 2 * kTileItems * 2);
 constexpr size_t kSharedBytes = size_t{kStages} * 2 * kTileItems * 2;
 
 // How an operand's tile of 128 lines (rows of a, columns of b) by 32 steps of K lies in memory and in shared memory.
@@ -106,15 +108,22 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_halves(const __grid_constant
     }
   }
   cp_async_wait<0>();
+  __syncthreads();  // the tiles become each warp's own 16 x 32 sums, from which lanes store neighbours
   const int lane = threadIdx.x % 32;
+  float* const sums = dynamic_shared<float>() + warp * 16 * kSumsRow;
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
+  for (int i = 0; i < 4; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j)
 #pragma unroll
       for (int r = 0; r < 4; ++r)
-        finish(g, s.c, m0 + warp_m + 16 * i + lane / 4 + r / 2 * 8, n0 + warp_n + 8 * j + lane % 4 * 2 + r % 2,
-               acc[i][j][r]);
+        sums[(lane / 4 + r / 2 * 8) * kSumsRow + 8 * j + lane % 4 * 2 + r % 2] = acc[i][j][r];
+    __syncwarp();
+#pragma unroll 1
+    for (int r = 0; r < 16; ++r)
+      finish(g, s.c, m0 + warp_m + 16 * i + r, n0 + warp_n + lane, sums[r * kSumsRow + lane]);
+    __syncwarp();
+  }
 }
 
 // A square tile of 16 kPer, 16 x 16 threads, each with kPer x kPer sums, 16 apart in rows and columns.
@@ -174,9 +183,15 @@ __global__ void __launch_bounds__(kThreads) gemm_plain(const __grid_constant__ G
     __syncthreads();
   }
 #pragma unroll
-  for (int i = 0; i < kPer; ++i)
+  for (int i = 0; i < kPer; ++i) {  // 16 rows at a time, through shared memory, so that the epilogue is one loop
 #pragma unroll
-    for (int j = 0; j < kPer; ++j) finish(g, s.c, m0 + row + 16 * i, n0 + col + 16 * j, acc[i][j]);
+    for (int j = 0; j < kPer; ++j) tile_a[row][col + 16 * j] = acc[i][j];
+    __syncthreads();
+#pragma unroll 1
+    for (int at = threadIdx.x; at < 16 * kTile; at += kThreads)
+      finish(g, s.c, m0 + 16 * i + at / kTile, n0 + at % kTile, tile_a[at / kTile][at % kTile]);
+    __syncthreads();
+  }
 }
 
 int64_t batch_count(const GemmArgs& g) {

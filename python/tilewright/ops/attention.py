@@ -84,7 +84,7 @@ def _composite_grad(dy, q, k, v, mask, dropout_p, is_causal, scale, enable_gqa, 
         m = grouped(mask)
         s = s.masked_fill(m.logical_not(), -math.inf) if m.dtype is _engine.bool else s + m
     if is_causal:
-        s = s.masked_fill(arange(S) > arange(L).reshape(-1, 1), -math.inf)
+        s = s.masked_fill(arange(S, device=s.device) > arange(L, device=s.device).reshape(-1, 1), -math.inf)
     seen = s.detach().amax(-1, True) != -math.inf
     p = s.masked_fill(seen.logical_not(), 0.0).softmax(-1).masked_fill(seen.logical_not(), 0.0)
     z = None

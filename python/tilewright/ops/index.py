@@ -615,5 +615,6 @@ def one_hot(tensor, num_classes: int = -1):
     if num_classes < 1 and a.numel:
         raise ValueError(f"one_hot: num_classes must be positive or -1, got {num_classes}")
     y = _engine.full((*a.shape, num_classes), 0, _engine.int64, a.device)
-    _engine.scatter_("one_hot", y, -1, shape.unsqueeze(tensor, -1).array, _engine.full((), 1, _engine.int64, a.device), False)
+    one = _engine.full((), 1, _engine.int64, a.device)
+    _engine.scatter_("one_hot", y, -1, shape.unsqueeze(tensor, -1).array, one, False)
     return wrap(y)

@@ -91,7 +91,8 @@ def cross_entropy_grad(node, dy):
     dim = 1 if x.ndim > 1 else 0
     classes = x.shape[dim]
     column = (-1,) + (1,) * (x.ndim - dim - 1)
-    label = wrap(_engine.arange(0, classes, 1, _engine.int64)).reshape(column) == target.unsqueeze(dim)
+    labels = wrap(_engine.arange(0, classes, 1, _engine.int64, x.device))
+    label = labels.reshape(column) == target.unsqueeze(dim)
     valid = (target != ignore_index).unsqueeze(dim).to(x.dtype)
     label = _e.logical_and(label, valid != 0)
     w = wrap(_engine.full((), 1, x.dtype, x.device)) if weight is None else weight.to(x.dtype).reshape(column)
@@ -148,7 +149,8 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
         bad = next(int(t) for t in target.reshape(-1).tolist() if t != ignore_index and not 0 <= t < classes)
         raise IndexError(f"nll_loss: labels must be in [0, {classes}) or ignore_index {ignore_index}, got {bad}")
     column = (-1,) + (1,) * (input.ndim - dim - 1)
-    label = wrap(_engine.arange(0, classes, 1, _engine.int64)).reshape(column) == target.unsqueeze(dim)
+    labels = wrap(_engine.arange(0, classes, 1, _engine.int64, input.device))
+    label = labels.reshape(column) == target.unsqueeze(dim)
     label = _e.logical_and(label, _e.logical_not(ignored.unsqueeze(dim)))
     input, dtype = _wide(input)
     w = None if weight is None else weight.to(input.dtype).reshape(column)

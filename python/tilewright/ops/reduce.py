@@ -178,7 +178,8 @@ def max_grad(node, dy):
     dim %= len(shape)
     if not keepdim:
         dy, indices = dy.unsqueeze(dim), indices.unsqueeze(dim)
-    places = wrap(_engine.arange(0, shape[dim], 1, _engine.int64)).reshape((-1,) + (1,) * (len(shape) - dim - 1))
+    places = wrap(_engine.arange(0, shape[dim], 1, _engine.int64, dy.device))
+    places = places.reshape((-1,) + (1,) * (len(shape) - dim - 1))
     return (_e.where(places == indices, dy, 0.0),)
 
 

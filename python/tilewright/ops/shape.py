@@ -225,7 +225,7 @@ def as_strided_grad(node, dy):
     for s in shape:
         n *= s
     # Which element of x each element of y is; repeated ones sum.
-    positions = _engine.as_strided(_engine.arange(0, n, 1, None), size, stride, offset)
+    positions = _engine.as_strided(_engine.arange(0, n, 1, None, dy.device), size, stride, offset)
     index = wrap(_engine.reshape(positions, (positions.numel,))[0])
     return (reshape(_take_sum(reshape(dy, (dy.array.numel,)), 0, index, n), shape),)
 
@@ -334,7 +334,7 @@ def unfold_grad(node, dy):
     from tilewright.ops.index import _take_sum
     d, shape, size, step = node.attrs
     n = shape[d]
-    positions = _engine.unfold(_engine.arange(0, n, 1, None), 0, size, step)
+    positions = _engine.unfold(_engine.arange(0, n, 1, None, dy.device), 0, size, step)
     positions, _ = _engine.reshape(positions, (positions.numel,))
     windows = movedim(dy, -1, d + 1)
     s = windows.array.shape
@@ -497,7 +497,7 @@ def repeat_interleave(input, repeats, dim: int | None = None):
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, n) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats must be an int or {n} ints, not negative, got {repeats}")
     positions = numpy.repeat(numpy.arange(n, dtype=numpy.int64), counts)
-    return index_select(input, d, wrap(_engine.from_buffer(positions)))
+    return index_select(input, d, wrap(_engine.to_device(_engine.from_buffer(positions), input.device)))
 
 
 def _triangle(op, x, k, upper):
@@ -505,7 +505,8 @@ def _triangle(op, x, k, upper):
     if x.array.ndim < 2:
         raise ValueError(f"{op}: input must have at least 2 dimensions, got {x.array.shape}")
     rows, cols = x.array.shape[-2:]
-    column, row = _engine.arange(0, cols, 1, None), _engine.reshape(_engine.arange(0, rows, 1, None), (rows, 1))[0]
+    column = _engine.arange(0, cols, 1, None, x.device)
+    row = _engine.reshape(_engine.arange(0, rows, 1, None, x.device), (rows, 1))[0]
     kept = (_engine.ge if upper else _engine.le)(_engine.sub(column, row), k)
     return _engine.where(kept, x.array, False if x.array.dtype is _engine.bool else 0)
 

@@ -122,8 +122,8 @@ def unique(input, sorted: bool = True, return_inverse: bool = False, return_coun
     runs, places, counts = _runs(values)
     inverse = None
     if return_inverse:
-        inverse = shape.reshape(scatter(wrap(_engine.full(flat.array.shape, 0, _engine.int64, flat.device)), 0, order, places),
-                                input.array.shape)
+        none = wrap(_engine.full(flat.array.shape, 0, _engine.int64, flat.device))
+        inverse = shape.reshape(scatter(none, 0, order, places), input.array.shape)
     return _results(runs, inverse, counts, return_inverse, return_counts)
 
 

@@ -30,7 +30,8 @@ void ensure(bool ok, const char* op) {
 }
 
 Array pin_memory(const Array& a) {
-  TW_CHECK(a.device().type == DeviceType::kCpu, "pin_memory: only memory of the CPU can be pinned, got a tensor on cuda");
+  TW_CHECK(a.device().type == DeviceType::kCpu,
+           "pin_memory: only memory of the CPU can be pinned, got a tensor on cuda");
   const Array from = contiguous(a);
   const auto bytes = static_cast<size_t>(a.numel()) * itemsize(a.dtype());
   void* data = backend().allocate_host(bytes ? bytes : 1);
@@ -125,8 +126,7 @@ void bind_cuda(py::module_& m) {
            "Event.elapsed_time");
     return ms;
   });
-  m.def("cuda_record_stream",
-        [](const Array& a, Handle s) { cuda::record_stream(a.storage()->data, stream_of(s)); });
+  m.def("cuda_record_stream", [](const Array& a, Handle s) { cuda::record_stream(a.storage()->data, stream_of(s)); });
   m.def("pin_memory", &pin_memory);
   m.def("is_pinned", [](const Array& a) { return a.storage()->pinned; });
   m.def("to_device", &to_device);

@@ -2,6 +2,7 @@
 //
 // The DLPack structs below follow the layout of its specification (dmlc/dlpack, ABI version 1.1).
 #include "bindings/bind.h"
+#include "tensor/cuda.h"
 
 namespace tw {
 namespace {
@@ -60,8 +61,9 @@ template <class Managed> Managed* export_array(const Array& a) {
     e->shape[i] = a.size(i);
     e->strides[i] = a.strides()[i];
   }
-  e->managed.dl_tensor = {a.raw(),  {kDLCPU, 0}, a.ndim(), kDLTypes[static_cast<int>(a.dtype())],
-                          e->shape, e->strides,  0};
+  const DLDevice device =
+      a.device().type == DeviceType::kCpu ? DLDevice{kDLCPU, 0} : DLDevice{kDLCUDA, a.device().index};
+  e->managed.dl_tensor = {a.raw(), device, a.ndim(), kDLTypes[static_cast<int>(a.dtype())], e->shape, e->strides, 0};
   e->managed.manager_ctx = e;
   e->managed.deleter = [](Managed* m) { delete static_cast<Export<Managed>*>(m->manager_ctx); };
   return &e->managed;
@@ -95,8 +97,10 @@ py::object to_dlpack(const Array& a, bool versioned) {
 }
 
 Array import_tensor(const DLTensor& t, void* owner, void (*release)(void*), bool readonly) {
-  TW_CHECK_AS(std::runtime_error, t.device.device_type == kDLCPU || t.device.device_type == kDLCUDAHost,
+  const bool gpu = t.device.device_type == kDLCUDA && t.device.device_id < cuda::device_count();
+  TW_CHECK_AS(std::runtime_error, gpu || t.device.device_type == kDLCPU || t.device.device_type == kDLCUDAHost,
               "from_dlpack: the array must be on cpu", t.device.device_type == kDLCUDA ? ", got cuda" : "");
+  const Device device = gpu ? Device{DeviceType::kCuda, static_cast<int8_t>(t.device.device_id)} : Device{};
   TW_CHECK(t.ndim >= 0 && t.ndim <= kMaxDims, "from_dlpack: at most ", kMaxDims, " dimensions, got ", t.ndim);
   int found = -1;
   for (int i = 0; i < kNumDTypes; ++i)
@@ -110,9 +114,9 @@ Array import_tensor(const DLTensor& t, void* owner, void (*release)(void*), bool
     TW_CHECK(strides[i] >= 0 || shape[i] <= 1, "from_dlpack: strides must not be negative, got ", str_of(strides));
   const auto dtype = static_cast<DType>(found);
   char* data = static_cast<char*>(t.data) + t.byte_offset;
-  return Array(
-      StorageRef::adopt(Storage::borrow(data, static_cast<size_t>(n) * itemsize(dtype), {}, owner, release, readonly)),
-      dtype, shape, strides, 0);
+  return Array(StorageRef::adopt(
+                   Storage::borrow(data, static_cast<size_t>(n) * itemsize(dtype), device, owner, release, readonly)),
+               dtype, shape, strides, 0);
 }
 
 template <class Managed> Array consume(PyObject* capsule, const char* n, const char* used, bool readonly) {

@@ -20,6 +20,11 @@ Array full(const char* op, const Dims& shape, DType t, Device device, const Valu
 Array zeros(const char* op, const Dims& shape, DType t, Device device = {});
 void fill(const char* op, Array& a, const Value& value);
 
+// One value of a contiguous int64 array, wherever that lives.
+inline int64_t value_at(const Array& a, int64_t i) {
+  return *to_device(a.with_geometry({1}, {1}, a.offset() + i), {}).data<int64_t>();
+}
+
 // PyTorch's result type of arrays and numbers: the highest category wins, and within it arrays with dimensions come
 // before 0-d arrays, and these before Python numbers.
 DType result_type(const Value* values, int n);

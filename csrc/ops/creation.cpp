@@ -110,9 +110,10 @@ Array untracked(const Array& a) {
 
 void bind_creation(py::module_& m) {
   using D = std::optional<Device>;
-  def<[](const Dims& shape, DType t, D d) { return Array::empty("empty", shape, t, d.value_or(Device{})); }>(m, "empty");
+  def<[](const Dims& shape, DType t, D d) { return Array::empty("empty", shape, t, d.value_or(Device{})); }>(m,
+                                                                                                             "empty");
   def<[](const Dims& shape, Value v, DType t, D d) { return full("full", shape, t, d.value_or(Device{}), v); }>(m,
-                                                                                                            "full");
+                                                                                                                "full");
   def<&arange>(m, "arange");
   def<&linspace>(m, "linspace");
   def<&as_strided>(m, "as_strided");

@@ -147,7 +147,8 @@ void check_writable(const char* op, const Array& out) {
 }
 
 // 0-d arrays come to the others' device.
-static Array elementwise_on_one_device(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0, double p1) {
+static Array elementwise_on_one_device(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0,
+                                       double p1) {
   Array moved[3];
   const Array* most = out;
   for (int k = 0; k < inputs; ++k)
@@ -284,7 +285,8 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
   Dims shape = c.shape();
   for (int k = 0; k < 2; ++k) {
     // `where` moves bits, so its operands have the result's dtype already; two numbers may meet, hence 0-d arrays.
-    parts[k] = both[k].array ? cast(to_device(*both[k].array, c.device()), t) : full("where", {}, t, c.device(), both[k]);
+    parts[k] =
+        both[k].array ? cast(to_device(*both[k].array, c.device()), t) : full("where", {}, t, c.device(), both[k]);
     shape = broadcast_shapes("where", shape, parts[k].shape());
   }
   Array y = out ? *out : Array::empty("where", shape, t, c.device());

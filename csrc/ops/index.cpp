@@ -153,7 +153,7 @@ void launch_take(const char* op, const Slot<TakeArgs>& slot, const Array& x, con
          TakeArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, index.numel(), 0, bad.pointer(),
                   y.dtype()});
   if (bad.position() >= 0)
-    fail_index(op, index.data<int64_t>()[bad.position()], p.n, p.n == 1 ? "row" : "rows", bad.position());
+    fail_index(op, value_at(index, bad.position()), p.n, p.n == 1 ? "row" : "rows", bad.position());
 }
 
 // y = x with dimension `dim` replaced by the index's dimensions.
@@ -228,7 +228,7 @@ void launch_along(const char* op, const Slot<GatherArgs>& slot, const Array& x, 
   launch(x.device(), slot,
          GatherArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, n, p.inner, p.n, bad.pointer(), add, y.dtype()});
   if (bad.position() >= 0) {
-    const int64_t value = index.data<int64_t>()[bad.position()];
+    const int64_t value = value_at(index, bad.position());
     fail<std::out_of_range>(op, ": index ", value, " is out of range for dimension ", dim, " of size ", n,
                             ", at position ", bad.position());
   }
@@ -273,17 +273,22 @@ Array scatter(const std::string& op, const Array& x, int64_t dim, const Array& i
 
 // --- several index arrays and masks --
 // The positions of the true elements, one int64 array a dimension.
-std::vector<Array> nonzero_columns(const Array& x) {
+std::vector<Array> nonzero_columns(const Array& given) {
+  const Array x = to_device(given, {});
   const Array mask = contiguous(cast(x, DType::kBool));
   const bool* m = mask.data<bool>();
   const int64_t n = mask.numel(), count = std::count(m, m + n, true);
   std::vector<Array> columns;
   int64_t* out[kMaxDims];
   for (int d = 0; d < x.ndim(); ++d) {
-    columns.push_back(Array::empty("nonzero", {count}, DType::kInt64, x.device()));
+    columns.push_back(Array::empty("nonzero", {count}, DType::kInt64));
     out[d] = columns[static_cast<size_t>(d)].data<int64_t>();
   }
-  if (count == 0 || x.ndim() == 0) return columns;
+  const auto there = [&] {
+    for (Array& c : columns) c = to_device(c, given.device());
+    return columns;
+  };
+  if (count == 0 || x.ndim() == 0) return there();
   // Row by row: the hits are packed without a branch, which random masks would mispredict half the time.
   const int last = x.ndim() - 1;
   const int64_t row = x.size(last);
@@ -300,18 +305,19 @@ std::vector<Array> nonzero_columns(const Array& x) {
     k += found;
     for (int d = last - 1; d >= 0 && ++at[d] == x.size(d); --d) at[d] = 0;
   }
-  return columns;
+  return there();
 }
 
-Array nonzero(const Array& x) {
+Array nonzero(const Array& given) {
+  const Array x = to_device(given, {});
   const std::vector<Array> columns = nonzero_columns(x);
   const bool scalar = x.ndim() == 0;
   int64_t count = scalar ? *cast(x, DType::kBool).data<bool>() : columns[0].numel();
-  const Array y = Array::empty("nonzero", {count, x.ndim()}, DType::kInt64, x.device());
+  const Array y = Array::empty("nonzero", {count, x.ndim()}, DType::kInt64);
   for (int d = 0; d < x.ndim(); ++d)
     for (int64_t i = 0; i < count; ++i)
       y.data<int64_t>()[i * x.ndim() + d] = columns[static_cast<size_t>(d)].data<int64_t>()[i];
-  return y;
+  return to_device(y, given.device());
 }
 
 // What x[i0, :, i1, ...] selects. Index dimensions stand where the indices stood, or first when these are apart.
@@ -391,7 +397,7 @@ struct Selection {
     if (bad < 0) return;
     for (int i = 0; i < x.ndim(); ++i) {
       if (!indices[i].defined()) continue;
-      const int64_t value = indices[i].data<int64_t>()[bad], n = x.size(i);
+      const int64_t value = value_at(indices[i], bad), n = x.size(i);
       if (value < -n || value >= n)
         fail<std::out_of_range>(op, ": index ", value, " is out of range for dimension ", i, " of size ", n,
                                 ", at position ", bad);

@@ -77,7 +77,7 @@ std::pair<Array, Array> cross_entropy(const Array& x, const Array& target, const
            str_of(x.shape()));
   Array loss = Array::empty("cross_entropy", target.shape(), acc, x.device());
   Array stats = Array::empty("cross_entropy", {2 * a.rows + 1}, acc, x.device());
-  Array bad = Array::empty("cross_entropy", {1}, DType::kInt64, x.device());
+  Array bad = Array::empty("cross_entropy", {1}, DType::kInt64);
   Array value;
   a.loss = loss.raw();
   a.stats = stats.raw();
@@ -89,7 +89,7 @@ std::pair<Array, Array> cross_entropy(const Array& x, const Array& target, const
   launch(x.device(), slots::cross_entropy, a);
   const int64_t first_bad = *a.bad;
   TW_CHECK_INDEX(first_bad < 0, "cross_entropy: labels must be in [0, ", a.classes, ") or ignore_index ", ignore_index,
-                 ", got ", a.target[first_bad], " at ", place(target.shape(), first_bad));
+                 ", got ", value_at(p.target, first_bad), " at ", place(target.shape(), first_bad));
   return {cast(value.defined() ? value : loss, x.dtype()), stats};
 }
 

@@ -80,7 +80,7 @@ void run(const char* op, const ReduceSlot& slot, const Array& input, const Foldi
     if (at < 0) return launch_reduce(slot, x, y, g.product(0, g.n), 1, 1, scale);  // every reduced size is 1
     const int64_t outer = g.product(0, at), inner = g.product(at + 1, g.n), n = g.size[at];
     if (at < 2) return launch_reduce(slot, x, y, outer, n, inner, scale);  // groups alternate: nothing left to fold
-    Array part = Array::empty(op, {outer * inner}, between);
+    Array part = Array::empty(op, {outer * inner}, between, x.device());
     launch_reduce(slot, x, part, outer, n, inner, 1);
     Groups rest;
     for (int i = 0; i < g.n; ++i)

@@ -62,7 +62,7 @@ struct Layer {
     if (batch_sizes) {
       TW_CHECK_TYPE(batch_sizes->dtype() == DType::kInt64 && batch_sizes->ndim() == 1, op,
                     ": batch_sizes must be int64 of 1 dimension, got ", describe(*batch_sizes));
-      kept.push_back(contiguous(*batch_sizes));
+      kept.push_back(contiguous(to_device(*batch_sizes, {})));
       const int64_t* sizes = kept.back().data<int64_t>();
       args.batch_sizes = sizes;
       args.T = batch_sizes->size(0);

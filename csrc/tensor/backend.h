@@ -34,13 +34,13 @@ struct Backend {
   int (*device_count)();
   bool (*properties)(int device, DeviceProperties* p);
   bool (*memory_info)(int device, int64_t* free, int64_t* total);
-  bool (*set_device)(int device);        // for this thread, as the two below
-  void (*set_stream)(StreamHandle s);    // that kernels are launched on
-  const char* (*take_error)();           // the first error since it was last asked, or null
-  void* (*allocate)(size_t bytes);       // on the current device
+  bool (*set_device)(int device);      // for this thread, as the two below
+  void (*set_stream)(StreamHandle s);  // that kernels are launched on
+  const char* (*take_error)();         // the first error since it was last asked, or null
+  void* (*allocate)(size_t bytes);     // on the current device
   void (*release)(void* block);
   void (*extent)(void* block, size_t bytes, const char* op);  // a block of the cache is handed out (op) or back (null)
-  void* (*allocate_host)(size_t bytes);  // pinned
+  void* (*allocate_host)(size_t bytes);                       // pinned
   void (*release_host)(void* block);
   bool (*copy)(void* dst, const void* src, size_t bytes, CopyKind kind, StreamHandle s);  // in stream order
   bool (*stream_create)(int priority, StreamHandle* s);

@@ -303,9 +303,9 @@ void copy(void* dst, Device to, const void* src, Device from, size_t bytes) {
   const bool host = to.type == DeviceType::kCpu;
   const int device = host ? from.index : to.index;
   const DeviceGuard guard(device);
-  const CopyKind kind = host                                ? CopyKind::kToHost
-                        : from.type == DeviceType::kCpu     ? CopyKind::kToDevice
-                                                            : CopyKind::kOnDevice;
+  const CopyKind kind = host                            ? CopyKind::kToHost
+                        : from.type == DeviceType::kCpu ? CopyKind::kToDevice
+                                                        : CopyKind::kOnDevice;
   if (!d.copy(dst, src, bytes, kind, t_streams[device])) fail_with("copy");
   // Pageable memory may be gone or changed before the copy is made.
   if (kind != CopyKind::kOnDevice && !d.stream_synchronize(t_streams[device])) fail_with("copy");

@@ -8,7 +8,7 @@ namespace tw {
 const char* name(DeviceType t) { return t == DeviceType::kCpu ? "cpu" : "cuda"; }
 
 Storage* Storage::allocate(size_t bytes, Device device, const char* op) {
-  void* data = !bytes                              ? nullptr
+  void* data = !bytes                            ? nullptr
                : device.type == DeviceType::kCpu ? cpu_allocator::allocate(bytes)
                                                  : cuda::allocate(bytes, device.index, op);
   return new Storage(data, bytes, device, nullptr, nullptr);

@@ -37,7 +37,7 @@ def check_device(op: str, where) -> device:
     if isinstance(where, str) and where == "cuda" and _engine.cuda_available():
         where = _engine.cuda_current_device()
     d = where if isinstance(where, device) else device("cuda", where) if isinstance(where, int) else device(str(where))
-    if d.type != "cpu" and d.index >= _engine.cuda_device_count():
+    if d.index is not None and d.index >= _engine.cuda_device_count():
         why = _engine.cuda_why_not() or f"there are {_engine.cuda_device_count()}"
         raise RuntimeError(f"{op}: device {d} is not available: {why}; use device='cpu'")
     return d

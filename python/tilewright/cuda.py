@@ -52,7 +52,7 @@ def _index(where: Any = None) -> int:
     if isinstance(where, int):
         return where
     d = _engine.device(str(where))
-    if d.type != "cuda":
+    if d.index is None:
         raise ValueError(f"cuda: expects a CUDA device, got {d}")
     return _engine.cuda_current_device() if str(where) == "cuda" else d.index
 

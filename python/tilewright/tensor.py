@@ -168,17 +168,21 @@ class Tensor(_engine.TensorBase):
         """A DLPack capsule over the same memory, which it keeps alive.
 
         Raises:
-            BufferError: the tensor requires grad, or the consumer wants it on a device other than the CPU.
+            BufferError: the tensor requires grad, or the consumer wants it on another device than the tensor's.
         """
         if self.requires_grad:
             raise BufferError("__dlpack__: the tensor requires grad; export tensor.detach()")
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
-            raise BufferError(f"__dlpack__: the tensor is on cpu, asked for device {tuple(dl_device)}")
+            raise BufferError(f"__dlpack__: the tensor is on {self.device}, asked for device {tuple(dl_device)}")
+        if self.is_cuda and stream != -1:  # the consumer's stream waits for what this thread's has been given
+            from tilewright import cuda
+
+            cuda.Stream(self.device, _handle=stream if stream and stream > 2 else 0).wait_stream(cuda.current_stream())
         array = _engine.clone(self.array) if copy else self.array
         return _engine.to_dlpack(array, max_version is not None and max_version[0] >= 1)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+        return (2, self.device.index) if self.is_cuda else (1, 0)
 
     def __bool__(self) -> bool:
         if self.array.numel != 1:

@@ -39,8 +39,7 @@ __global__ void divergent_barrier(float* y) {
 }
 __global__ void two_barriers(float* y) {
   if (threadIdx.x < 32) __syncthreads();
-  else
-    __syncthreads();
+  else __syncthreads();
   y[threadIdx.x] = 1;
 }
 __global__ void absent_lane(float* y) {
@@ -70,9 +69,7 @@ __global__ void race_in_warp(float* y) {
   const float v = __shfl_xor_sync(0xffffffffu, 1.0f, 1);  // a shuffle orders no memory
   y[threadIdx.x] = v + tile[threadIdx.x ^ 1];
 }
-__global__ void race_of_blocks(float* y) {
-  y[threadIdx.x] = float(blockIdx.x);
-}
+__global__ void race_of_blocks(float* y) { y[threadIdx.x] = float(blockIdx.x); }
 __global__ void race_after_atomic(unsigned* counter, float* y) {
   if (threadIdx.x == 0) y[blockIdx.x] = 1;
   if (threadIdx.x == 0 && atomicAdd(counter, 1u) + 1 == gridDim.x)  // counts, but orders nothing

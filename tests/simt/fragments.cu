@@ -18,7 +18,7 @@ template <class T, bool kAcross> __global__ void mma_16(const T* a, const T* b, 
   if (kAcross) {  // a is (K, 16) and b is (K, 8)
     ldmatrix<4, true>(fa, &sa[(in + matrix / 2 * 8) * 16 + matrix % 2 * 8]);
     ldmatrix<2, true>(fb, &sb[(in + matrix % 2 * 8) * 8]);
-  } else {        // a is (16, K) and b is (8, K)
+  } else {  // a is (16, K) and b is (8, K)
     ldmatrix<4>(fa, &sa[(in + matrix % 2 * 8) * 16 + matrix / 2 * 8]);
     ldmatrix<2>(fb, &sb[in * 16 + matrix % 2 * 8]);
   }
@@ -29,8 +29,8 @@ template <class T, bool kAcross> __global__ void mma_16(const T* a, const T* b, 
 // c (16, 8) = a (16, 8) b (8, 8), tf32.
 __global__ void mma_8(const float* a, const float* b, float* c) {
   const int lane = int(threadIdx.x), g = lane / 4, t = lane % 4;
-  const uint32_t fa[4] = {round_to_tf32(a[g * 8 + t]), round_to_tf32(a[(g + 8) * 8 + t]), round_to_tf32(a[g * 8 + t + 4]),
-                          round_to_tf32(a[(g + 8) * 8 + t + 4])};
+  const uint32_t fa[4] = {round_to_tf32(a[g * 8 + t]), round_to_tf32(a[(g + 8) * 8 + t]),
+                          round_to_tf32(a[g * 8 + t + 4]), round_to_tf32(a[(g + 8) * 8 + t + 4])};
   const uint32_t fb[2] = {round_to_tf32(b[t * 8 + g]), round_to_tf32(b[(t + 4) * 8 + g])};
   float d[4] = {};
   mma_16x8x8_tf32(d, fa, fb);
@@ -74,8 +74,7 @@ __global__ void wgmma_64(const __grid_constant__ TensorMap map_a, const __grid_c
   }
   wgmma_commit();
   wgmma_wait<0>();
-  for (int i = 0; i < 32; ++i)
-    c[(16 * warp + g + i / 2 % 2 * 8) * 64 + i / 4 * 8 + 2 * t + i % 2] = acc[i];
+  for (int i = 0; i < 32; ++i) c[(16 * warp + g + i / 2 % 2 * 8) * 64 + i / 4 * 8 + 2 * t + i % 2] = acc[i];
 }
 
 // y = x, box by box through shared memory, with a swizzle; every block of a cluster gets the first one's box.

@@ -43,11 +43,11 @@ const DeviceInfo& device_info() {
   return d;
 }
 
-bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes,
-                     const int64_t* strides, const int* box, int swizzle) {
-  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
-                              const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
+                     const int* box, int swizzle) {
+  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                              const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
+                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
   static const Encode encode = [] {
     void* entry = nullptr;
     cudaDriverEntryPointQueryResult found;
@@ -67,8 +67,8 @@ bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const
                     : swizzle == 32 ? CU_TENSOR_MAP_SWIZZLE_32B
                                     : CU_TENSOR_MAP_SWIZZLE_NONE;
   const auto type = item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16 : CU_TENSOR_MAP_DATA_TYPE_UINT32;
-  if (encode && encode(&map->map, type, static_cast<cuuint32_t>(ndim), const_cast<void*>(data), size, stride, sides, ones,
-                       CU_TENSOR_MAP_INTERLEAVE_NONE, mode, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+  if (encode && encode(&map->map, type, static_cast<cuuint32_t>(ndim), const_cast<void*>(data), size, stride, sides,
+                       ones, CU_TENSOR_MAP_INTERLEAVE_NONE, mode, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS)
     return true;
   note_error(cudaErrorInvalidValue, "tensor map");
@@ -170,15 +170,16 @@ const Backend kBackend = {
     .stream_create =
         [](int priority, StreamHandle* s) {
           cudaStream_t made = nullptr;
-          const bool done = ok(cudaStreamCreateWithPriority(&made, cudaStreamNonBlocking, priority), "cudaStreamCreate");
+          const bool done =
+              ok(cudaStreamCreateWithPriority(&made, cudaStreamNonBlocking, priority), "cudaStreamCreate");
           *s = made;
           return done;
         },
     .stream_destroy = [](StreamHandle s) { cudaStreamDestroy(stream(s)); },
     .stream_synchronize = [](StreamHandle s) { return ok(cudaStreamSynchronize(stream(s)), "cudaStreamSynchronize"); },
     .stream_query = [](StreamHandle s) { return ready(cudaStreamQuery(stream(s)), "cudaStreamQuery"); },
-    .stream_wait =
-        [](StreamHandle s, EventHandle e) { return ok(cudaStreamWaitEvent(stream(s), event(e)), "cudaStreamWaitEvent"); },
+    .stream_wait = [](StreamHandle s,
+                      EventHandle e) { return ok(cudaStreamWaitEvent(stream(s), event(e)), "cudaStreamWaitEvent"); },
     .event_create =
         [](bool timing, EventHandle* e) {
           cudaEvent_t made = nullptr;
@@ -188,7 +189,8 @@ const Backend kBackend = {
           return done;
         },
     .event_destroy = [](EventHandle e) { cudaEventDestroy(event(e)); },
-    .event_record = [](EventHandle e, StreamHandle s) { return ok(cudaEventRecord(event(e), stream(s)), "cudaEventRecord"); },
+    .event_record = [](EventHandle e,
+                       StreamHandle s) { return ok(cudaEventRecord(event(e), stream(s)), "cudaEventRecord"); },
     .event_query = [](EventHandle e) { return ready(cudaEventQuery(event(e)), "cudaEventQuery"); },
     .event_synchronize = [](EventHandle e) { return ok(cudaEventSynchronize(event(e)), "cudaEventSynchronize"); },
     .event_elapsed =

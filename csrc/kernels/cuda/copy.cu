@@ -7,14 +7,14 @@
 
 namespace tw::cuda {
 
-bool make_walk(const ElementwiseArgs& a, Walk* w) {
+bool make_walk(const ElementwiseArgs& a, Walk* w, int most) {
   const Operand* operands[4] = {&a.in[0], &a.in[1], &a.in[2], &a.out};
   operands[a.inputs] = &a.out;
   const int last = a.ndim - 1;
-  bool packed = a.ndim == 1 || a.shape[last] % kElementwiseItems == 0;
+  bool packed = a.ndim == 1 || a.shape[last] % most == 0;
   for (int k = 0; k <= a.inputs; ++k) {
     const Operand& o = *operands[k];
-    const auto size = static_cast<int64_t>(itemsize(o.dtype)), access = least<int64_t>(16, kElementwiseItems * size);
+    const auto size = static_cast<int64_t>(itemsize(o.dtype)), access = least<int64_t>(16, most * size);
     w->data[k] = static_cast<char*>(o.data);
     w->dtype[k] = o.dtype;
     for (int d = 0; d <= last; ++d) w->strides[k][last - d] = o.strides[d];
@@ -22,7 +22,7 @@ bool make_walk(const ElementwiseArgs& a, Walk* w) {
     packed &= o.strides[last] == size && reinterpret_cast<intptr_t>(o.data) % access == 0;
     for (int d = 0; d < last; ++d) packed &= o.strides[d] % access == 0;
   }
-  const int items = packed ? kElementwiseItems : 1;
+  const int items = packed ? most : 1;
   int64_t packs = 1;
   for (int d = 0; d <= last; ++d) {
     const int64_t n = d == 0 ? ceil_div<int64_t>(a.shape[last], items) : a.shape[last - d];
@@ -62,7 +62,8 @@ namespace {
 
 // D in memory from any dtype in memory, or from a scalar.
 template <class D, int kItems>
-__global__ void __launch_bounds__(kElementwiseThreads) cast_kernel(const __grid_constant__ Walk w, double real, int64_t integer) {
+__global__ void __launch_bounds__(kElementwiseThreads)
+    cast_kernel(const __grid_constant__ Walk w, double real, int64_t integer) {
   const uint32_t step = gridDim.x * kElementwiseThreads;
   for (uint32_t i = blockIdx.x * kElementwiseThreads + threadIdx.x; i < w.packs; i += step) {
     int64_t offset[2];
@@ -113,7 +114,7 @@ template <class D> void cast_to(const ElementwiseArgs& a) {
   const bool packed = make_walk(a, &w);
   if (packed)
     launch_kernel<cast_kernel<D, kElementwiseItems>>(blocks_of(w), kElementwiseThreads, 0, current_stream(), w,
-                                                    a.scalar_float, a.scalar_int);
+                                                     a.scalar_float, a.scalar_int);
   else
     launch_kernel<cast_kernel<D, 1>>(blocks_of(w), kElementwiseThreads, 0, current_stream(), w, a.scalar_float,
                                      a.scalar_int);

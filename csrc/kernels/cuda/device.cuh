@@ -55,7 +55,8 @@ template <class T> __host__ __device__ constexpr T greatest(T a, T b) { return a
 
 // A grid that gives every multiprocessor `waves` blocks, or one block a piece of work where that is less.
 inline unsigned persistent_blocks(int64_t pieces, int waves) {
-  return static_cast<unsigned>(greatest<int64_t>(1, least<int64_t>(pieces, int64_t{waves} * device_info().multiprocessors)));
+  return static_cast<unsigned>(
+      greatest<int64_t>(1, least<int64_t>(pieces, int64_t{waves} * device_info().multiprocessors)));
 }
 
 // --- values in memory and in registers --

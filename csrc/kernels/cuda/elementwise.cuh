@@ -12,6 +12,8 @@
 namespace tw::cuda {
 
 constexpr int kElementwiseThreads = 256, kElementwiseItems = 8;
+// Eight of float64's longer functions side by side would not fit the registers.
+template <class T> constexpr int kItemsOf = std::is_same_v<T, double> ? 4 : kElementwiseItems;
 
 // Quotient and remainder by a fixed divisor, of numbers below 2^31: Granlund and Montgomery, "Division by Invariant
 // Integers using Multiplication", PLDI 1994.
@@ -31,7 +33,7 @@ struct Walk {
   char* data[4];  // the inputs', then the output's; null: the scalar
   DType dtype[4];
   int64_t strides[4][kMaxDims];  // bytes; the innermost first
-  Divisor size[kMaxDims];       // of the inner dimensions but the last, in packs along the innermost
+  Divisor size[kMaxDims];        // of the inner dimensions but the last, in packs along the innermost
   int ndim;
   uint32_t packs;
   int64_t inner;  // items along the innermost dimension, when the last pack may be short
@@ -48,7 +50,8 @@ template <int kOperands> TW_DEVICE void locate(const Walk& w, uint32_t pack, int
 }
 
 // kItems values of dtype S as T; `count` < kItems of them exist at the end of a row.
-template <class S, int kItems, class T> TW_DEVICE void load_items(T (&x)[kItems], const char* p, int64_t stride, int count) {
+template <class S, int kItems, class T>
+TW_DEVICE void load_items(T (&x)[kItems], const char* p, int64_t stride, int count) {
   const S* s = reinterpret_cast<const S*>(p);
   if (kItems == 1 || stride == 0) {
     const T v = convert<T>(*s);
@@ -99,12 +102,14 @@ template <class T, class F> TW_DEVICE void visit_memory(DType t, const F& f) {
 }
 inline bool reads(DType compute, DType memory) {
   if (compute == DType::kFloat32) return memory == compute || is_half(memory);
-  if (compute == DType::kInt32) return memory == DType::kBool || itemsize(memory) <= 2 ? !is_float(memory) : memory == compute;
+  if (compute == DType::kInt32)
+    return memory == DType::kBool || itemsize(memory) <= 2 ? !is_float(memory) : memory == compute;
   return memory == compute;
 }
 
 template <class F, class T, int kInputs, bool kToBool, int kItems>
-__global__ void __launch_bounds__(kElementwiseThreads) elementwise_kernel(const __grid_constant__ Walk w, T scalar, T p0, T p1) {
+__global__ void __launch_bounds__(kElementwiseThreads)
+    elementwise_kernel(const __grid_constant__ Walk w, T scalar, T p0, T p1) {
   const F f;
   const uint32_t step = gridDim.x * kElementwiseThreads;
   for (uint32_t i = blockIdx.x * kElementwiseThreads + threadIdx.x; i < w.packs; i += step) {
@@ -136,8 +141,8 @@ __global__ void __launch_bounds__(kElementwiseThreads) elementwise_kernel(const 
   }
 }
 
-// The walk over a launch's operands, in packs of kElementwiseItems where that can be, else of one: false.
-bool make_walk(const ElementwiseArgs& a, Walk* w);
+// The walk over a launch's operands, in packs of `items` where that can be, else of one: false.
+bool make_walk(const ElementwiseArgs& a, Walk* w, int items = kElementwiseItems);
 // Launches of at most 2^30 items: a larger one is cut along its outermost dimension.
 bool cut_large(const ElementwiseArgs& a, void (*launch)(const ElementwiseArgs&));
 // An operand in the compute dtype: `temporary` holds a copy where memory has a dtype that is not read in registers.
@@ -185,15 +190,15 @@ template <class Run> void with_read_dtypes(const ElementwiseArgs& a, DType out, 
 template <class F, class T, int kInputs, bool kToBool> void run_elementwise(const ElementwiseArgs& a) {
   if (cut_large(a, &run_elementwise<F, T, kInputs, kToBool>)) return;
   Walk w;
-  const bool packed = make_walk(a, &w);
+  const bool packed = make_walk(a, &w, kItemsOf<T>);
   const T scalar = std::is_integral_v<T> ? T(a.scalar_int) : T(a.scalar_float), p0 = T(a.p0), p1 = T(a.p1);
   const unsigned blocks = persistent_blocks(ceil_div<int64_t>(w.packs, kElementwiseThreads), 16);
   if (packed)
-    launch_kernel<elementwise_kernel<F, T, kInputs, kToBool, kElementwiseItems>>(blocks, kElementwiseThreads, 0,
-                                                                                current_stream(), w, scalar, p0, p1);
+    launch_kernel<elementwise_kernel<F, T, kInputs, kToBool, kItemsOf<T>>>(blocks, kElementwiseThreads, 0,
+                                                                           current_stream(), w, scalar, p0, p1);
   else
     launch_kernel<elementwise_kernel<F, T, kInputs, kToBool, 1>>(blocks, kElementwiseThreads, 0, current_stream(), w,
-                                                                scalar, p0, p1);
+                                                                 scalar, p0, p1);
 }
 
 // The kinds of the elementwise list, as in kernels/cpu/elementwise.h.

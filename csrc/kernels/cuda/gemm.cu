@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_halves(const __grid_constant
   for (int i = 0; i < kStages - 1; ++i) load(i);
   for (int step = 0; step < steps; ++step) {
     cp_async_wait<kStages - 2>();
-    __syncthreads();         // everybody's part of the tile is there, and the oldest tile is no longer read
+    __syncthreads();  // everybody's part of the tile is there, and the oldest tile is no longer read
     load(step + kStages - 1);
 #pragma unroll
     for (int k = 0; k < kBlockK; k += 16) {
@@ -116,8 +116,7 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_halves(const __grid_constant
 #pragma unroll
     for (int j = 0; j < 4; ++j)
 #pragma unroll
-      for (int r = 0; r < 4; ++r)
-        sums[(lane / 4 + r / 2 * 8) * kSumsRow + 8 * j + lane % 4 * 2 + r % 2] = acc[i][j][r];
+      for (int r = 0; r < 4; ++r) sums[(lane / 4 + r / 2 * 8) * kSumsRow + 8 * j + lane % 4 * 2 + r % 2] = acc[i][j][r];
     __syncwarp();
 #pragma unroll 1
     for (int r = 0; r < 16; ++r)

@@ -32,22 +32,25 @@ TW_DEVICE void mbarrier_arrive(uint64_t* bar) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
 }
 TW_DEVICE void mbarrier_expect(uint64_t* bar, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes)
+               : "memory");
 }
 TW_DEVICE void mbarrier_arrive_at(uint64_t* bar, unsigned rank) {
   asm volatile(
       "{\n.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}"
-      ::"r"(shared_address(bar)), "r"(rank) : "memory");
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(bar)),
+      "r"(rank)
+      : "memory");
 }
 TW_DEVICE void mbarrier_wait(uint64_t* bar, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred done;\n"
       "again:\n"
       "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n}"
-      ::"r"(shared_address(bar)), "r"(parity) : "memory");
+      "@!done bra again;\n}" ::"r"(shared_address(bar)),
+      "r"(parity)
+      : "memory");
 }
 
 TW_DEVICE unsigned cluster_rank() {
@@ -81,15 +84,19 @@ template <int kDims>
 TW_DEVICE void tma_load(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims], uint16_t blocks = 0) {
   const unsigned d = shared_address(dst), b = shared_address(bar);
   static_assert(kDims >= 2 && kDims <= 4, "boxes of 2, 3 or 4 dimensions");
-#define TW_LOAD(dims, coordinates, ...)                                                                               \
-  if (blocks)                                                                                                         \
-    asm volatile("cp.async.bulk.tensor." dims ".shared::cluster.global.tile.mbarrier::complete_tx::bytes"             \
-                 ".multicast::cluster [%0], [%1, " coordinates "], [%2], %3;"                                         \
-                 ::"r"(d), "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__ : "memory");                               \
-  else                                                                                                                \
-    asm volatile("cp.async.bulk.tensor." dims ".shared::cluster.global.tile.mbarrier::complete_tx::bytes"             \
-                 " [%0], [%1, " coordinates "], [%2];"                                                                \
-                 ::"r"(d), "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__ : "memory");
+#define TW_LOAD(dims, coordinates, ...)                                                 \
+  if (blocks)                                                                           \
+    asm volatile("cp.async.bulk.tensor." dims                                           \
+                 ".shared::cluster.global.tile.mbarrier::complete_tx::bytes"            \
+                 ".multicast::cluster [%0], [%1, " coordinates "], [%2], %3;" ::"r"(d), \
+                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                        \
+                 : "memory");                                                           \
+  else                                                                                  \
+    asm volatile("cp.async.bulk.tensor." dims                                           \
+                 ".shared::cluster.global.tile.mbarrier::complete_tx::bytes"            \
+                 " [%0], [%1, " coordinates "], [%2];" ::"r"(d),                        \
+                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                        \
+                 : "memory");
   if constexpr (kDims == 2) {
     TW_LOAD("2d", "{%4, %5}", "r"(at[0]), "r"(at[1]))
   } else if constexpr (kDims == 3) {
@@ -102,9 +109,11 @@ TW_DEVICE void tma_load(void* dst, const TensorMap& map, uint64_t* bar, const in
 template <int kDims> TW_DEVICE void tma_store(const TensorMap& map, const void* src, const int (&at)[kDims]) {
   const unsigned s = shared_address(src);
   static_assert(kDims >= 2 && kDims <= 4, "boxes of 2, 3 or 4 dimensions");
-#define TW_STORE(dims, coordinates, ...)                                                                           \
-  asm volatile("cp.async.bulk.tensor." dims ".global.shared::cta.bulk_group [%0, " coordinates "], [%1];"          \
-               ::"l"(&map.map), "r"(s), __VA_ARGS__ : "memory");
+#define TW_STORE(dims, coordinates, ...)                                                       \
+  asm volatile("cp.async.bulk.tensor." dims ".global.shared::cta.bulk_group [%0, " coordinates \
+               "], [%1];" ::"l"(&map.map),                                                     \
+               "r"(s), __VA_ARGS__                                                             \
+               : "memory");
   if constexpr (kDims == 2) {
     TW_STORE("2d", "{%2, %3}", "r"(at[0]), "r"(at[1]))
   } else if constexpr (kDims == 3) {
@@ -137,39 +146,40 @@ template <int kLeft> TW_DEVICE void wgmma_wait() {
 }
 
 // The N / 2 accumulators of a thread, as an instruction's operands %0 ...
-#define TW_ACC8(i) "+f"(acc[i]), "+f"(acc[i + 1]), "+f"(acc[i + 2]), "+f"(acc[i + 3]), "+f"(acc[i + 4]), \
-                   "+f"(acc[i + 5]), "+f"(acc[i + 6]), "+f"(acc[i + 7])
+#define TW_ACC8(i)                                                                                        \
+  "+f"(acc[i]), "+f"(acc[i + 1]), "+f"(acc[i + 2]), "+f"(acc[i + 3]), "+f"(acc[i + 4]), "+f"(acc[i + 5]), \
+      "+f"(acc[i + 6]), "+f"(acc[i + 7])
 #define TW_ACC32(i) TW_ACC8(i), TW_ACC8(i + 8), TW_ACC8(i + 16), TW_ACC8(i + 24)
-#define TW_NAMES32                                                                                                  \
-  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,"  \
+#define TW_NAMES32                                                                                                 \
+  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29," \
   "%30,%31"
-#define TW_NAMES64                                                                                                  \
-  TW_NAMES32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56," \
-             "%57,%58,%59,%60,%61,%62,%63"
-#define TW_NAMES128                                                                                                   \
-  TW_NAMES64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,"  \
-             "%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,"    \
-             "%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define TW_NAMES64                                                                                        \
+  TW_NAMES32                                                                                              \
+  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56," \
+  "%57,%58,%59,%60,%61,%62,%63"
+#define TW_NAMES128                                                                                       \
+  TW_NAMES64                                                                                              \
+  ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88," \
+  "%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,"   \
+  "%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 // Operands behind the accumulators: a (an address, or four registers), b, keep, and how a and b lie.
-#define TW_WGMMA_SHARED(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                                      \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n             \
-               "k16.f32." type "." type " {" names "}, " o0 ", " o1 ", p, 1, 1, " o3 ", " o4 ";\n}"           \
-               : __VA_ARGS__                                                                                  \
+#define TW_WGMMA_SHARED(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                                          \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n "k16.f32." type \
+               "." type " {" names "}, " o0 ", " o1 ", p, 1, 1, " o3 ", " o4 ";\n}"                               \
+               : __VA_ARGS__                                                                                      \
                : "l"(a), "l"(b), "r"(int(keep)), "n"(int(kAcrossA)), "n"(int(kAcrossB)))
-#define TW_WGMMA_REGISTERS(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                                   \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n             \
-               "k16.f32." type "." type " {" names "}, {" o0 "," o1 "," o2 "," o3 "}, " o4 ", p, 1, 1, " o6   \
-               ";\n}"                                                                                         \
-               : __VA_ARGS__                                                                                  \
+#define TW_WGMMA_REGISTERS(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                                       \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n "k16.f32." type \
+               "." type " {" names "}, {" o0 "," o1 "," o2 "," o3 "}, " o4 ", p, 1, 1, " o6 ";\n}"                \
+               : __VA_ARGS__                                                                                      \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(keep)), "n"(int(kAcrossB)))
-#define TW_WGMMA_SIZES(FORM, type)                                                                            \
-  if constexpr (N == 64)                                                                                      \
-    FORM("64", type, TW_NAMES32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", TW_ACC32(0));               \
-  else if constexpr (N == 128)                                                                                \
-    FORM("128", type, TW_NAMES64, "%64", "%65", "%66", "%67", "%68", "%69", "%70", TW_ACC32(0), TW_ACC32(32)); \
-  else                                                                                                        \
-    FORM("256", type, TW_NAMES128, "%128", "%129", "%130", "%131", "%132", "%133", "%134", TW_ACC32(0),       \
-         TW_ACC32(32), TW_ACC32(64), TW_ACC32(96));
+#define TW_WGMMA_SIZES(FORM, type)                                                                                    \
+  if constexpr (N == 64) FORM("64", type, TW_NAMES32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", TW_ACC32(0));  \
+  else if constexpr (N == 128)                                                                                        \
+    FORM("128", type, TW_NAMES64, "%64", "%65", "%66", "%67", "%68", "%69", "%70", TW_ACC32(0), TW_ACC32(32));        \
+  else                                                                                                                \
+    FORM("256", type, TW_NAMES128, "%128", "%129", "%130", "%131", "%132", "%133", "%134", TW_ACC32(0), TW_ACC32(32), \
+         TW_ACC32(64), TW_ACC32(96));
 
 // acc (64, N) = a (64, 16) b (16, N) + (keep ? acc : 0) for a warpgroup; T float16 or bfloat16, N 64, 128 or 256.
 template <class T, int N, bool kAcrossA = false, bool kAcrossB = false>
@@ -200,7 +210,7 @@ namespace tw::cuda {
 // `item` bytes an element (2 or 4), halves told apart for nobody: the engine moves bits. Zeros outside the tensor.
 // False, with the reason kept for the engine, where the hardware cannot: 16-byte alignment of data and strides, boxes of
 // at most 256 a side, rows of the box no longer than the swizzle.
-bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes,
-                     const int64_t* strides, const int* box, int swizzle);
+bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
+                     const int* box, int swizzle);
 
 }  // namespace tw::cuda

@@ -28,19 +28,20 @@ template <class S, class A> struct Products {
   static constexpr A kIdentity = A(1);
   TW_DEVICE A operator()(A a, A b) const { return a * b; }
 };
+// Extremes of the narrow integers are found in int32.
+template <class S>
+using ExtremeAcc = std::conditional_t<std::is_integral_v<S> && sizeof(S) < 4, int32_t, Accumulator<S>>;
 template <class A> constexpr A extreme(bool lowest) {
-  if constexpr (std::is_same_v<A, bool>) return !lowest;
-  else if constexpr (std::is_floating_point_v<A>) return lowest ? -A(__builtin_inf()) : A(__builtin_inf());
-  else if constexpr (A(-1) > A(0)) return lowest ? A(0) : A(-1);
+  if constexpr (std::is_floating_point_v<A>) return lowest ? -A(__builtin_inf()) : A(__builtin_inf());
   else return lowest ? A(uint64_t{1} << (8 * sizeof(A) - 1)) : A(~(uint64_t{1} << (8 * sizeof(A) - 1)));
 }
 template <class S> struct Largest {
-  using Acc = Accumulator<S>;
+  using Acc = ExtremeAcc<S>;
   static constexpr Acc kIdentity = extreme<Acc>(true);
   TW_DEVICE Acc operator()(Acc a, Acc b) const { return maximum(a, b); }
 };
 template <class S> struct Smallest {
-  using Acc = Accumulator<S>;
+  using Acc = ExtremeAcc<S>;
   static constexpr Acc kIdentity = extreme<Acc>(false);
   TW_DEVICE Acc operator()(Acc a, Acc b) const { return minimum(a, b); }
 };
@@ -71,13 +72,13 @@ template <class A> TW_DEVICE void put(void* y, DType t, int64_t i, A v, double s
 }
 
 template <class Op, class S, int kGroup>
-__global__ void __launch_bounds__(kThreads) reduce_rows(ReduceArgs a, int64_t pieces, bool aligned) {
+__global__ void __launch_bounds__(kThreads) reduce_rows(ReduceArgs a, uint32_t pieces, bool aligned) {
   using A = typename Op::Acc;
   TW_SHARED(partial, A[kThreads / 32]);
-  const int64_t row = int64_t(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
+  const uint32_t row = blockIdx.x * (kThreads / kGroup) + threadIdx.x / kGroup;  // below 2^32, as the grid is
   if (row >= a.outer * pieces) return;
-  const int64_t begin = row % pieces * kPiece, n = least(kPiece, a.n - begin);
-  const S* x = static_cast<const S*>(a.x) + row / pieces * a.n + begin;
+  const int64_t begin = int64_t(row % pieces) * kPiece, n = least(kPiece, a.n - begin);
+  const S* x = static_cast<const S*>(a.x) + int64_t(row / pieces) * a.n + begin;
   const Op op;
   A acc[kLanes<S>];
   for (int j = 0; j < kLanes<S>; ++j) acc[j] = Op::kIdentity;
@@ -93,15 +94,15 @@ __global__ void __launch_bounds__(kThreads) reduce_rows(ReduceArgs a, int64_t pi
   if (threadIdx.x % kGroup == 0) put(a.y, a.y_dtype, row, v, a.scale, pieces == 1);
 }
 
-template <class Op, class S> __global__ void __launch_bounds__(kThreads) reduce_columns(ReduceArgs a, int64_t pieces) {
+template <class Op, class S> __global__ void __launch_bounds__(kThreads) reduce_columns(ReduceArgs a, uint32_t pieces) {
   using A = typename Op::Acc;
   constexpr int kRows = kThreads / kColumns;
   TW_SHARED(partial, A[kRows][kColumns]);
-  const int64_t tiles = ceil_div<int64_t>(a.inner, kColumns), row = blockIdx.x / tiles;
+  const uint32_t tiles = uint32_t(ceil_div<int64_t>(a.inner, kColumns)), row = blockIdx.x / tiles;
   const int column = threadIdx.x % kColumns, part = threadIdx.x / kColumns;
-  const int64_t c = blockIdx.x % tiles * kColumns + column;
-  const int64_t begin = row % pieces * kPiece, n = least(kPiece, a.n - begin);
-  const S* x = static_cast<const S*>(a.x) + (row / pieces * a.n + begin) * a.inner + c;
+  const int64_t c = int64_t(blockIdx.x % tiles) * kColumns + column;
+  const int64_t begin = int64_t(row % pieces) * kPiece, n = least(kPiece, a.n - begin);
+  const S* x = static_cast<const S*>(a.x) + (int64_t(row / pieces) * a.n + begin) * a.inner + c;
   const Op op;
   A acc = Op::kIdentity;
   if (c < a.inner)
@@ -118,7 +119,7 @@ template <class Op, class S> __global__ void __launch_bounds__(kThreads) reduce_
 // OpOf<S, A>: the fold of values S in memory; A is its accumulator, whose own fold joins the partial results.
 template <class Op, class Again, class S> void reduce(const ReduceArgs& a) {
   using A = typename Op::Acc;
-  const int64_t pieces = ceil_div(a.n, kPiece);
+  const auto pieces = static_cast<uint32_t>(ceil_div(a.n, kPiece));
   const Workspace partial(pieces > 1 ? static_cast<size_t>(a.outer * pieces * a.inner) * sizeof(A) : 0);
   ReduceArgs first = a;
   if (pieces > 1) first.y = partial.as<void>();
@@ -130,10 +131,10 @@ template <class Op, class Again, class S> void reduce(const ReduceArgs& a) {
     const bool aligned = rows_aligned<S>(a.n, {a.x});
     if (a.n <= 1024)
       launch_kernel<reduce_rows<Op, S, 32>>(static_cast<unsigned>(ceil_div<int64_t>(rows, kThreads / 32)), kThreads, 0,
-                                           current_stream(), first, pieces, aligned);
+                                            current_stream(), first, pieces, aligned);
     else
       launch_kernel<reduce_rows<Op, S, kThreads>>(static_cast<unsigned>(rows), kThreads, 0, current_stream(), first,
-                                                 pieces, aligned);
+                                                  pieces, aligned);
   }
   if (pieces == 1) return;
   ReduceArgs second = a;
@@ -146,22 +147,20 @@ template <class S> using SumAcc = std::conditional_t<std::is_integral_v<S>, int6
 
 }  // namespace
 
-#define TW_REDUCE(name)                                                  \
-  void name(const ReduceArgs& a) {                                       \
-    switch (a.x_dtype) {                                                 \
-      TW_DTYPES(TW_X)                                                    \
-    }                                                                    \
+#define TW_REDUCE(name)                    \
+  void name(const ReduceArgs& a) {         \
+    switch (a.x_dtype) { TW_DTYPES(TW_X) } \
   }
 #define TW_X(S, e, n) \
   case DType::e: return reduce<Sums<S, SumAcc<S>>, Sums<SumAcc<S>, SumAcc<S>>, S>(a);
 TW_REDUCE(sum)
 #undef TW_X
 #define TW_X(S, e, n) \
-  case DType::e: return reduce<Largest<S>, Largest<Accumulator<S>>, S>(a);
+  case DType::e: return reduce<Largest<S>, Largest<ExtremeAcc<S>>, S>(a);
 TW_REDUCE(amax)
 #undef TW_X
 #define TW_X(S, e, n) \
-  case DType::e: return reduce<Smallest<S>, Smallest<Accumulator<S>>, S>(a);
+  case DType::e: return reduce<Smallest<S>, Smallest<ExtremeAcc<S>>, S>(a);
 TW_REDUCE(amin)
 #undef TW_X
 #define TW_X(S, e, n) \

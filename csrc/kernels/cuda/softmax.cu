@@ -97,8 +97,7 @@ __global__ void __launch_bounds__(kBlock<kGroup>) softmax_backward_rows(SoftmaxA
 #pragma unroll
   for (int p = 0; p < P; ++p) {
 #pragma unroll
-    for (int j = 0; j < kLanes<S>; ++j)
-      v[p][j] = a.log ? g[p][j] - exp(v[p][j]) * total : v[p][j] * (g[p][j] - total);
+    for (int j = 0; j < kLanes<S>; ++j) v[p][j] = a.log ? g[p][j] - exp(v[p][j]) * total : v[p][j] * (g[p][j] - total);
     store_pack(v[p], dx, first + p * kStep, a.n, aligned);
   }
 }
@@ -176,7 +175,12 @@ void run(const SoftmaxArgs& a, bool backward) {
     if (packs <= 128) return launch_rows<S, 32, 4>(a, backward);
     if (packs <= 512) return launch_rows<S, 256, 2>(a, backward);
     if (packs <= 1024) return launch_rows<S, 256, 4>(a, backward);
-    if (packs <= 4096) return launch_rows<S, 1024, 4>(a, backward);
+    if (packs <= 2048) return launch_rows<S, 1024, 2>(a, backward);
+    if (packs <= 4096 && !backward) {  // the gradient's two rows would not fit the registers
+      const bool aligned = rows_aligned<S>(a.n, {a.x, a.y});
+      return launch_kernel<softmax_rows<S, 1024, 4>>(static_cast<unsigned>(a.outer), 1024, 0, current_stream(), a,
+                                                     aligned);
+    }
     launch_kernel<softmax_twice<S, 1024>>(static_cast<unsigned>(a.outer), 1024, 0, current_stream(), a, backward);
   });
 }

@@ -95,8 +95,8 @@ void check_word(uint64_t* cell, const char* word, unsigned bytes, int entity, bo
     }
     if ((s >> 2 & bytes) && (write || (s & 2)) && !(atomic && (s & 1))) {
       const bool here = static_cast<uint32_t>(s >> 40) == serial % kSerials;
-      finding(false, "race", "%s %s, which %s %s, with nothing between them: %s",
-              entity_name(entity).c_str(), write ? "writes" : "reads",
+      finding(false, "race", "%s %s, which %s %s, with nothing between them: %s", entity_name(entity).c_str(),
+              write ? "writes" : "reads",
               here ? entity_name(static_cast<int>(s >> 26 & 0x3fff)).c_str() : "a thread of another block",
               s & 2 ? "wrote" : "read", address_name(word).c_str());
       for (int k = 0; k < 4; ++k) cell[k] = 0;
@@ -276,11 +276,15 @@ inline void access(const void* p, size_t bytes, bool write, bool aligned, const 
 #ifdef TW_SIMT_CHECKED
 // ThreadSanitizer's interface, as GCC calls it.
 #define TW_TSAN extern "C"
-#define TW_ACCESS(n)                                                                                              \
-  TW_TSAN void __tsan_read##n(void* p) { tw::simt::access(p, n, false, true, __builtin_return_address(0)); }      \
-  TW_TSAN void __tsan_write##n(void* p) { tw::simt::access(p, n, true, true, __builtin_return_address(0)); }      \
-  TW_TSAN void __tsan_unaligned_read##n(void* p) { tw::simt::access(p, n, false, false, __builtin_return_address(0)); } \
-  TW_TSAN void __tsan_unaligned_write##n(void* p) { tw::simt::access(p, n, true, false, __builtin_return_address(0)); } \
+#define TW_ACCESS(n)                                                                                                  \
+  TW_TSAN void __tsan_read##n(void* p) { tw::simt::access(p, n, false, true, __builtin_return_address(0)); }          \
+  TW_TSAN void __tsan_write##n(void* p) { tw::simt::access(p, n, true, true, __builtin_return_address(0)); }          \
+  TW_TSAN void __tsan_unaligned_read##n(void* p) {                                                                    \
+    tw::simt::access(p, n, false, false, __builtin_return_address(0));                                                \
+  }                                                                                                                   \
+  TW_TSAN void __tsan_unaligned_write##n(void* p) {                                                                   \
+    tw::simt::access(p, n, true, false, __builtin_return_address(0));                                                 \
+  }                                                                                                                   \
   TW_TSAN void __tsan_volatile_read##n(void* p) { tw::simt::access(p, n, false, true, __builtin_return_address(0)); } \
   TW_TSAN void __tsan_volatile_write##n(void* p) { tw::simt::access(p, n, true, true, __builtin_return_address(0)); }
 TW_ACCESS(1)

@@ -23,7 +23,7 @@ struct Bulk {  // one box between global and shared memory
   char* shared;
   bool load;
   int agent;
-  std::vector<uint64_t*> bars;    // of each block that gets the box
+  std::vector<uint64_t*> bars;  // of each block that gets the box
   std::vector<char*> destinations;
 };
 struct Product {
@@ -32,8 +32,8 @@ struct Product {
 };
 
 std::unordered_map<uint64_t*, BarState> bars;
-std::vector<Bulk> in_flight;                          // loads that have not landed
-std::vector<std::vector<std::vector<Bulk>>> stores;   // of each thread: groups, the last one open
+std::vector<Bulk> in_flight;                         // loads that have not landed
+std::vector<std::vector<std::vector<Bulk>>> stores;  // of each thread: groups, the last one open
 std::vector<std::vector<std::vector<Product>>> products;
 struct {
   int arrived = 0;
@@ -48,7 +48,8 @@ Block& my_block() { return cluster.blocks[static_cast<size_t>(cluster.current->b
 
 BarState& state_of(uint64_t* bar, const char* what) {
   const auto it = bars.find(bar);
-  if (it == bars.end()) finding(true, "mbarrier", "%s of %s, which was not initialised", what, address_name(bar).c_str());
+  if (it == bars.end())
+    finding(true, "mbarrier", "%s of %s, which was not initialised", what, address_name(bar).c_str());
   return it->second;
 }
 
@@ -343,8 +344,8 @@ void wgmma_wait(int groups_left) {
 
 namespace tw::cuda {
 
-bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes,
-                     const int64_t* strides, const int* box, int swizzle) {
+bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
+                     const int* box, int swizzle) {
   simt::TensorMapData& m = map->map;
   m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle};
   bool valid = reinterpret_cast<uintptr_t>(data) % 16 == 0 && box[0] * item % 16 == 0 && ndim >= 1 && ndim <= 5 &&

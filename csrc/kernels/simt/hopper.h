@@ -18,7 +18,7 @@ struct TensorMapData {
   char* data;
   uint64_t size[5], stride[5];  // innermost first; strides in bytes
   uint32_t box[5];
-  int ndim, item, swizzle;      // swizzle: 0, 32, 64 or 128 bytes
+  int ndim, item, swizzle;  // swizzle: 0, 32, 64 or 128 bytes
 };
 void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, uint16_t blocks);
 void tma_store(const TensorMapData& map, const void* src, const int* at);
@@ -31,7 +31,7 @@ struct WgmmaOp {
   uint64_t a, b;
   bool a_in_registers, keep, a_across, b_across;  // across: not contiguous along K
   uint32_t a_registers[4];
-  int n, item;                                    // columns; bytes an item: 2, or 4 for tf32
+  int n, item;  // columns; bytes an item: 2, or 4 for tf32
   ReadHalf read;
 };
 void wgmma(const WgmmaOp& op, Site site);

@@ -67,7 +67,8 @@ void heap_release(void* block) {
   for (size_t i = 0; i < all.size(); ++i) {
     Region& r = *all[i];
     if (r.begin != block) continue;
-    if (!guards_intact(r)) finding(false, "out of bounds", "guard bytes of %s overwritten", address_name(block).c_str());
+    if (!guards_intact(r))
+      finding(false, "out of bounds", "guard bytes of %s overwritten", address_name(block).c_str());
     if (r.shadow) munmap(r.shadow, shadow_bytes(r));
     ::free(r.begin - kHeapGuard);
     all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
@@ -92,7 +93,8 @@ Region* find_region(const void* p) {
 
 uint64_t* shadow_of(Region& r) {
   if (!r.shadow) {
-    void* p = mmap(nullptr, shadow_bytes(r), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p =
+        mmap(nullptr, shadow_bytes(r), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) std::abort();
     r.shadow = static_cast<uint64_t*>(p);
   }

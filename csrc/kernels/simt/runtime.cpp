@@ -93,8 +93,8 @@ void thread_ends(Fiber* f) {
   ++b.exited;
   for (const Barrier& barrier : b.barriers)
     if (barrier.arrived && barrier.expected > b.live - b.exited)
-      finding(true, "divergent barrier", "this thread has returned, but %d threads wait at %s for %d",
-              barrier.arrived, at(barrier.site).c_str(), barrier.expected);
+      finding(true, "divergent barrier", "this thread has returned, but %d threads wait at %s for %d", barrier.arrived,
+              at(barrier.site).c_str(), barrier.expected);
   for (const Collective& c : b.warps[static_cast<size_t>(f->thread / 32)])
     if (c.mask >> f->lane() & 1)
       finding(true, "absent lane", "lane %d has returned, but %s at %s names it in its mask 0x%08x", f->lane(), c.name,
@@ -318,8 +318,9 @@ void collective(const char* name, unsigned mask, const void* in, void* out, Comb
   for (Collective& c : pending) {
     if (c.mask == mask && c.name == name) mine = &c;
     else if (c.mask & mask)
-      finding(true, "divergent warp", "lane %d came to %s at %s with mask 0x%08x, others are at %s (%s) with mask 0x%08x",
-              lane, name, at(site).c_str(), mask, c.name, at(c.site).c_str(), c.mask);
+      finding(true, "divergent warp",
+              "lane %d came to %s at %s with mask 0x%08x, others are at %s (%s) with mask 0x%08x", lane, name,
+              at(site).c_str(), mask, c.name, at(c.site).c_str(), c.mask);
   }
   if (!mine) {
     for (int i = 0; i < 32; ++i) {

@@ -34,7 +34,7 @@ struct Fiber {
   bool done = false;
   const char* waits = nullptr;  // for what, while it does
   Site site{"", 0};
-  int result = 0;  // of a voting barrier
+  int result = 0;                              // of a voting barrier
   std::vector<std::vector<AsyncCopy>> copies;  // cp.async: committed groups, then the open one
   std::vector<void (*)(void*)> unused;
   int lane() const { return thread & 31; }

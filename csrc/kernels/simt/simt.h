@@ -26,13 +26,9 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
-#define TW_VECTOR_TYPES(T, name)    \
-  struct alignas(2 * sizeof(T)) name##2 { \
-    T x, y;                         \
-  };                                \
-  struct alignas(16) name##4 {      \
-    T x, y, z, w;                   \
-  };
+#define TW_VECTOR_TYPES(T, name)                     \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; }; \
+  struct alignas(16) name##4 { T x, y, z, w; };
 TW_VECTOR_TYPES(float, float)
 TW_VECTOR_TYPES(int, int)
 TW_VECTOR_TYPES(unsigned, uint)
@@ -96,8 +92,8 @@ int lane();
 }  // namespace tw::simt
 
 // A variable in shared memory: TW_SHARED(tile, float[32][33]).
-#define TW_SHARED(name, ...)                                                                       \
-  static const char tw_key_##name = 0;                                                             \
+#define TW_SHARED(name, ...)                                                                 \
+  static const char tw_key_##name = 0;                                                       \
   auto& name = *static_cast<std::type_identity_t<__VA_ARGS__>*>(::tw::simt::shared_variable( \
       &tw_key_##name, #name, sizeof(std::type_identity_t<__VA_ARGS__>), alignof(std::type_identity_t<__VA_ARGS__>)))
 
@@ -202,7 +198,7 @@ TW_ATOMIC(atomicMax, old > v ? old : v)
 TW_ATOMIC(atomicMin, old < v ? old : v)
 TW_ATOMIC(atomicExch, v)
 TW_ATOMIC(atomicOr, T(old | v))
-TW_ATOMIC(atomicAnd, T(old & v))
+TW_ATOMIC(atomicAnd, T(old& v))
 #undef TW_ATOMIC
 template <class T> TW_UNCHECKED T atomicCAS(T* p, std::type_identity_t<T> expected, std::type_identity_t<T> v) {
   tw::simt::atomic_point();
@@ -242,8 +238,7 @@ template <auto Kernel, class... A>
 void launch_cluster(dim3 grid, dim3 block, dim3 cluster, size_t shared_bytes, Stream, A... args) {
   Invoke<Kernel>::launch(grid, block, cluster, shared_bytes, args...);
 }
-template <auto Kernel, class... A>
-void launch_kernel(dim3 grid, dim3 block, size_t shared_bytes, Stream, A... args) {
+template <auto Kernel, class... A> void launch_kernel(dim3 grid, dim3 block, size_t shared_bytes, Stream, A... args) {
   Invoke<Kernel>::launch(grid, block, dim3(), shared_bytes, args...);
 }
 

@@ -46,10 +46,10 @@ assert y.is_cuda and y.device == tw.device("cuda", 0) and y.device.type == "cuda
 assert (y.t().cpu().numpy() == x.t().numpy()).all() and y.to("cuda:0") is y
 assert tw.zeros_like(y).is_cuda and y.new_ones(2).is_cuda and tw.arange(3, device="cuda").is_cuda
 assert tw.tensor([1.5], device="cuda").item() == 1.5 and "device='cuda:0'" in repr(y) and y.tolist() == x.tolist()
-for f in (lambda: y.numpy(), lambda: np.asarray(y.array)):
+for f in (lambda: y.numpy(), lambda: np.asarray(y)):
     try:
         f()
-    except (TypeError, BufferError) as e:
+    except TypeError as e:
         assert "cpu()" in str(e)
     else:
         raise AssertionError
@@ -88,7 +88,7 @@ print(tw.kernels.which("gemm", "cuda"), tw.kernels.which("sort", "cuda"))
 @needs_emulator
 def test_an_op_without_a_kernel_warns_once():
     script("""
-x = tw.randn(8, device="cuda")
+x = tw.randn(8).cuda()
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     a = x.sort()[0]

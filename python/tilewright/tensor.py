@@ -153,11 +153,11 @@ class Tensor(_engine.TensorBase):
             raise RuntimeError("numpy: the tensor requires grad; use tensor.detach().numpy()")
         if self.array.dtype is _engine.bfloat16:
             raise TypeError("numpy: NumPy has no bfloat16; use tensor.float().numpy()")
-        if not self.array.on_cpu:
-            raise TypeError(f"numpy: the tensor is on {self.device}; use tensor.cpu().numpy()")
-        return _numpy().asarray(self.array)
+        return self.__array__()
 
     def __array__(self, dtype=None, copy=None):
+        if not self.array.on_cpu:
+            raise TypeError(f"numpy: the tensor is on {self.device}; use tensor.cpu().numpy()")
         a = _engine.cast(self.array, _engine.float32) if self.array.dtype is _engine.bfloat16 else self.array
         made = _numpy().asarray(a)
         if dtype is not None and made.dtype != dtype:

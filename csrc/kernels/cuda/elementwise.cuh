@@ -1,6 +1,6 @@
 // The walk that every elementwise kernel shares: y[i] = f(x0[i], x1[i], x2[i]) over one shape, any strides and dtypes.
 //
-// A thread takes packs of kItems neighbours along the innermost dimension: 8 where every operand is contiguous there
+// A thread takes packs of kItems neighbours along the innermost dimension: 8 (float64: 4) where every operand is contiguous there
 // (or broadcast) and aligned, read and written in accesses of 16 bytes; else 1. The place of a pack in the outer
 // dimensions comes from multiplications (Divisor). Both forms compute an item by the same code, so layout never shows.
 // Memory dtypes: each compute dtype reads and writes its own few in registers (float: halves too; int32: the narrow

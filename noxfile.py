@@ -3,7 +3,7 @@
 import nox
 
 nox.options.sessions = ["lint", "tests"]
-SOURCES = ("csrc/**/*.h", "csrc/**/*.cpp")
+SOURCES = ("csrc/**/*.h", "csrc/**/*.cpp", "csrc/**/*.cu", "csrc/**/*.cuh", "tests/simt/*.cu")
 
 
 @nox.session(venv_backend="none")
@@ -27,7 +27,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The suite, with warnings of the compiler and of Python as errors."""
-    session.install(".[test]", env={"TILEWRIGHT_WERROR": "ON"})
+    session.install(".[test]", env={"TILEWRIGHT_WERROR": "ON", "TILEWRIGHT_SIMT": "ON"})
     session.run("pytest", *session.posargs)
 
 

@@ -66,7 +66,7 @@ ConvArgs arguments(const std::string& op, int64_t nd, const Dims& x_shape, const
   a.C = x[1];
   a.O = w[0];
   a.groups = groups;
-  a.winograd = use_winograd;
+  a.winograd = use_winograd && may_use_winograd;
   a.dtype = dtype;
   for (int64_t i = 0; i < nd; ++i) {
     const int64_t d = 3 - nd + i;
@@ -101,13 +101,17 @@ std::optional<Array> bias_of(const std::string& op, const std::optional<Array>& 
   return contiguous(*b);
 }
 
+}  // namespace
+
+thread_local bool may_use_winograd = true;
+
 Array conv(int64_t nd, const Array& x, const Array& w, const std::optional<Array>& b, const Dims& stride,
            const Dims& padding, const Dims& dilation, int64_t groups) {
   const std::string op = name_of("conv", nd);
   check_dtypes(op, x, w);
   ConvArgs a = arguments(op, nd, x.shape(), w.shape(), stride, padding, dilation, groups, x.dtype());
   const std::optional<Array> bias = bias_of(op, b, x, a.O);
-  Array y = Array::empty(op.c_str(), output_shape(a, nd, x.ndim()), x.dtype(), x.device());
+  Array y = result(op.c_str(), output_shape(a, nd, x.ndim()), x.dtype(), x.device());
   if (y.numel() == 0) return y;
   const Array image = contiguous(x), kernel = contiguous(w);
   a.b = bias ? bias->raw() : nullptr;
@@ -118,6 +122,8 @@ Array conv(int64_t nd, const Array& x, const Array& w, const std::optional<Array
   return y;
 }
 
+namespace {
+
 Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b,
                  const Dims& x_shape, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
   check_dtypes(op, dy, w);
@@ -125,7 +131,7 @@ Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array
   const Dims expected = output_shape(a, nd, x_shape.n);
   TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
   const std::optional<Array> bias = bias_of(op, b, dy, a.C);
-  Array dx = Array::empty(op.c_str(), x_shape, dy.dtype(), dy.device());
+  Array dx = result(op.c_str(), x_shape, dy.dtype(), dy.device());
   if (dx.numel() == 0) return dx;
   const Array d = contiguous(dy), kernel = contiguous(w);
   a.b = bias ? bias->raw() : nullptr;
@@ -135,6 +141,8 @@ Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array
   launch(dy.device(), slots::conv_backward_x, a);
   return dx;
 }
+
+}  // namespace
 
 Array conv_backward_x(int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b, const Dims& x_shape,
                       const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
@@ -148,7 +156,7 @@ Array conv_backward_w(int64_t nd, const Array& dy, const Array& x, const Dims& w
   ConvArgs a = arguments(op, nd, x.shape(), w_shape, stride, padding, dilation, groups, dy.dtype());
   const Dims expected = output_shape(a, nd, x.ndim());
   TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
-  Array dw = Array::empty(op.c_str(), w_shape, dy.dtype(), dy.device());
+  Array dw = result(op.c_str(), w_shape, dy.dtype(), dy.device());
   if (dw.numel() == 0) return dw;
   const Array d = contiguous(dy), image = contiguous(x);
   a.dy = d.raw();
@@ -157,6 +165,8 @@ Array conv_backward_w(int64_t nd, const Array& dy, const Array& x, const Dims& w
   launch(dy.device(), slots::conv_backward_w, a);
   return dw;
 }
+
+namespace {
 
 // backward_x under the name and with the words of a transposed convolution: its input is dy, its output x.
 Array conv_transpose(int64_t nd, const Array& x, const Array& w, const std::optional<Array>& b, const Dims& stride,

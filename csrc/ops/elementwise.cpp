@@ -112,6 +112,8 @@ void launch_elementwise(const Slot<ElementwiseArgs>& slot, const Array& out, Val
 
 }  // namespace
 
+constinit thread_local Recipient* recipient = nullptr;
+
 DType default_dtype() { return g_default_dtype; }
 void set_default_dtype(DType t) {
   TW_CHECK_TYPE(is_float(t), "set_default_dtype: must be a floating-point dtype, got ", name(t));
@@ -144,6 +146,11 @@ void check_writable(const char* op, const Array& out) {
     TW_CHECK(out.size(i) <= 1 || out.strides()[i] != 0, op,
              ": cannot write into an expanded array, whose elements share memory, got shape ", str_of(out.shape()),
              " with strides ", str_of(out.strides()), "; clone it first");
+}
+
+void check_is(const char* op, const char* what, const Array& a, const Dims& shape, DType t) {
+  TW_CHECK(a.shape() == shape, op, ": ", what, " must have shape ", str_of(shape), ", got ", str_of(a.shape()));
+  TW_CHECK_TYPE(a.dtype() == t, op, ": ", what, " must be ", name(t), ", got ", name(a.dtype()));
 }
 
 Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, double p0, double p1) {
@@ -199,6 +206,7 @@ void copy_into(const char* op, Array& dst, const Array& src) {
 
 Array cast(const Array& a, DType t) {
   if (a.dtype() == t) return a;
+  if (recipient) recipient->refuse_copy(a, t);
   Array y = Array::empty("to", a.shape(), t, a.device());
   Value v;
   v.array = const_cast<Array*>(&a);
@@ -207,6 +215,7 @@ Array cast(const Array& a, DType t) {
 }
 
 Array clone(const Array& a) {
+  if (recipient) recipient->refuse_copy(a, a.dtype());
   Array y = Array::empty("clone", a.shape(), a.dtype(), a.device());
   Value v;
   v.array = const_cast<Array*>(&a);
@@ -257,7 +266,9 @@ template <class Kind> ElementwiseOp op_of(const Slot<ElementwiseArgs>& slot) {
   return {slot, Kind::floats_only, Kind::integers_only, Kind::to_bool};
 }
 
-Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
+}  // namespace
+
+Array where(const Array& c, Value a, Value b, const OptionalArray& out) {
   TW_CHECK_TYPE(c.dtype() == DType::kBool, "where: the condition must be bool, got ", describe(c));
   Value both[2] = {a, b};
   const DType t = result_type(both, 2);
@@ -283,6 +294,8 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
   launch_elementwise(slots::where, y, x, 3, t, 0, 0);
   return y;
 }
+
+namespace {
 
 const ElementwiseRow rows[] = {
 #define TW_X(name, functor, Kind) {op_of<Kind>(slots::name), 1},

@@ -95,7 +95,9 @@ void release_owner(void* o) {
   delete static_cast<Owner*>(o);
 }
 
-std::string described(const Array& a) { return str("shape ", str_of(a.shape()), " with strides ", str_of(a.strides())); }
+std::string described(const Array& a) {
+  return str("shape ", str_of(a.shape()), " with strides ", str_of(a.strides()));
+}
 
 bool same_view(const Array& a, const Array& b) {
   if (a.dtype() != b.dtype() || !(a.shape() == b.shape())) return false;
@@ -135,9 +137,9 @@ Given* Call::add(const char* role, PyObject* o, unsigned rules) {
     g.array = unwrap(a);
   } else {
     const nb::dlpack::dltensor t = describe_foreign(op, &g);
-    g.array = import_tensor(op, role, reinterpret_cast<const DLTensor&>(t),
-                            recording() ? new Owner{nb::borrow(o), g.imported} : nullptr,
-                            recording() ? release_owner : [](void*) {}, false);
+    g.array = import_tensor(
+        op, role, reinterpret_cast<const DLTensor&>(t), recording() ? new Owner{nb::borrow(o), g.imported} : nullptr,
+        recording() ? release_owner : [](void*) {}, false);
     TW_CHECK((reinterpret_cast<uintptr_t>(t.data) + t.byte_offset) % itemsize(g.array.dtype()) == 0, op, ": ", role,
              "'s memory must be aligned to its item size; copy the array first");
   }
@@ -191,7 +193,8 @@ void Call::check() const {
                 ": arrays must be on one device, got ", at(i).role, " elsewhere than ", first.role);
   const auto refuse = [this](const Given& out, const Given& g) {
     TW_CHECK((out.rules & kInPlace) && out.begin == g.begin && same_view(out.array, g.array), op, ": ", out.role,
-             "'s memory must not overlap ", g.role, "'s", out.rules & kInPlace ? ", unless both are the same view" : "");
+             "'s memory must not overlap ", g.role, "'s",
+             out.rules & kInPlace ? ", unless both are the same view" : "");
   };
   if (more_.empty()) {
     for (int i = 0; i < used_; ++i) {
@@ -256,11 +259,12 @@ Arr Call::out() const {
 
 std::string help(const char* doc) {
   const std::string_view all(doc);
-  const size_t example = all.find(">>>");
-  return str(all.substr(0, example),
-             "Raises: ValueError: values, shapes, layout, overlapping or read-only memory. TypeError: dtypes. IndexError: "
-             "dims, or indices\nout of range. RuntimeError: devices. After an error nothing has been written.\n\n",
-             all.substr(example));
+  const size_t line = all.find('\n') + 1, example = all.find(">>>");
+  return str(
+      all.substr(0, line), "\n", all.substr(line, example - line), example > line ? "\n" : "",
+      "Raises: ValueError: values, shapes, layout, overlapping or read-only memory. TypeError: dtypes.\n"
+      "IndexError: dims, or indices out of range. RuntimeError: devices. After an error nothing has been written.\n\n",
+      all.substr(example));
 }
 
 }  // namespace tw

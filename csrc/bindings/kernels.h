@@ -1,10 +1,10 @@
 // The module tilewright._kernels: each kernel as a function over anybody's arrays (DLPack or the buffer protocol).
 //
-// A function is a row: its name, a body that calls the op, its help and its arguments. The body's parameters say what
+// A function is a row: its name, its arguments, its help, and a body that calls the op. The body's parameters say what
 // each argument is; outputs reach the op by their names, through the Recipient of ops/functions.h:
 //
-//   open(m, "dropout", [](Call& c, In x, Out, Out, double p) { dropout(x, p, 0, 0); }, "out = ...", "x"_a, "out"_a,
-//        "mask"_a, "p"_a = 0.5);
+//   open(m, "dropout", args("x"_a, "out"_a, "mask"_a, "p"_a = 0.5), "out = x * mask / (1 - p) ...",
+//        [](Call&, In x, Out, Out, double p) { dropout(x, p, 0, 0); });
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -166,12 +166,14 @@ template <unsigned rules> struct Taken<ArgList<rules>> {
   }
 };
 
-std::string help(const char* doc);  // with what every function raises
+// In paragraphs: the first line, the rest, what every function raises, the example.
+std::string help(const char* doc);
 
 template <class F, class C, class R, class... P, class... A>
-void open_as(nb::module_& m, const char* op, F body, R (C::*)(Call&, P...) const, const char* doc, const A&... args) {
+void open_as(nb::module_& m, const char* op, const std::tuple<A...>& args, const char* doc, F body,
+             R (C::*)(Call&, P...) const) {
   static_assert(sizeof...(P) == sizeof...(A), "a parameter of the body for each argument");
-  const std::array<const char*, sizeof...(P)> roles{args.name_...};
+  const auto roles = std::apply([](const A&... a) { return std::array<const char*, sizeof...(P)>{a.name_...}; }, args);
   const auto call = [op, body, roles](typename Taken<std::remove_cvref_t<P>>::Raw... raw) {
     Call c(op);
     const auto go = [&]<size_t... I>(std::index_sequence<I...>) {
@@ -188,11 +190,12 @@ void open_as(nb::module_& m, const char* op, F body, R (C::*)(Call&, P...) const
       return made;
     }
   };
-  m.def(op, call, args..., help(doc).c_str());
+  std::apply([&](const A&... a) { m.def(op, call, a..., help(doc).c_str()); }, args);
 }
-template <class F, class... A>
-void open(nb::module_& m, const char* op, const F& body, const char* doc, const A&... args) {
-  open_as(m, op, body, &F::operator(), doc, args...);
+template <class... A> std::tuple<A...> args(const A&... a) { return {a...}; }
+template <class F, class Args>
+void open(nb::module_& m, const char* op, const Args& args, const char* doc, const F& body) {
+  open_as(m, op, args, doc, body, &F::operator());
 }
 
 void open_elementwise(nb::module_& m);

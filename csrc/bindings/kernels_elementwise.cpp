@@ -65,10 +65,10 @@ std::string document(const ElementwiseRow& row, const Meaning& meaning) {
   const char* const dtypes = row.op.integers_only ? "integers and bool"
                              : row.op.floats_only ? "floats (integers count as float32)"
                                                   : "any dtype";
-  return str("out = ", formula, ", element by element.\n\n", "Operands: ", dtypes,
+  return str("out = ", formula, ", element by element.\nOperands: ", dtypes,
              row.inputs > 1 ? ", of shapes that broadcast; one may be a number" : "", ". out: their common shape, ",
              row.op.to_bool ? "any dtype" : "a dtype of the result's category or a higher one",
-             "; it may be an operand itself.\nAny strides that are not negative.\n\n>>> x = np.ones((2, 3), np.", dtype,
+             "; it may be an operand itself.\nAny strides that are not negative.\n>>> x = np.ones((2, 3), np.", dtype,
              ")\n>>> y = np.empty((2, 3), np.", row.op.to_bool ? "bool" : dtype, ")\n>>> kernels.", slot, "(", call,
              "out=y) is y\nTrue\n");
 }
@@ -76,7 +76,7 @@ std::string document(const ElementwiseRow& row, const Meaning& meaning) {
 using InPlaceOut = Arg<kOutput | kStrided | kInPlace>;
 
 // A function of the operands `args`, and of the parameters that the row's meaning names.
-template <class... Operands, class... A> void define(nb::module_& m, const ElementwiseRow& row, const A&... args) {
+template <class... Operands, class... A> void define(nb::module_& m, const ElementwiseRow& row, const A&... a) {
   Meaning meaning{};
   for (const Meaning& k : kMeanings)
     if (std::string_view(k.name) == row.op.slot.name) meaning = k;
@@ -93,12 +93,12 @@ template <class... Operands, class... A> void define(nb::module_& m, const Eleme
   const std::string doc = document(row, meaning);
   const char* const name = op.slot.name;
   if (meaning.p1)
-    open(m, name, [run](Call&, Operands... x, InPlaceOut o, double p0, double p1) { run(x..., o, p0, p1); },
-         doc.c_str(), args..., out, nb::arg(meaning.p0) = meaning.d0, nb::arg(meaning.p1) = meaning.d1);
+    open(m, name, args(a..., out, nb::arg(meaning.p0) = meaning.d0, nb::arg(meaning.p1) = meaning.d1), doc.c_str(),
+         [run](Call&, Operands... x, InPlaceOut o, double p0, double p1) { run(x..., o, p0, p1); });
   else if (meaning.p0)
-    open(m, name, [run](Call&, Operands... x, InPlaceOut o, double p0) { run(x..., o, p0, 0); }, doc.c_str(), args...,
-         out, nb::arg(meaning.p0) = meaning.d0);
-  else open(m, name, [run](Call&, Operands... x, InPlaceOut o) { run(x..., o, 0, 0); }, doc.c_str(), args..., out);
+    open(m, name, args(a..., out, nb::arg(meaning.p0) = meaning.d0), doc.c_str(),
+         [run](Call&, Operands... x, InPlaceOut o, double p0) { run(x..., o, p0, 0); });
+  else open(m, name, args(a..., out), doc.c_str(), [run](Call&, Operands... x, InPlaceOut o) { run(x..., o, 0, 0); });
 }
 
 }  // namespace
@@ -110,29 +110,22 @@ void open_elementwise(nb::module_& m) {
     if (row.inputs == 2) define<Value, Value>(m, row, a, b);
     if (row.inputs == 3) define<Value, Value, Value>(m, row, a, b, c);
   }
-  open(m, "copy", [](Call&, Value x, StridedOut out) { fill("copy", out, x); },
+  open(m, "copy", args(x, out),
        R"(out = x, converted to out's dtype; x is an array that broadcasts to out's shape, or a number that fills it.
-
 Any dtypes and strides, so it also casts, transposes and gathers strided data. Floats become integers by truncation.
-
 >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
 >>> kernels.copy(x.T, out=np.empty((3, 2), np.int32)).tolist()
 [[0, 3], [1, 4], [2, 5]]
 )",
-       x, out);
-  open(m, "where",
-       [](Call&, In condition, Value a, Value b, InPlaceOut out) {
-         where(condition, a, b, static_cast<Array&>(out));
-       },
+       [](Call&, Value x, StridedOut out) { fill("copy", out, x); });
+  open(m, "where", args("condition"_a, a, b, out),
        R"(out = a where condition else b; the three broadcast to out's shape, and a or b may be a number.
-
 condition: bool; a, b and out: one dtype, any. Any strides.
-
 >>> x = np.array([-1, 2], np.float32)
 >>> kernels.where(x > 0, x, 0, out=x).tolist()
 [0.0, 2.0]
 )",
-       "condition"_a, a, b, out);
+       [](Call&, In condition, Value a, Value b, InPlaceOut out) { where(condition, a, b, static_cast<Array&>(out)); });
 }
 
 }  // namespace tw

@@ -164,11 +164,12 @@ Gradients attention_backward(const Array& dy, const Array& q, const Array& k, co
   AttentionArgs& a = t.args;
   check_is(kOp, "dy", dy, t.y_shape, q.dtype());
   check_is(kOp, "y", y, t.y_shape, q.dtype());
-  check_is(kOp, "lse", lse, Dims(t.y_shape.d, t.y_shape.n - 1), q.dtype() == DType::kFloat64 ? q.dtype() : DType::kFloat32);
+  check_is(kOp, "lse", lse, Dims(t.y_shape.d, t.y_shape.n - 1),
+           q.dtype() == DType::kFloat64 ? q.dtype() : DType::kFloat32);
   const bool nothing = y.numel() == 0 || a.S == 0 || a.E == 0 || dropout_p == 1;
   OptionalArray dq, dk, dv;
-  const auto gradient = [&](const char* role, OptionalArray& d, bool want, const Array& like, int64_t rows, int64_t cols,
-                            bool grouped) {
+  const auto gradient = [&](const char* role, OptionalArray& d, bool want, const Array& like, int64_t rows,
+                            int64_t cols, bool grouped) {
     if (!want) return;
     Dims shape = grouped ? t.batch : leading(y);
     shape.push(rows);

@@ -143,7 +143,7 @@ DType result_type(const Value* values, int n) {
 void check_writable(const char* op, const Array& out) {
   TW_CHECK(!out.storage()->readonly, op, ": the output's memory is read-only");
   for (int i = 0; i < out.ndim(); ++i)
-    TW_CHECK(out.size(i) <= 1 || out.strides()[i] != 0, op,
+    TW_CHECK(out.size(i) <= 1 || out.strides()[i] != 0 || out.numel() == 0, op,
              ": cannot write into an expanded array, whose elements share memory, got shape ", str_of(out.shape()),
              " with strides ", str_of(out.strides()), "; clone it first");
 }

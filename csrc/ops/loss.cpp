@@ -98,9 +98,8 @@ std::pair<Array, Array> cross_entropy(const Array& x, const Array& target, const
   return {recipient ? value : cast(value, x.dtype()), stats};
 }
 
-Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& target,
-                             const OptionalArray& weight, const Array& stats, int64_t ignore_index,
-                             const std::string& reduction, double smoothing) {
+Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& target, const OptionalArray& weight,
+                             const Array& stats, int64_t ignore_index, const std::string& reduction, double smoothing) {
   Prepared p = prepare(x, target, weight, ignore_index, reduction, smoothing);
   CrossEntropyArgs& a = p.args;
   const Array g = contiguous(cast(dloss, accumulator(x)));

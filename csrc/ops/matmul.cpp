@@ -132,16 +132,16 @@ Array linear(const Array& x, const Array& w, const std::optional<Array>& b, int 
 Array product(const char* op, const Array& a, const Array& b, const OptionalArray& bias, DType dtype,
               Activation activation, double alpha, double beta) {
   const int na = a.ndim();
-  TW_CHECK(na >= 2 && b.ndim() >= 2, op, ": a and b must be (..., M, K) and (..., K, N), got ", str_of(a.shape()), " @ ",
-           str_of(b.shape()));
+  TW_CHECK(na >= 2 && b.ndim() >= 2, op, ": a and b must be (..., M, K) and (..., K, N), got ", str_of(a.shape()),
+           " @ ", str_of(b.shape()));
   check_dtypes(op, a, b);
   const int64_t M = a.size(na - 2), K = a.size(na - 1), N = b.size(b.ndim() - 1);
   TW_CHECK(K == b.size(b.ndim() - 2), op, ": inner sizes must match, got ", str_of(a.shape()), " @ ",
            str_of(b.shape()));
   TW_CHECK(!bias || (bias->shape() == Dims{N} && bias->dtype() == a.dtype() && bias->is_contiguous()), op,
            ": bias must be (", N, ",), contiguous and of a's dtype, got ", bias ? describe(*bias) : "");
-  TW_CHECK_TYPE(activation == Activation::kNone || is_float(a.dtype()), op, ": an activation needs floating point, got ",
-                name(a.dtype()));
+  TW_CHECK_TYPE(activation == Activation::kNone || is_float(a.dtype()), op,
+                ": an activation needs floating point, got ", name(a.dtype()));
   const Array c = result(op, product_shape(op, a, b), dtype, a.device());
   TW_CHECK((N <= 1 || c.strides()[c.ndim() - 1] == 1) && (M <= 1 || c.strides()[c.ndim() - 2] >= N), op,
            ": the output's columns must be contiguous, got strides ", str_of(c.strides()));

@@ -114,8 +114,9 @@ struct Pooling {
 
 }  // namespace
 
-std::pair<Array, Array> max_pool(const std::string& op, int nd, const Array& x, const Dims& kernel, const OptionalDims& stride,
-                                 const Dims& padding, const Dims& dilation, bool ceil_mode, int indices) {
+std::pair<Array, Array> max_pool(const std::string& op, int nd, const Array& x, const Dims& kernel,
+                                 const OptionalDims& stride, const Dims& padding, const Dims& dilation, bool ceil_mode,
+                                 int indices) {
   Pooling p(op, nd);
   p.input(x);
   p.window(kernel, stride, padding, dilation);

@@ -50,7 +50,7 @@ struct Value {
 
 using ArrayRefs = std::vector<Array*>;
 
-// Memory that a DLPack tensor describes; a refusal names `op`, and the array as `what`. release(owner): Storage::borrow's.
+// Memory that a DLPack tensor describes; a refusal names `op`, and the array as `what`. The owner: as Storage::borrow's.
 struct DLTensor;
 Array import_tensor(const char* op, const char* what, const DLTensor& t, void* owner, void (*release)(void*),
                     bool readonly);

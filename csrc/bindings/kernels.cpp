@@ -1,5 +1,5 @@
 // The module tilewright._kernels: arrays in, what every function checks, and the module itself. It lives in _engine's
-// shared object, whose ops it calls, and is set up only when kernels.py asks for it.
+// shared object, whose ops it calls, and is set up only when _kernels.py asks for it.
 #include "bindings/kernels.h"
 
 #include <algorithm>

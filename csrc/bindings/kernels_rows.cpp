@@ -105,8 +105,8 @@ y, dy and out: one shape and float dtype, contiguous.
              smoothing = "label_smoothing"_a = 0.0;
   open(m, "cross_entropy", args(x, target, out, weight, none("stats"), ignored, reduction, smoothing),
        R"(out = the cross-entropy of logits x (rows, classes) and int64 labels (rows,): -log_softmax(x)[label].
-reduction: "mean", "sum" (out is 0-d) or "none" (out is (rows,)). out, weight (classes,) and stats (2 rows + 1,; written,
-for cross_entropy_backward) are float64 for float64 x, else float32. All contiguous.
+reduction: "mean", "sum" (out is 0-d) or "none" (out is (rows,)). out, weight (classes,) and stats (2 rows + 1,), which
+is written for cross_entropy_backward, are float64 for float64 x, else float32. All contiguous.
 >>> x, target = np.zeros((2, 2), np.float32), np.array([0, 1])
 >>> round(float(kernels.cross_entropy(x, target, out=np.empty((), np.float32))), 4)
 0.6931
@@ -177,7 +177,7 @@ dy, x and out: one shape and dtype. rstd: as rms_norm wrote it. dw: as weight. A
   open(m, "group_norm", args(x, out, groups, weight, bias, mean_out, rstd_out, eps),
        R"(out = (x - mean) * rstd * weight + bias, over each of num_groups groups of channels of an item.
 x, out: floats (N, C, ...). weight, bias: (C,), of x's dtype, or float32 beside a half. mean, rstd: (N num_groups,),
-written, float64 for float64 x, else float32. All contiguous. num_groups = C is instance norm. Wu & He, arXiv:1803.08494.
+written, float64 for float64 x, else float32. All contiguous. num_groups C: instance norm. Wu & He, arXiv:1803.08494.
 >>> x = np.array([[1, 3, 5, 5]], np.float32)
 >>> kernels.group_norm(x, out=np.empty_like(x), num_groups=2, eps=1e-30).tolist()
 [[-1.0, 1.0, 0.0, 0.0]]

@@ -1,7 +1,7 @@
 // The ops that tilewright.kernels calls, and how it has them write into the caller's memory.
 //
-// Whatever an op gives back, it takes from result(): fresh memory, or, while a Recipient stands, the array that was given
-// for that role. Scratch comes from Array::empty. A Recipient also hears of copies that an op would have to make first.
+// Whatever an op gives back, it takes from result(): fresh memory, or, while a Recipient stands, the array that was
+// given for that role. Scratch comes from Array::empty. A Recipient also hears of copies that an op would have to make.
 #pragma once
 #include <optional>
 #include <string>
@@ -19,7 +19,7 @@ using Arrays = std::vector<OptionalArray>;
 using Gradients = std::tuple<OptionalArray, OptionalArray, OptionalArray>;
 
 struct Recipient {
-  // The array given for `role`, of this shape and dtype or refused; false: none was given, or not wanted any more.
+  // The array given for `role`, refused unless of this shape and dtype; false: none was given.
   virtual bool take(const char* role, const Dims& shape, DType t, Array* a) = 0;
   // Refuses to copy an array of the caller's, as an op does that needs it row-major or of dtype t.
   virtual void refuse_copy(const Array& a, DType t) = 0;

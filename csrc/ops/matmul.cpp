@@ -8,7 +8,7 @@ void check_dtypes(const char* op, const Array& a, const Array& b) {
   TW_CHECK_TYPE(a.dtype() == b.dtype(), op, ": dtypes must match, got ", name(a.dtype()), " and ", name(b.dtype()));
 }
 
-// c = act(alpha * a @ b + beta * c + bias) for a (..., M, K), b (..., K, N) and c (batch..., M, N) with contiguous columns.
+// c = act(alpha * a @ b + beta * c + bias) for a (..., M, K), b (..., K, N), c (batch..., M, N) of contiguous columns.
 void gemm(const Array& a, const Array& b, const Array* bias, const Array& c, double alpha = 1, double beta = 0,
           Activation activation = Activation::kNone) {
   if (c.numel() == 0) return;

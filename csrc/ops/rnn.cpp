@@ -40,8 +40,7 @@ struct Layer {
   Array made(const char* role, const Dims& shape) { return result(op, shape, compute, kept[0].device(), role); }
   Dims state_shape() const { return {args.D, args.B, args.H}; }
 
-  // x is (T, B, I), or (rows, I) with the batch sizes of its steps; weights are w_ih, w_hh, b_ih, b_hh of each direction
-  // in turn.
+  // x is (T, B, I), or (rows, I) with the batch sizes of its steps; weights: w_ih, w_hh, b_ih, b_hh of each direction.
   Layer(int cell, const Array& x, const OptionalArray& batch_sizes, const OptionalArray& h0, const OptionalArray& c0,
         const Arrays& weights) {
     TW_CHECK(cell >= 0 && cell <= 3, "rnn: no such cell, got ", cell);

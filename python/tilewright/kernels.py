@@ -18,9 +18,7 @@ PyTorch and JAX.
 
 from __future__ import annotations
 
-import sys
-from importlib.machinery import ExtensionFileLoader
-from importlib.util import module_from_spec, spec_from_file_location
+import importlib
 from typing import TYPE_CHECKING
 
 from tilewright import _engine
@@ -29,29 +27,20 @@ if TYPE_CHECKING:
     from tilewright._kernels import *  # noqa: F403
 
 
-def _functions() -> dict:
-    """What `tilewright._kernels` holds: a second module in _engine's own file, so that there is one of each kernel, pool
-    and allocator. It is set up when first asked for, so that `import tilewright` stays quick."""
-    name, file = "tilewright._kernels", _engine.__file__
-    if name not in sys.modules:
-        _engine.cpu_capability()  # a level that TILEWRIGHT_CPU asks for in vain is refused here, in its own words
-        spec = spec_from_file_location(name, loader=ExtensionFileLoader(name, file))
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[name] = module
-    return {k: v for k, v in vars(sys.modules[name]).items() if not k.startswith("_")}
-
-
 def __getattr__(name: str):
+    # The functions live in a module that loads when the first of them is used, so that `import tilewright` stays quick.
     if not name.startswith("_"):
-        globals().update(functions := _functions())
+        _engine.cpu_capability()  # a level that TILEWRIGHT_CPU asks for in vain is refused here, in its own words
+        functions = vars(importlib.import_module("tilewright._kernels"))
+        globals().update({k: v for k, v in functions.items() if not k.startswith("_")})
         if name in functions:
             return functions[name]
     raise AttributeError(f"module 'tilewright.kernels' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({"Plan", "names", "which", *_functions()})
+    functions = importlib.import_module("tilewright._kernels")
+    return sorted({"Plan", "names", "which", *(n for n in dir(functions) if not n.startswith("_"))})
 
 
 def names() -> list[str]:

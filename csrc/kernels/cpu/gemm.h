@@ -191,9 +191,9 @@ struct GemmPlan {
 template <class T> GemmPlan plan_gemm(int64_t batch, int64_t M, int64_t N, int64_t K) {
   constexpr Blocks t = blocks<T>();
   constexpr int64_t kNr = TW_ISA::kNr<T>;
-  // A task of 2^20 multiply-adds takes some 20 us, far above the cost of handing it out; 16 tasks share well among a
+  // A task of 2^18 multiply-adds takes some 5 us, far above the cost of handing it out; 16 tasks share well among a
   // few threads, and more would pack more. Beyond that, tasks have the size that the caches ask for.
-  constexpr int64_t kTask = int64_t(1) << 20, kTasks = 16, kMinSplit = 512, kMaxSplits = 32, kShared = 2 * kTask;
+  constexpr int64_t kTask = int64_t(1) << 18, kTasks = 16, kMinSplit = 512, kMaxSplits = 32, kShared = 8 * kTask;
   GemmPlan p{M, N, ceil_div(M, t.rows), ceil_div(N, t.cols), 1, K, 1, false};
   const int64_t work = most(1, M * N * K / kTask * batch + M * N * K % kTask * batch / kTask);
   p.shared = M >= 4 * t.mr && N >= 4 * kNr && M * N * K >= kShared;

@@ -15,7 +15,6 @@ Array contiguous(const Array& a);                              // itself, or a r
 Array cast(const Array& a, DType t);                           // itself, or a row-major copy in another dtype
 Array clone(const Array& a);                                   // always a row-major copy
 void copy_into(const char* op, Array& dst, const Array& src);  // broadcasts and casts; bumps dst's version
-Array sum_to(const Array& x, const Dims& shape);                // undoes broadcasting; a column sum for {x's last size}
 Array full(const char* op, const Dims& shape, DType t, Device device, const Value& value);
 Array zeros(const char* op, const Dims& shape, DType t, Device device = {});
 void fill(const char* op, Array& a, const Value& value);

@@ -138,18 +138,6 @@ Array linear_backward_w(const Array& dy, const Array& x) {
   return dw;
 }
 
-using OptionalArray = std::optional<Array>;
-
-// The gradients of linear that are wanted: dx = dy w, dw = dy^T x, and db, the sum of dy over all rows.
-std::tuple<OptionalArray, OptionalArray, OptionalArray> linear_backward(const Array& dy, const Array& x, const Array& w,
-                                                                        bool needs_x, bool needs_w, bool needs_b) {
-  std::tuple<OptionalArray, OptionalArray, OptionalArray> gradients;
-  if (needs_x) std::get<0>(gradients) = matmul(dy, w, false, false);
-  if (needs_w) std::get<1>(gradients) = linear_backward_w(dy, x);
-  if (needs_b) std::get<2>(gradients) = sum_to(dy, {w.size(0)});
-  return gradients;
-}
-
 // beta * input + alpha * a @ b; input is broadcast to the product's shape. beta == 0 ignores input's values.
 Array addmm(const char* op, const Array& input, const Array& a, const Array& b, double beta, double alpha) {
   check_dtypes(op, a, b);
@@ -169,7 +157,6 @@ Array addmm(const char* op, const Array& input, const Array& a, const Array& b, 
 void bind_matmul(py::module_& m) {
   def<&matmul>(m, "matmul");
   def<&linear>(m, "linear");
-  def<&linear_backward>(m, "linear_backward");
   def<&linear_backward_w>(m, "linear_backward_w");
   m.def("addmm", [](const Array& input, const Array& a, const Array& b, double beta, double alpha) {
     return addmm("addmm", input, a, b, beta, alpha);

@@ -16,7 +16,7 @@
 
 namespace tw::TW_ISA {
 
-constexpr int kMostThin = 4;  // with 5, sums and operands no longer fit the registers of AVX2
+constexpr int kMostThin = 4;                          // with 5, sums and operands no longer fit the registers of AVX2
 constexpr int64_t kChunk = 1024, kLong = 8 * kChunk;  // X of so many k's is copied at a time: 128 KB at most
 template <int R> constexpr int64_t kStrip = 512 / (R == 3 ? 4 : R);  // sums of a strip: 32 KB at avx512
 
@@ -112,35 +112,29 @@ __attribute__((noinline)) void dot_part(const S* a, int64_t a_row, int64_t a_col
   T* const xs = static_cast<T*>(scratch(3, sizeof(T) * R * padded));
   for (int64_t k = 0; k < count; k += kChunk)
     for (int r = 0; r < R; ++r)
-      pack_strided(xs + R * k + r * kChunk, 1, x + r * x_col + k * x_row, int64_t(1), x_row, 1, least(kChunk, count - k),
-                   1);
-  // f(k, X's chunk, its length, whether y has the sums of those before)
-  const auto each_chunk = [&](const auto& f) {
-    for (int64_t k = 0; k < count; k += kChunk)
-      f(k, static_cast<const T*>(xs + R * k), least(kChunk, count - k), add || k > 0);
-  };
-  int64_t i = 0;
-  if (a_col == 1) {
-    for (; i + kRows <= rows; i += kRows)
-      each_chunk([&](int64_t k, const T* xk, int64_t n, bool more) {
-        dot_rows<kRows, R>(a + i * a_row + k, a_row, xk, n, y + i * R, more);
-      });
-    for (; i < rows; ++i)
-      each_chunk([&](int64_t k, const T* xk, int64_t n, bool more) {
-        dot_rows<1, R>(a + i * a_row + k, a_row, xk, n, y + i * R, more);
-      });
-  } else if (a_row == 1) {
-    for (; i < rows; i += kStrip<R>)
-      each_chunk([&](int64_t k, const T* xk, int64_t n, bool more) {
-        dot_columns<R>(a + i + k * a_col, a_col, least(kStrip<R>, rows - i), xk, n, y + i * R, more);
-      });
-  } else {
-    for (; i < rows; ++i)
-      each_chunk([&](int64_t k, const T* xk, int64_t n, bool more) {
+      pack_strided(xs + R * k + r * kChunk, 1, x + r * x_col + k * x_row, int64_t(1), x_row, 1,
+                   least(kChunk, count - k), 1);
+  const bool columns = a_col != 1 && a_row == 1;
+  for (int64_t i = 0, n; i < rows; i += n) {
+    n = columns ? least(kStrip<R>, rows - i) : a_col == 1 && rows - i >= kRows ? kRows : 1;
+    for (int64_t k = 0; k < count; k += kChunk) {
+      const S* at = a + i * a_row + k * a_col;
+      const T* const xk = xs + R * k;
+      const int64_t length = least(kChunk, count - k);
+      const bool more = add || k > 0;
+      if (columns) {
+        dot_columns<R>(at, a_col, n, xk, length, y + i * R, more);
+      } else if (n == kRows) {
+        dot_rows<kRows, R>(at, a_row, xk, length, y + i * R, more);
+      } else {
         S strided[kChunk];
-        for (int64_t q = 0; q < n; ++q) strided[q] = a[i * a_row + (k + q) * a_col];
-        dot_rows<1, R>(static_cast<const S*>(strided), 0, xk, n, y + i * R, more);
-      });
+        if (a_col != 1) {
+          for (int64_t q = 0; q < length; ++q) strided[q] = at[q * a_col];
+          at = strided;
+        }
+        dot_rows<1, R>(at, 0, xk, length, y + i * R, more);
+      }
+    }
   }
 }
 

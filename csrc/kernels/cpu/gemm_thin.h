@@ -52,12 +52,15 @@ TW_INLINE void dot_rows(const S* a, int64_t a_row, const T* x, int64_t count, T*
 
 // At most kStrip<R> of A's rows, contiguous along the rows: sums for each lane of the order are kept in cache, and
 // kSteps rows of memory that meet the same lane are taken at a time, so that four bytes are read for one of sums moved.
+// The first vector is short by `shift` where that puts all others on whole cache lines: column j's sums are at j in it
+// and at j + shift behind it. 2.5 ms against 3 for 64 MB, 0.15 against 0.2 for 16 MB.
 template <int R, class T, class S>
 TW_INLINE void dot_columns(const S* a, int64_t a_col, int64_t width, const T* x, int64_t count, T* y, bool add) {
   constexpr int L = Vec<T>::kLanes, kSteps = 4;
-  constexpr int64_t W = kStrip<R>;
+  constexpr int64_t W = kStrip<R> + L;
   T lanes[L][R][W];
-  const int64_t whole = round_up(width, L);
+  const int64_t shift = a_col % L == 0 ? int64_t(reinterpret_cast<uintptr_t>(a) / sizeof(S) % L) : 0;
+  const int64_t whole = round_up(width + shift, L);
   for (int l = 0; l < L; ++l)
     for (int r = 0; r < R; ++r)
       for (int64_t i = 0; i < whole; i += L) Vec<T>(T(0)).store(&lanes[l][r][i]);
@@ -69,14 +72,16 @@ TW_INLINE void dot_columns(const S* a, int64_t a_col, int64_t width, const T* x,
         for (int q = 0; q < kSteps; ++q)
           for (int r = 0; r < R; ++r) xk[q][r] = Vec<T>(x[r * kChunk + k0 + l + q * L]);
         for (int64_t i = 0; i < whole; i += L) {
+          const int64_t j = most(0, i - shift);
+          const int n = int(least(i + L - shift, width) - j);
           Vec<T> sums[R];
 #pragma GCC unroll 4
           for (int r = 0; r < R; ++r) sums[r] = Vec<T>::load(&lanes[l][r][i]);
 #pragma GCC unroll 4
           for (int q = 0; q < kSteps; ++q) {
-            const S* p = at + q * L * a_col + i;
+            const S* p = at + q * L * a_col + j;
             __builtin_prefetch(p + a_col);  // the next lane's
-            const Vec<T> av = i + L <= width ? load_as<T>(p) : load_as<T>(p, int(width - i));
+            const Vec<T> av = n == L ? load_as<T>(p) : load_as<T>(p, n);
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) sums[r] = fma(av, xk[q][r], sums[r]);
           }
@@ -87,7 +92,8 @@ TW_INLINE void dot_columns(const S* a, int64_t a_col, int64_t width, const T* x,
       }
       for (int64_t k = k0 + l; k < count; k += L, at += L * a_col)
         for (int64_t i = 0; i < whole; i += L) {
-          const Vec<T> av = i + L <= width ? load_as<T>(at + i) : load_as<T>(at + i, int(width - i));
+          const int64_t j = most(0, i - shift);
+          const Vec<T> av = load_as<T>(at + j, int(least(i + L - shift, width) - j));
           for (int r = 0; r < R; ++r) {
             T* to = &lanes[l][r][i];
             fma(av, Vec<T>(x[r * kChunk + k]), Vec<T>::load(to)).store(to);
@@ -99,8 +105,11 @@ TW_INLINE void dot_columns(const S* a, int64_t a_col, int64_t width, const T* x,
       for (int r = 0; r < R; ++r)
         for (int64_t i = 0; i < whole; i += L)
           (Vec<T>::load(&lanes[l][r][i]) + Vec<T>::load(&lanes[l + h][r][i])).store(&lanes[l][r][i]);
-  for (int64_t i = 0; i < width; ++i)
-    for (int r = 0; r < R; ++r) y[i * R + r] = add ? y[i * R + r] + lanes[0][r][i] : lanes[0][r][i];
+  for (int64_t j = 0; j < width; ++j)
+    for (int r = 0; r < R; ++r) {
+      const T sum = lanes[0][r][j < L - shift ? j : j + shift];
+      y[j * R + r] = add ? y[j * R + r] + sum : sum;
+    }
 }
 
 // y (rows x R) = or += A X for `rows` rows and at most kLong k's.

@@ -19,6 +19,7 @@ MATMUL_SHAPES = (
     # thin: one to four rows or columns over a long K, in several chunks; the next width is a tile's again
     ((2, 300), (300, 37)), ((3, 1100), (1100, 5)), ((4, 129), (129, 261)), ((70, 1030), (1030, 4)),
     ((2, 300, 2), (2, 2)), ((2, 9, 130), (2, 130, 3)), ((5, 400), (400, 40)), ((40, 401), (401, 5)),
+    ((8, 5, 8200), (8, 8200, 2)),  # more of K than is copied at a time
 )  # fmt: skip
 DEEP_SHAPES = (((57, 801), (801, 133)), ((64, 2600), (2600, 40)), ((2, 3), (3, 2)))
 PRODUCT = Tolerance(2.0, "array", "a sum of products whose order differs from NumPy's; the error scales with its terms")

@@ -86,19 +86,25 @@ struct Track {
   bool constant;  // a scalar, converted into the buffer once
   bool in_place;
   bool stream;  // an output written past the caches
+  bool lines;   // ... whose rows all begin alike in their cache lines: a turned copy writes whole ones
 
   bool dense(int64_t rows, int64_t cols) const { return stride == size && (rows == 1 || step == cols * size); }
+  bool turned(int64_t rows) const { return step == size && stride != size && stride != 0 && rows * size >= 16; }
 };
 
-template <class W> void gather_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+constexpr int64_t kAhead = 16;  // source rows that a turned tile prefetches where results go past the caches
+
+template <class W>
+void gather_words(const Track& t, char* dst, int64_t pitch, const char* src, int64_t rows, int64_t cols, bool stream,
+                  int64_t ahead) {
   constexpr int64_t kSize = sizeof(W);
-  const int64_t pitch = cols * kSize;
-  if (t.step == 0 && rows > 8) {  // one row, doubled until it fills the tile
+  if (t.step == 0 && rows > 8 && pitch == cols * kSize) {  // one row, doubled until it fills the tile
     gather_row<W>(dst, src, t.stride, cols);
     for (int64_t done = pitch; done < rows * pitch; done *= 2)
       __builtin_memcpy(dst + done, dst, static_cast<size_t>(least(done, rows * pitch - done)));
-  } else if (t.step == kSize && t.stride != kSize && t.stride != 0 && rows * kSize >= 16) {
-    transpose<W>(dst, src, t.stride, rows, cols);
+  } else if (t.turned(rows)) {
+    if (stream) transpose<W, kSquare<W>, kSquare<W> == 64>(dst, pitch, src, t.stride, rows, cols, ahead);
+    else transpose<W>(dst, pitch, src, t.stride, rows, cols, ahead);
   } else {
     for (int64_t r = 0; r < rows; ++r) gather_row<W>(dst + r * pitch, src + r * t.step, t.stride, cols);
   }
@@ -130,13 +136,14 @@ template <class W> void scatter_words(const Track& t, char* dst, const char* src
   }
 }
 
-// A tile from operand memory into a dense buffer, and back.
-void gather(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+// A tile from operand memory into rows `pitch` bytes apart (`stream`: a turned one, past the caches), and back.
+void gather(const Track& t, char* dst, int64_t pitch, const char* src, int64_t rows, int64_t cols, bool stream,
+            int64_t ahead) {
   switch (t.size) {
-    case 1: return gather_words<uint8_t>(t, dst, src, rows, cols);
-    case 2: return gather_words<uint16_t>(t, dst, src, rows, cols);
-    case 4: return gather_words<uint32_t>(t, dst, src, rows, cols);
-    default: return gather_words<uint64_t>(t, dst, src, rows, cols);
+    case 1: return gather_words<uint8_t>(t, dst, pitch, src, rows, cols, stream, ahead);
+    case 2: return gather_words<uint16_t>(t, dst, pitch, src, rows, cols, stream, ahead);
+    case 4: return gather_words<uint32_t>(t, dst, pitch, src, rows, cols, stream, ahead);
+    default: return gather_words<uint64_t>(t, dst, pitch, src, rows, cols, stream, ahead);
   }
 }
 void scatter(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
@@ -177,10 +184,12 @@ struct Walk {
         block.in[k] = at[k];
         step[k] = t.step;
         whole &= t.dense(rows, cols);
-      } else if (!fn && out.in_place && out.dense(rows, cols)) {
-        return fetch(t, to, b.raw, at[k], rows, cols);  // a copy needs no other buffer
+      } else if (!fn && out.in_place && (!t.convert || out.dense(rows, cols))) {  // a copy needs no other buffer
+        return fetch(t, to, out.step, b.raw, at[k], rows, cols);
+      } else if (!fn && !t.convert && out.lines && t.turned(rows) && reinterpret_cast<int64_t>(to) % 64 == 0) {
+        return gather(t, to, out.step, at[k], rows, cols, true, kAhead);
       } else {
-        fetch(t, b.ready[k], b.raw, at[k], rows, cols);
+        fetch(t, b.ready[k], cols * t.ready_size, b.raw, at[k], rows, cols);
       }
     }
     block.out = out.in_place ? to : b.ready[3];
@@ -202,11 +211,13 @@ struct Walk {
     if (result != to) scatter(out, to, result, rows, cols);
   }
 
-  // A tile, dense and converted.
-  void fetch(const Track& t, char* ready, char* raw, const char* from, int64_t rows, int64_t cols) const {
-    if (!t.convert) return gather(t, ready, from, rows, cols);
+  // A tile in rows `pitch` bytes apart (dense ones where it is converted).
+  void fetch(const Track& t, char* ready, int64_t pitch, char* raw, const char* from, int64_t rows,
+             int64_t cols) const {
+    const int64_t ahead = track[inputs].stream ? kAhead : 0;
+    if (!t.convert) return gather(t, ready, pitch, from, rows, cols, false, ahead);
     if (!t.dense(rows, cols)) {
-      gather(t, raw, from, rows, cols);
+      gather(t, raw, cols * t.size, from, rows, cols, false, ahead);
       from = raw;
     }
     t.convert(ready, from, rows * cols);
@@ -221,7 +232,9 @@ struct Walk {
 
   void fill_constants(Buffers& b) const {
     for (int k = 0; k < inputs; ++k)
-      if (track[k].constant) fetch(track[k], b.ready[k], b.raw, track[k].data, 1, tile_rows * tile_cols);
+      if (track[k].constant)
+        fetch(track[k], b.ready[k], tile_rows * tile_cols * track[k].ready_size, b.raw, track[k].data, 1,
+              tile_rows * tile_cols);
   }
 
   void block(Buffers& b, char* const* at, int64_t rows, int64_t cols) const {
@@ -284,6 +297,8 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     t.constant = !is_output;
     for (int k = 0; k <= last; ++k) t.constant &= o.strides[k] == 0;
     t.stream = is_output && stream && t.stride == t.size;
+    t.lines = t.stream && !t.convert && TW_VEC_BYTES == 64 && t.size >= 4;
+    for (int k = 0; k < last; ++k) t.lines &= o.strides[k] % 64 == 0;
     t.in_place = !t.convert && !t.stream && (short_rows ? t.dense(rows, cols) : t.stride == t.size);
     staged |= !t.in_place;
     return t;

@@ -8,6 +8,22 @@
 
 namespace tw::TW_ISA {
 
+#if defined(__x86_64__)
+// A register to aligned memory, past the caches.
+template <class V> TW_INLINE void stream_register(char* p, V v) {
+#if TW_VEC_BYTES == 64
+  typedef long long R __attribute__((vector_size(64), may_alias));
+  __builtin_ia32_movntdq512(reinterpret_cast<R*>(p), (R)v);
+#elif TW_VEC_BYTES == 32
+  typedef long long R __attribute__((vector_size(32), may_alias));
+  __builtin_ia32_movntdq256(reinterpret_cast<R*>(p), (R)v);
+#else
+  typedef long long R __attribute__((vector_size(16), may_alias));
+  __builtin_ia32_movntdq(reinterpret_cast<R*>(p), (R)v);
+#endif
+}
+#endif
+
 // dst[r][c] = src[c][r] for r in [0, rows), c in [0, cols): source rows `stride` bytes apart, dst's `pitch`. Squares as
 // wide as a register (at most 16 of them) first, what is left at the edges in squares of 16 bytes, then one by one.
 // `ahead` source rows ahead are prefetched (0: none), at the end of the tile those of the tile below: no prefetcher
@@ -25,7 +41,6 @@ void transpose(char* dst, int64_t pitch, const char* src, int64_t stride, int64_
     constexpr int N = kBytes / kSize;
     using V = typename Pack<W, N>::Type;
     using U = typename Pack<W, N>::Unaligned;
-    typedef long long Line __attribute__((vector_size(64), may_alias));
     V low = {}, high = {};
     for (int i = 0; i < N; ++i) {
       low[i] = W(i / 2 + i % 2 * N);
@@ -56,11 +71,8 @@ void transpose(char* dst, int64_t pitch, const char* src, int64_t stride, int64_
 #pragma GCC unroll 16
         for (int i = 0; i < N; ++i) {
           char* q = dst + (r + i) * pitch + c * kSize;
-#if TW_VEC_BYTES == 64
-          if constexpr (kStream) __builtin_ia32_movntdq512(reinterpret_cast<Line*>(q), (Line)v[i]);
-          else
-#endif
-            *reinterpret_cast<U*>(q) = v[i];
+          if constexpr (kStream) stream_register(q, v[i]);
+          else *reinterpret_cast<U*>(q) = v[i];
         }
       }
     constexpr int kNext = kBytes > 16 ? 16 : int(kSize);

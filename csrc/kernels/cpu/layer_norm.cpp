@@ -91,6 +91,7 @@ template <class S, class A> struct Norm {
     const S* from = x + row * cols;
     S* to = y + row * cols;
     const A *wr = of_row(w, row), *br = of_row(b, row);
+    const bool stream = streams<S, A>(y, a.rows * cols, run == 1 ? cols : run);
     for_runs(begin, end, [&](int64_t first, int64_t count, int64_t k) {
       const bool each = run == 1;
       const Vec<A> w1 = wr && !each ? wr[k] : A(1), b1 = br && !each ? br[k] : A(0);
@@ -99,9 +100,12 @@ template <class S, class A> struct Norm {
         Vec<A> v = (load_as<A>(from + c, n...) - m) * r;
         if (wr) v *= each ? Vec<A>::load(wr + c, n...) : w1;
         if (br) v += each ? Vec<A>::load(br + c, n...) : b1;
-        store_as(to + c, v, n...);
+        __builtin_prefetch(from + c + cols);
+        if (!stream) __builtin_prefetch(to + c + cols);
+        put_result(to + c, v, stream, n...);
       });
     });
+    end_stream(stream);
   }
 };
 

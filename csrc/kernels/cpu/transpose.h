@@ -8,21 +8,30 @@
 
 namespace tw::TW_ISA {
 
-#if defined(__x86_64__)
-// A register to aligned memory, past the caches.
+// From this size on results go past the caches: they would not be there any more when somebody reads them, and a line
+// that is written whole need not be read first.
+constexpr int64_t kStreamBytes = int64_t{16} << 20;
+
+// A register to aligned memory, past the caches; and at the end of such writes, so that other threads see them.
 template <class V> TW_INLINE void stream_register(char* p, V v) {
+#if defined(__x86_64__)
+  typedef long long R __attribute__((vector_size(TW_VEC_BYTES), may_alias));
 #if TW_VEC_BYTES == 64
-  typedef long long R __attribute__((vector_size(64), may_alias));
   __builtin_ia32_movntdq512(reinterpret_cast<R*>(p), (R)v);
 #elif TW_VEC_BYTES == 32
-  typedef long long R __attribute__((vector_size(32), may_alias));
   __builtin_ia32_movntdq256(reinterpret_cast<R*>(p), (R)v);
 #else
-  typedef long long R __attribute__((vector_size(16), may_alias));
   __builtin_ia32_movntdq(reinterpret_cast<R*>(p), (R)v);
 #endif
-}
+#else
+  __builtin_memcpy(p, &v, sizeof v);
 #endif
+}
+TW_INLINE void end_stream(bool streamed) {
+#if defined(__x86_64__)
+  if (streamed) __builtin_ia32_sfence();
+#endif
+}
 
 // dst[r][c] = src[c][r] for r in [0, rows), c in [0, cols): source rows `stride` bytes apart, dst's `pitch`. Squares as
 // wide as a register (at most 16 of them) first, what is left at the edges in squares of 16 bytes, then one by one.

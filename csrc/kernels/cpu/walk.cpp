@@ -20,9 +20,6 @@ constexpr int64_t kPiece = 1 << 15;  // elements a thread takes at a time; small
 constexpr int64_t kChunk = 1024;     // of a staged tile: the buffers of 4-byte operands stay in half of 32 KiB of cache
 constexpr int64_t kStreamChunk = 512;  // ... whose result goes past the caches: add of 64 MB 46 GB/s, at 1024 40
 constexpr int64_t kTurned = 4096;  // of a tile with a transposed operand: 64 rows of 64, 256 bytes of float32 at a time
-// From this size on results go past the caches, through a buffer in the first one: they would not be there any more
-// when somebody reads them, and a line that is written whole need not be read first.
-constexpr int64_t kStreamBytes = int64_t{16} << 20;
 constexpr int64_t kShortRow = 64;  // shorter rows must lie dense, one after the other, to be read in place
 
 using ConvertFn = void (*)(void* dst, const void* src, int64_t n);
@@ -115,14 +112,12 @@ TW_INLINE void stream_bytes(char* dst, const char* src, int64_t n, const char* c
   const int64_t head = least(n, -reinterpret_cast<int64_t>(dst) & (kLine - 1));
   __builtin_memcpy(dst, src, static_cast<size_t>(head));
   int64_t i = head;
-#if defined(__x86_64__)
   typedef long long Word __attribute__((vector_size(TW_VEC_BYTES), aligned(1), may_alias));
   for (; i + kLine <= n; i += kLine) {
     for (int k = 0; k < count; ++k) __builtin_prefetch(next[k] + i);
     for (int64_t k = i; k < i + kLine; k += TW_VEC_BYTES)
       stream_register(dst + k, *reinterpret_cast<const Word*>(src + k));
   }
-#endif
   __builtin_memcpy(dst + i, src + i, static_cast<size_t>(n - i));
 }
 
@@ -230,12 +225,7 @@ struct Walk {
     t.convert(ready, from, rows * cols);
   }
 
-  // What went past the caches is there for other threads.
-  void finish() const {
-#if defined(__x86_64__)
-    if (track[inputs].stream) __builtin_ia32_sfence();
-#endif
-  }
+  void finish() const { end_stream(track[inputs].stream); }
 
   void fill_constants(Buffers& b) const {
     for (int k = 0; k < inputs; ++k)

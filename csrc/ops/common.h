@@ -26,8 +26,8 @@ DType result_type(const Value* values, int n);
 // Refuses outputs that cannot be written: read-only memory, or an expanded array whose elements share an address.
 void check_writable(const char* op, const Array& out);
 
-// y = f(x...) over the common shape; into `out` when given (else a fresh row-major array). Inputs that overlap the
-// output without being the same view are copied first, as in NumPy.
+// y = f(x...) over the common shape; into `out` when given (else a fresh array, laid out as the first input of that
+// shape is). Inputs that overlap the output without being the same view are copied first, as in NumPy.
 struct ElementwiseOp {
   const Slot<ElementwiseArgs>& slot;
   bool floats_only;  // integers are promoted to the default dtype

@@ -12,6 +12,8 @@
 // Error: a few roundings of the arithmetic type an element and step; test_steps_follow_the_formula in test_optim.py.
 // Elements are independent, so every cut of the list gives the same bits. Bound by memory: sgd moves 12 to 20 bytes an
 // element in float32, adam 28 (amsgrad 36), in one pass where op by op there would be about ten.
+// Of the limit: 10 and 100 million parameters 0.9 to 1.0; 300 tensors of 1000 in L3 1.2 (sgd) to 0.55 (adam, whose root
+// and division take 26 cycles a register there); Python's lists then take twice the kernel's time.
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec.h"
 

@@ -21,17 +21,12 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 14;  // elements; an exponential costs several loads
 
-template <class S, class A> void softmax_row(const S* x, S* y, A* e, int64_t n, bool log_space, bool stream) {
-  const auto put = [&](int64_t i, Vec<A> v, auto... c) {  // and fetch the next row
-    __builtin_prefetch(x + n + i);
-    if (!stream) __builtin_prefetch(y + n + i);
-    put_result(y + i, v, stream, c...);
-  };
+template <class S, class A> void softmax_row(const S* x, S* y, A* e, int64_t n, bool log_space) {
   const Vec<A> m = fold_row<MaxFold>(n, [&](int64_t i, auto... c) { return load_as<A>(x + i, c...); }).v[0];
   if (log_space) {
     const Vec<A> total = sum_row(n, [&](int64_t i, auto... c) { return exp(load_as<A>(x + i, c...) - m); }).v[0];
     const Vec<A> shift = log(total);
-    for_row<A>(n, [&](int64_t i, auto... c) { put(i, (load_as<A>(x + i, c...) - m) - shift, c...); });
+    for_row<A>(n, [&](int64_t i, auto... c) { store_as(y + i, (load_as<A>(x + i, c...) - m) - shift, c...); });
     return;
   }
   const Vec<A> total = sum_row(n, [&](int64_t i, auto... c) {
@@ -40,7 +35,7 @@ template <class S, class A> void softmax_row(const S* x, S* y, A* e, int64_t n, 
                          return v;
                        }).v[0];
   const Vec<A> scale = Vec<A>(1) / total;
-  for_row<A>(n, [&](int64_t i, auto... c) { put(i, Vec<A>::load(e + i, c...) * scale, c...); });
+  for_row<A>(n, [&](int64_t i, auto... c) { store_as(y + i, Vec<A>::load(e + i, c...) * scale, c...); });
 }
 
 template <class S, class A> void softmax_backward_row(const S* y, const S* dy, S* dx, int64_t n, bool log_space) {
@@ -201,11 +196,9 @@ void softmax(const SoftmaxArgs& a) {
             });
           });
     parallel_ranges(a.outer, greatest(1, kPiece / n), [&](int64_t begin, int64_t end) {
-      const bool stream = streams<S, A>(y, a.outer * n, n), own = (kSame<S, A> && !stream) || a.log;
-      A* e = own ? nullptr : static_cast<A*>(scratch(0, size_t(n) * sizeof(A)));
+      A* e = kSame<S, A> || a.log ? nullptr : static_cast<A*>(scratch(0, size_t(n) * sizeof(A)));
       for (int64_t o = begin; o < end; ++o)
-        softmax_row<S, A>(x + o * n, y + o * n, e ? e : reinterpret_cast<A*>(y + o * n), n, a.log, stream);
-      end_stream(stream);
+        softmax_row<S, A>(x + o * n, y + o * n, e ? e : reinterpret_cast<A*>(y + o * n), n, a.log);
     });
   });
 }

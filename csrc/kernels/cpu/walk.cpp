@@ -6,10 +6,13 @@
 // read (or written) in place; any other is gathered into a buffer and converted there, so that every op's arithmetic
 // runs on contiguous vectors and gives the same bits for any layout.
 // Bytes: each operand once, plus cache traffic for staged ones.
-// Measured, float32, AVX-512, two cores of a 2-core EPYC guest, GB/s of the operands' bytes: 64 MB clone 56 (30 through
-// the caches), exp 52 (33), add 42 (28), of 4096 x 4096 turned: copy 19, add 18 (7 and 9 in tiles of 16 rows whose
-// next tile was prefetched: with a stride of a power of two those lines met in the same sets). 1 MB turned: copy 36, add
-// 59 (15 and 27). Turned copies stay below half of the limit: 8 x 8 matrices 23, where each costs a tile of its own.
+// Measured, float32, AVX-512, two cores of a 2-core EPYC guest, of the limit: 1 MB add, relu, where 0.83 to 0.93 (its
+// pieces find their cache again, parallel.cpp); 64 MB 0.7 to 0.85, through a buffer of 2 KiB past the caches (in a bare
+// loop that stores past them itself no faster: 46 GB/s).
+// Turned copies: 4096 x 4096 25 to 30 GB/s, half of the limit, for each row lies in another DRAM page (34 in a bare loop;
+// through a buffer 11 to 20, without prefetching 22, in strips of other widths 25 and less); 512 x 512 62 GB/s, a
+// third. An op that turns one of two operands adds a pass through its buffer: 0.4 and 0.33. gelu and its like stay
+// at 0.1 to 0.4, bound by their arithmetic.
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/transpose.h"
 

@@ -109,10 +109,16 @@ template <class A>
 using FoldStrip = void (*)(const Mode& m, const void* x, int64_t rows, int64_t stride, int64_t width, A* y);
 
 template <class Fold, class Traits, class S, class A> A row_of(const Mode& m, const void* x, int64_t n) {
-  return fold_row<Fold>(
-             n,
-             [&](int64_t i, auto... c) { return Traits::template load<S, A>(m, static_cast<const S*>(x) + i, c...); })
-      .v[0];
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  const auto load = [&](int64_t i, auto... c) {
+    return Traits::template load<S, A>(m, static_cast<const S*>(x) + i, c...);
+  };
+  if (n < kLanes || n > 8 * kLanes) return fold_row<Fold>(n, load).v[0];
+  Vec<A> acc = load(0);  // a few registers: what fold_row sets up would take longer
+  int64_t i = kLanes;
+  for (; i + kLanes <= n; i += kLanes) acc = Fold()(acc, load(i));
+  if (i < n) acc = Fold()(acc, first_lanes<Fold>(as_vecs(load(i, int(n - i))), int(n - i)).v[0]);
+  return reduce_lanes<A, kLanes>(acc.v, Fold());
 }
 template <class Fold, class Traits, class S, class A>
 void strip_of(const Mode& m, const void* x, int64_t rows, int64_t stride, int64_t width, A* y) {

@@ -127,6 +127,24 @@ def test_elementwise_results_keep_a_permuted_layout():
         assert ours.stride() == theirs.stride() and np.array_equal(ours.numpy(), theirs.numpy()), i
 
 
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "any", "all"])
+def test_reductions_into_out(name):
+    x, reduce = tw.randn(3, 5, 4), getattr(tw, name)
+    expected = reduce(x, dim=1)
+    out = tw.zeros(4, 3, dtype=expected.dtype).t()
+    assert reduce(x, dim=1, out=out) is out and tw.equal(out, expected)
+    empty = tw.zeros(0, dtype=expected.dtype)
+    assert tw.equal(reduce(x, dim=1, out=empty), expected)
+    for wrong, error, words in ((tw.zeros(3, 5, dtype=expected.dtype), ValueError, "output's shape"),
+                                (tw.zeros(3, 4, dtype=tw.int16), TypeError, "output's dtype")):
+        with pytest.raises(error, match=f"{name}: the {words}"):
+            reduce(x, dim=1, out=wrong)
+    with pytest.raises(TypeError, match="out must be a Tensor"):
+        reduce(x, dim=1, out=3)
+    with pytest.raises(RuntimeError, match="out= is not recorded"):
+        reduce(x.requires_grad_(), dim=1, out=out)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8"])
 def test_results_written_past_the_caches(dtype):
     """Results of 16 MiB and more: turned, converted, cut anywhere in a line, and along rows of a norm."""

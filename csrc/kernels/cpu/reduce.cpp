@@ -14,8 +14,8 @@
 // as n / k rows of k * inner, and the k parts folded last.
 // amin is amax of opposites, all is "none is 0", truths of floats are read as integers: fewer instances to compile.
 // Bytes: x once (var: twice, the second time from cache) + y.
-// Of the limit, float32, AVX-512, two cores: 4096 x 4096 rows and all 0.95, columns 0.65 to 0.75 (8 rows of 2 KiB and of
-// 8 KiB at a time, and prefetching the next 8, read alike; a bare sum of 8 rows reaches 0.95); 1024 x 1024 sums along
+// Of the limit, float32, AVX-512, two cores: 4096 x 4096 rows and all 0.95, columns 0.7 to 0.85 (8 rows of 16 KiB at
+// a time; of 2 KiB 0.65 to 0.75, prefetching the next 8 changed nothing; a bare sum of 8 rows reaches 0.95); 1024 x 1024 sums along
 // rows 0.8, columns 0.65, maxima 0.65 and 0.5 (a NaN costs two instructions a register); rows of 16: 0.2, bound by
 // their transposition. Transposed input is copied first, since rows and columns are summed in different orders.
 #include "kernels/cpu/rows.h"
@@ -182,7 +182,7 @@ void reduce_columns(const ReduceArgs& a, const Mode& m, FoldStrip<A> strip, Fold
   const int64_t width = widen * inner, rows = a.n / widen, rest = (a.n - rows * widen) * inner;  // of one outer
   const int64_t part = greatest(128, kPieceElements / least(width, kStrip)), parts = ceil_div(rows, part);
   // As wide as leaves enough pieces: longer runs of a row are what prefetchers follow.
-  const int64_t wide = (a.outer * parts >= 8 ? 4 : 1) * kStrip, strips = ceil_div(width, wide);
+  const int64_t wide = (a.outer * parts >= 8 ? 8 : 1) * kStrip, strips = ceil_div(width, wide);
   A* partial = nullptr;
   if (parts > 1) {  // (outer, parts, width)
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts * width) * sizeof(A)));

@@ -45,7 +45,8 @@ void transpose(char* dst, int64_t pitch, const char* src, int64_t stride, int64_
   constexpr int64_t kSize = sizeof(W);
   if constexpr (kBytes == kSize) {
     for (int64_t c = 0; c < cols; ++c)
-      for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(dst + r * pitch + c * kSize, src + c * stride + r * kSize, kSize);
+      for (int64_t r = 0; r < rows; ++r)
+        __builtin_memcpy(dst + r * pitch + c * kSize, src + c * stride + r * kSize, kSize);
   } else {
     constexpr int N = kBytes / kSize;
     using V = typename Pack<W, N>::Type;

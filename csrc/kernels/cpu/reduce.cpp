@@ -14,10 +14,10 @@
 // as n / k rows of k * inner, and the k parts folded last.
 // amin is amax of opposites, all is "none is 0", truths of floats are read as integers: fewer instances to compile.
 // Bytes: x once (var: twice, the second time from cache) + y.
-// Of the limit, float32, AVX-512, two cores: 4096 x 4096 rows and all 0.95, columns 0.7 to 0.85 (8 rows of 16 KiB at
-// a time; of 2 KiB 0.65 to 0.75, prefetching the next 8 changed nothing; a bare sum of 8 rows reaches 0.95); 1024 x 1024 sums along
-// rows 0.8, columns 0.65, maxima 0.65 and 0.5 (a NaN costs two instructions a register); rows of 16: 0.2, bound by
-// their transposition. Transposed input is copied first, since rows and columns are summed in different orders.
+// Of the limit, float32, AVX-512, two cores: 4096 x 4096 rows and all 0.95, columns 0.7 to 0.85 (8 rows of 16 KiB at a
+// time; of 2 KiB 0.65 to 0.75; prefetching the next 8 changed nothing; a bare sum of 8 rows reaches 0.95); 1024 x 1024
+// sums along rows 0.8, columns 0.65, maxima 0.65 and 0.5 (a NaN costs two instructions a register); rows of 16: 0.2,
+// bound by their transposition. Transposed input is copied first, since rows and columns are summed in different orders.
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/transpose.h"
 

@@ -7,12 +7,12 @@
 // runs on contiguous vectors and gives the same bits for any layout.
 // Bytes: each operand once, plus cache traffic for staged ones.
 // Measured, float32, AVX-512, two cores of a 2-core EPYC guest, of the limit: 1 MB add, relu, where 0.83 to 0.93 (its
-// pieces find their cache again, parallel.cpp); 64 MB 0.7 to 0.85, through a buffer of 2 KiB past the caches (in a bare
+// pieces find their cache again, parallel.cpp); 64 MB 0.75 to 0.9, through a buffer of 2 KiB past the caches (in a bare
 // loop that stores past them itself no faster: 46 GB/s).
-// Turned copies: 4096 x 4096 25 to 30 GB/s, half of the limit, for each row lies in another DRAM page (34 in a bare loop;
-// through a buffer 11 to 20, without prefetching 22, in strips of other widths 25 and less); 512 x 512 62 GB/s, a
-// third. An op that turns one of two operands adds a pass through its buffer: 0.4 and 0.33. gelu and its like stay
-// at 0.1 to 0.4, bound by their arithmetic.
+// Turned copies: 4096 x 4096 20 to 25 GB/s, half of the limit, for each row lies in another DRAM page (34 in a bare
+// loop; through a buffer 11 to 20, without prefetching 22, in strips of other widths 25 and less); 512 x 512 62 to 72
+// GB/s, a third. An op that turns one of two operands adds a pass through its buffer: 0.4 and 0.33. gelu and its like
+// stay at 0.1 to 0.4, bound by their arithmetic.
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/transpose.h"
 

@@ -110,6 +110,27 @@ void launch_elementwise(const Slot<ElementwiseArgs>& slot, const Array& out, Val
   launch(out.device(), slot, a);
 }
 
+// The result's layout is that of the first operand of its shape, as in PyTorch: so both are walked as one run. Of equal
+// strides the outer dimension comes first; an operand with expanded or reversed dimensions gives row-major order.
+Array empty_like(const char* op, const Dims& shape, DType t, Device device, const Value* x, int inputs) {
+  Array y = Array::empty(op, shape, t, device);
+  const Array* like = nullptr;
+  for (int k = 0; k < inputs && !like; ++k)
+    if (x[k].array && x[k].array->shape() == shape) like = x[k].array;
+  if (!like || like->is_contiguous()) return y;
+  int order[kMaxDims], n = 0;
+  for (int i = 0; i < shape.n; ++i) {
+    if (shape[i] == 1) continue;
+    if (like->strides()[i] <= 0) return y;
+    int at = n++;
+    for (; at > 0 && like->strides()[order[at - 1]] < like->strides()[i]; --at) order[at] = order[at - 1];
+    order[at] = i;
+  }
+  Dims strides = y.strides();
+  for (int64_t step = 1; n > 0; step *= shape[order[n]]) strides[order[--n]] = step;
+  return y.with_geometry(shape, strides, 0);
+}
+
 }  // namespace
 
 constinit thread_local Recipient* recipient = nullptr;
@@ -189,7 +210,7 @@ Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, dou
              str_of(shape));
     y.bump_version();
   } else {
-    y = Array::empty(name, shape, result, device);
+    y = empty_like(name, shape, result, device, x, inputs);
   }
   launch_elementwise(op.slot, y, x, inputs, compute_dtype(type), p0, p1);
   return y;
@@ -279,7 +300,11 @@ Array where(const Array& c, Value a, Value b, const OptionalArray& out) {
     parts[k] = both[k].array ? cast(*both[k].array, t) : full("where", {}, t, c.device(), both[k]);
     shape = broadcast_shapes("where", shape, parts[k].shape());
   }
-  Array y = out ? *out : Array::empty("where", shape, t, c.device());
+  Value x[3];
+  x[0].array = const_cast<Array*>(&c);
+  x[1].array = &parts[0];
+  x[2].array = &parts[1];
+  Array y = out ? *out : empty_like("where", shape, t, c.device(), x, 3);
   if (out) {
     check_writable("where", y);
     TW_CHECK_TYPE(y.dtype() == t, "where: the output's dtype must be ", tw::name(t), ", got ", describe(y));
@@ -287,10 +312,6 @@ Array where(const Array& c, Value a, Value b, const OptionalArray& out) {
              str_of(shape));
     y.bump_version();
   }
-  Value x[3];
-  x[0].array = const_cast<Array*>(&c);
-  x[1].array = &parts[0];
-  x[2].array = &parts[1];
   launch_elementwise(slots::where, y, x, 3, t, 0, 0);
   return y;
 }
@@ -320,7 +341,14 @@ const ElementwiseRow* elementwise_row(std::string_view name) {
 
 void bind_elementwise(py::module_& m) {
   def<&where>(m, "where");
-  def<&cast>(m, "cast");
+  def<[](const Array& a, DType t) {
+    Value v;
+    v.array = const_cast<Array*>(&a);
+    if (a.dtype() == t || a.is_contiguous()) return cast(a, t);
+    Array y = empty_like("to", a.shape(), t, a.device(), &v, 1);
+    launch_elementwise(slots::copy, y, &v, 1, t, 0, 0);
+    return y;
+  }>(m, "cast");
   def<&clone>(m, "clone");
   def<&contiguous>(m, "contiguous");
   def<[](Array& dst, const Array& src) { copy_into("copy_", dst, src); }>(m, "copy_into");

@@ -45,11 +45,12 @@ class Step {
 
   void read(const ArrayList& list, const void* OptimTensor::*field) {
     for (size_t i = 0; i < count_; ++i) {
-      kept_.push_back(contiguous(*list.arrays[i]));
-      tensors()[i].*field = kept_.back().raw();
+      const Array& a = *list.arrays[i];
+      tensors()[i].*field = a.is_contiguous() ? a.raw() : kept_.emplace_back(clone(a)).raw();
     }
   }
   void write(const ArrayList& list, void* OptimTensor::*field) {
+    changed_.reserve(changed_.size() + list.arrays.size());
     for (size_t i = 0; i < list.arrays.size(); ++i) {
       Array& a = *list.arrays[i];
       if (a.is_contiguous()) {

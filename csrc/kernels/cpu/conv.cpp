@@ -11,6 +11,7 @@
 // pixel or none, so that no multiplication is by an inserted zero.
 // One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters
 // with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+#include "kernels/cpu/conv_direct.h"
 #include "kernels/cpu/conv_few.h"
 #include "kernels/cpu/winograd.h"
 
@@ -204,6 +205,7 @@ template <class T, class S> void forward(const ConvArgs& a) {
   if (worth_few(a, a.O, a.C)) return conv_few<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd<S>(a);
+  if (!is_pointwise(a) && conv_direct<T, S>(a, false)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, K = Cg * volume(a.kernel), P = volume(a.out);
   const Image<S> image = input_image<S>(a, taps_scratch(a));
   const PositionsProduct<T, S> first{static_cast<const S*>(a.w),
@@ -271,6 +273,7 @@ template <class T, class S> void backward_x(const ConvArgs& a) {
   if (worth_few(a, a.C, a.O)) return conv_few_backward_x<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd_backward_x<S>(a);
+  if (!is_pointwise(a) && conv_direct<T, S>(a, true)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps = volume(a.kernel), P = volume(a.out);
   const int64_t D = a.size[0], H = a.size[1], W = a.size[2], size = D * H * W;
   int64_t *tables = taps_scratch(a, Og * taps), *offsets[3], *which[3];

@@ -1,0 +1,297 @@
+// Convolution and dx of any stride and dilation in two and three dimensions, without panels of pixels.
+//
+// Shapes and dtypes as in conv.cpp. A strip of rows is copied once, with its padding and its columns and rows sorted by
+// the stride, instead of once a tap; then every tap of neighbouring results is one run of memory. In the register tile
+// results along a row are the rows of A, broadcast from there, and output channels are B's lanes: so any width of image
+// fills the tile, weights are the only panels, and the tile is turned when it is stored. For dx, pixels are taken by
+// phase, as in conv.cpp, and the phases of a row meet in one buffer before they are stored.
+// Accumulates in float32, or float64 for float64: one chain of multiply-adds over a block of (c, q, r, s), blocks added
+// in order. Measured by tests/op_table/conv.py.
+// Where weights outnumber pixels (late layers at batch 1), pixels are sorted first and panels of weights are the tasks;
+// elsewhere weights are packed first and strips are the tasks.
+#include "kernels/cpu/conv_direct.h"
+
+#include "kernels/cpu/conv_image.h"
+
+namespace tw::TW_ISA {
+namespace {
+
+constexpr int64_t kMaxTaps = 128, kMaxPhases = 16, kStripBytes = 384 << 10, kMostBytes = 4 << 20;
+
+// One dimension: result j * phases + p reads the elements j * step + offset[i] by the taps which[i], for
+// first[p] <= i < first[p + 1].
+struct Axis {
+  int64_t size, results, step, phases, low, reach;
+  int64_t first[kMaxPhases + 1], offset[kMaxTaps], which[kMaxTaps];
+
+  Axis(const ConvArgs& a, int d, bool backward)
+      : size(backward ? a.out[d] : a.size[d]),
+        results(backward ? a.size[d] : a.out[d]),
+        step(backward ? 1 : a.stride[d]),
+        phases(backward ? least(a.stride[d], a.size[d]) : 1) {
+    int64_t n = 0, high = 0;
+    low = 0;
+    for (int64_t p = 0; p < phases; ++p) {
+      first[p] = n;
+      for (int64_t r = 0; r < a.kernel[d]; ++r) {
+        const int64_t at = backward ? p + a.pad[d] - r * a.dilation[d] : r * a.dilation[d] - a.pad[d];
+        if (backward && at % a.stride[d]) continue;
+        offset[n] = backward ? at / a.stride[d] : at;
+        low = n ? least(low, offset[n]) : offset[n];
+        high = n ? most(high, offset[n]) : offset[n];
+        which[n++] = r;
+      }
+    }
+    first[phases] = n;
+    reach = high - low + 1;
+  }
+  int64_t taps(int64_t p) const { return first[p + 1] - first[p]; }
+  int64_t steps() const { return ceil_div(results, phases); }  // how many j there are
+};
+
+// c (R x V vectors) = or += sum over k of x[at[k] + i] (outer) w[k, :]
+template <class T, int R, int V>
+__attribute__((noinline)) void tile_of_row(int64_t count, const T* x, const int32_t* at, const T* w, T* c,
+                                           int64_t c_row, bool add) {
+  constexpr int L = Vec<T>::kLanes, kAhead = 16;
+  constexpr int64_t kNr = TW_ISA::kNr<T>;
+  Vec<T> acc[R][V];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc[i][v] = Vec<T>(T(0));
+  for (int64_t k = 0; k < count; ++k, w += kNr) {
+    const T* from = x + at[k];
+    Vec<T> b[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(w + kAhead * kNr + v * L);
+      b[v] = Vec<T>::load(w + v * L);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const Vec<T> a(from[i]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) acc[i][v] = fma(a, b[v], acc[i][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      T* p = c + i * c_row + v * L;
+      (add ? Vec<T>::load(p) + acc[i][v] : acc[i][v]).store(p);
+    }
+}
+template <class T, int V, int R = kMr<T>, class... Rest> TW_INLINE void run_row(int rows, const Rest&... rest) {
+  if (R == 1 || rows == R) return tile_of_row<T, R, V>(rest...);
+  if constexpr (R > 1) run_row<T, V, R - 1>(rows, rest...);
+}
+
+template <class T, class S> struct Direct {
+  static constexpr int L = Vec<T>::kLanes;
+  static constexpr int64_t kNr = TW_ISA::kNr<T>;
+  Axis z, y, x;
+  int64_t N, C, M, groups, kernel[3], taps;  // C channels read and M written a group
+  int64_t w_lane, w_channel;                 // w's steps by channel written and read
+  const S *data, *w;
+  Epilogue<T> end;
+  int64_t height = 0, width = 0, room = 0, h = 0;  // of a sorted plane; rows of results in a strip
+
+  Direct(const ConvArgs& a, bool backward)
+      : z(a, 0, backward),
+        y(a, 1, backward),
+        x(a, 2, backward),
+        N(a.N),
+        C((backward ? a.O : a.C) / a.groups),
+        M((backward ? a.C : a.O) / a.groups),
+        groups(a.groups),
+        kernel{a.kernel[0], a.kernel[1], a.kernel[2]},
+        taps(a.kernel[0] * a.kernel[1] * a.kernel[2]),
+        w_lane(backward ? taps : C * taps),
+        w_channel(backward ? M * taps : taps),
+        data(static_cast<const S*>(backward ? a.dy : a.x)),
+        w(static_cast<const S*>(a.w)),
+        end{a.y, a.b, a.dtype, a.dtype, true, Activation::kNone, 1, 0} {}
+
+  int64_t planes(int64_t pz) const { return C * z.taps(pz); }
+  int64_t strips() const { return ceil_div(y.steps(), h); }
+  void set_strip(int64_t rows) {
+    h = rows;
+    height = ceil_div((h - 1) * y.step + y.reach, y.step);
+    width = ceil_div((x.steps() - 1) * x.step + x.reach, x.step);
+    room = round_up(height * width * y.step * x.step, L) + L;
+  }
+  // Rows of results in a strip: enough to use each panel of weights a few times, few enough for L2 and for all threads.
+  bool choose_strip() {
+    const int64_t least_rows = ceil_div(4 * kMr<T>, x.steps());
+    int64_t deep = 0;
+    for (int64_t p = 0; p < z.phases; ++p) deep = most(deep, planes(p));
+    set_strip(y.steps());
+    for (int64_t n = 2; h > least_rows; ++n) {
+      const bool enough = N * z.steps() * strips() >= 8;
+      if (enough && deep * room * int64_t(sizeof(T)) <= kStripBytes) break;
+      set_strip(ceil_div(y.steps(), n));
+    }
+    return deep * room * int64_t(sizeof(T)) <= 3 * kStripBytes;
+  }
+
+  // Where the phases' taps begin in the tables of offsets and weights, for pz: phases of y outside, of x inside.
+  int64_t depth(int64_t pz, int64_t py, int64_t px) const { return planes(pz) * y.taps(py) * x.taps(px); }
+  int64_t place(int64_t oy, int64_t ox) const {
+    oy -= y.low, ox -= x.low;
+    return (oy % y.step * x.step + ox % x.step) * height * width + oy / y.step * width + ox / x.step;
+  }
+  void offsets(int32_t* at, int64_t pz) const {
+    for (int64_t py = 0; py < y.phases; ++py)
+      for (int64_t px = 0; px < x.phases; ++px)
+        for (int64_t plane = 0; plane < planes(pz); ++plane)
+          for (int64_t r = y.first[py]; r < y.first[py + 1]; ++r)
+            for (int64_t s = x.first[px]; s < x.first[px + 1]; ++s)
+              *at++ = int32_t(plane * room + place(y.offset[r], x.offset[s]));
+  }
+  // The weights of channels m .. m + n for channels c0 .. c1, in the order of the offsets: to[term][lane].
+  void pack(T* to, int64_t pz, int64_t group, int64_t m, int n, int64_t c0, int64_t c1) const {
+    const S* from = w + group * (w_lane == taps ? C * w_channel : M * w_lane) + m * w_lane;
+    if (w_channel == taps)
+      return pack_strided(to + c0 * taps * kNr, int(kNr), from + c0 * taps, w_lane, 1, n, (c1 - c0) * taps, L);
+    alignas(64) T g[kMaxTaps * kNr];
+    const int64_t vectors = ceil_div(n, L);
+    for (int64_t c = c0; c < c1; ++c) {
+      pack_strided(g, int(kNr), from + c * w_channel, w_lane, 1, n, taps, L);
+      T* phase = to;
+      for (int64_t py = 0; py < y.phases; ++py)
+        for (int64_t px = 0; px < x.phases; ++px) {
+          T* p = phase + c * z.taps(pz) * y.taps(py) * x.taps(px) * kNr;
+          for (int64_t q = z.first[pz]; q < z.first[pz + 1]; ++q)
+            for (int64_t r = y.first[py]; r < y.first[py + 1]; ++r)
+              for (int64_t s = x.first[px]; s < x.first[px + 1]; ++s, p += kNr) {
+                const T* tap = g + ((z.which[q] * kernel[1] + y.which[r]) * kernel[2] + x.which[s]) * kNr;
+                for (int64_t v = 0; v < vectors; ++v) Vec<T>::load(tap + v * L).store(p + v * L);
+              }
+          phase += depth(pz, py, px) * kNr;
+        }
+    }
+  }
+  // Channels c0 .. c1 of the pixels that results' rows j .. j + h of plane jz (of phase pz) of image n read.
+  void fill(T* to, int64_t group, int64_t n, int64_t pz, int64_t jz, int64_t j, int64_t c0, int64_t c1) const {
+    Image<S> line{};
+    line.W = x.size;
+    line.step_x = x.step;
+    for (int64_t c = c0; c < c1; ++c)
+      for (int64_t q = 0; q < z.taps(pz); ++q) {
+        const int64_t at_z = jz * z.step + z.offset[z.first[pz] + q];
+        const S* plane = data + (((n * groups + group) * C + c) * z.size + at_z) * y.size * x.size;
+        T* part = to + (c * z.taps(pz) + q) * room;
+        for (int64_t ry = 0; ry < y.step; ++ry)
+          for (int64_t rx = 0; rx < x.step; ++rx, part += height * width) {
+            if (ry >= y.reach || rx >= x.reach) continue;  // no tap reads these
+            for (int64_t i = 0; i < height; ++i) {
+              const int64_t at_y = (j + i) * y.step + ry + y.low;
+              const bool inside = at_z >= 0 && at_z < z.size && at_y >= 0 && at_y < y.size;
+              line.line(part + i * width, inside ? plane + at_y * x.size : nullptr, x.low + rx, width, width);
+            }
+          }
+      }
+  }
+  // Channels m .. m + lanes of the results' rows j .. j + h from a strip's planes and a panel of weights.
+  void compute(const T* from, const int32_t* at, const T* weights, int64_t group, int64_t m, int lanes, int64_t n,
+               int64_t pz, int64_t jz, int64_t j) const {
+    const int64_t here = least(h, y.steps() - j), W = x.results, line = round_up(W, L) + L;
+    T* sums = static_cast<T*>(scratch(0, sizeof(T) * kNr * (h * y.phases * W + line)));
+    T* lines = sums + h * y.phases * W * kNr;
+    for (int64_t py = 0; py < y.phases; ++py)
+      for (int64_t px = 0; px < x.phases; ++px) {
+        const int64_t K = depth(pz, py, px), cols = ceil_div(W - px, x.phases), parts = ceil_div(cols, kMr<T>);
+        const int64_t kc = K ? block_depth<T>(K) : 0, c_row = x.phases * kNr;
+        for (int64_t i = 0; i < here; ++i)
+          for (int64_t t = 0; t < parts; ++t) {
+            const int64_t i0 = cols * t / parts;
+            const int rows = int(cols * (t + 1) / parts - i0);
+            T* c = sums + ((i * y.phases + py) * W + px + i0 * x.phases) * kNr;
+            if (K == 0)
+              for (int r = 0; r < rows; ++r) zero_line(c + r * c_row, kNr, kNr);
+            for (int64_t k = 0; k < K; k += kc) {
+              const int64_t count = least(kc, K - k);
+              if (lanes > L)
+                run_row<T, 2>(rows, count, from + i * width + i0, at + k, weights + k * kNr, c, c_row, k > 0);
+              else run_row<T, 1>(rows, count, from + i * width + i0, at + k, weights + k * kNr, c, c_row, k > 0);
+            }
+          }
+        at += K;
+        weights += K * kNr;
+      }
+    for (int64_t row = j * y.phases; row < least(y.results, (j + here) * y.phases); ++row) {
+      const T* c = sums + (row - j * y.phases) * W * kNr;
+      for (int64_t i = 0; i < W; i += L) {
+        const T* p[L];
+        for (int q = 0; q < L; ++q) p[q] = c + least(i + q, W - 1) * kNr;
+        transpose_lanes(lines + i, line, p, round_up(lanes, L));
+      }
+      for (int o = 0; o < lanes; ++o) {
+        const int64_t channel = group * M + m + o, plane = (n * groups * M + channel) * z.results + jz * z.phases + pz;
+        end.row((plane * y.results + row) * W, channel, W, lines + o * line);
+      }
+    }
+  }
+
+  void run(int64_t group, int64_t pz) const {
+    const int64_t panels = ceil_div(M, kNr), deep = ceil_div(z.results - pz, z.phases), strips = this->strips();
+    const int64_t terms = planes(pz) * y.first[y.phases] * x.first[x.phases], strip = planes(pz) * room;
+    const int64_t number = N * deep * strips;
+    constexpr int64_t kTogether = 16;
+    const int64_t parts = ceil_div(C, kTogether);
+    auto* at = static_cast<int32_t*>(scratch(3, sizeof(int32_t) * (terms + 1)));
+    offsets(at, pz);
+    const auto lanes = [&](int64_t panel) { return int(least(kNr, M - panel * kNr)); };
+    if (panels >= 4 && number * strip * int64_t(sizeof(T)) <= kMostBytes && terms * M > N * C * y.size * x.size) {
+      T* sorted = static_cast<T*>(scratch(2, sizeof(T) * number * strip));
+      parallel_for(number * parts, [&](int64_t piece) {
+        const int64_t s = piece / parts, c = piece % parts * kTogether, image = s / strips;
+        fill(sorted + s * strip, group, image / deep, pz, image % deep, s % strips * h, c, least(C, c + kTogether));
+      });
+      return parallel_for(panels, [&](int64_t panel) {
+        T* packed = static_cast<T*>(scratch(1, sizeof(T) * terms * kNr));
+        pack(packed, pz, group, panel * kNr, lanes(panel), 0, C);
+        for (int64_t s = 0; s < number; ++s)
+          compute(sorted + s * strip, at, packed, group, panel * kNr, lanes(panel), s / strips / deep, pz,
+                  s / strips % deep, s % strips * h);
+      });
+    }
+    T* packed = static_cast<T*>(scratch(2, sizeof(T) * panels * terms * kNr));
+    parallel_for(panels * parts, [&](int64_t piece) {
+      const int64_t panel = piece / parts, c = piece % parts * kTogether;
+      pack(packed + panel * terms * kNr, pz, group, panel * kNr, lanes(panel), c, least(C, c + kTogether));
+    });
+    parallel_for(number, [&](int64_t s) {
+      T* sorted = static_cast<T*>(scratch(1, sizeof(T) * strip));
+      const int64_t n = s / strips / deep, jz = s / strips % deep, j = s % strips * h;
+      fill(sorted, group, n, pz, jz, j, 0, C);
+      for (int64_t panel = 0; panel < panels; ++panel)
+        compute(sorted, at, packed + panel * terms * kNr, group, panel * kNr, lanes(panel), n, pz, jz, j);
+    });
+  }
+};
+
+}  // namespace
+
+template <class T, class S> bool conv_direct(const ConvArgs& a, bool backward) {
+  const int64_t M = (backward ? a.C : a.O) / a.groups;
+  if (a.kernel[0] * a.kernel[1] * a.kernel[2] > kMaxTaps || M < Vec<T>::kLanes) return false;
+  for (int d = 0; d < 3; ++d)
+    if (a.stride[d] > kMaxPhases) return false;
+  Direct<T, S> of(a, backward);
+  if (of.x.steps() < 4 || of.x.results > 512 || of.y.steps() == 1 || !of.choose_strip()) return false;
+  for (int64_t group = 0; group < of.groups; ++group)
+    for (int64_t pz = 0; pz < of.z.phases; ++pz) of.run(group, pz);
+  return true;
+}
+
+#define TW_X(T, S) template bool conv_direct<T, S>(const ConvArgs&, bool);
+TW_X(float, float16)
+TW_X(float, bfloat16)
+TW_X(float, float)
+TW_X(double, double)
+#undef TW_X
+
+}  // namespace tw::TW_ISA

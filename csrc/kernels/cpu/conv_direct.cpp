@@ -49,15 +49,15 @@ struct Axis {
   int64_t steps() const { return ceil_div(results, phases); }  // how many j there are
 };
 
-// c (R x V vectors) = or += sum over k of x[at[k] + i] (outer) w[k, :]
-template <class T, int R, int V>
-__attribute__((noinline)) void tile_of_row(int64_t count, const T* x, const int32_t* at, const T* w, T* c,
-                                           int64_t c_row, bool add) {
+// For G rows g of R results: c[g * c_group + i * c_row] = or += sum over k of x[g * x_group + at[k] + i] w[k, :]
+template <class T, int G, int R, int V>
+__attribute__((noinline)) void tile_of_rows(int64_t count, const T* x, int64_t x_group, const int32_t* at, const T* w,
+                                            T* c, int64_t c_group, int64_t c_row, bool add) {
   constexpr int L = Vec<T>::kLanes, kAhead = 16;
   constexpr int64_t kNr = TW_ISA::kNr<T>;
-  Vec<T> acc[R][V];
+  Vec<T> acc[G * R][V];
 #pragma GCC unroll 16
-  for (int i = 0; i < R; ++i)
+  for (int i = 0; i < G * R; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) acc[i][v] = Vec<T>(T(0));
   for (int64_t k = 0; k < count; ++k, w += kNr) {
@@ -69,24 +69,37 @@ __attribute__((noinline)) void tile_of_row(int64_t count, const T* x, const int3
       b[v] = Vec<T>::load(w + v * L);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < R; ++i) {
-      const Vec<T> a(from[i]);
+    for (int i = 0; i < G * R; ++i) {
+      const Vec<T> a(from[i / R * x_group + i % R]);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) acc[i][v] = fma(a, b[v], acc[i][v]);
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < R; ++i)
+  for (int i = 0; i < G * R; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
-      T* p = c + i * c_row + v * L;
+      T* p = c + i / R * c_group + i % R * c_row + v * L;
       (add ? Vec<T>::load(p) + acc[i][v] : acc[i][v]).store(p);
     }
 }
-template <class T, int V, int R = kMr<T>, class... Rest> TW_INLINE void run_row(int rows, const Rest&... rest) {
-  if (R == 1 || rows == R) return tile_of_row<T, R, V>(rest...);
-  if constexpr (R > 1) run_row<T, V, R - 1>(rows, rest...);
+template <class T, int G, int V, int R = kMr<T> / G, class... Rest>
+TW_INLINE void run_rows_of(int cols, const Rest&... rest) {
+  if (R == 1 || cols == R) return tile_of_rows<T, G, R, V>(rest...);
+  if constexpr (R > 1) run_rows_of<T, G, V, R - 1>(cols, rest...);
 }
+template <class T, int V, class... Rest> TW_INLINE void run_groups_of(int rows, int cols, const Rest&... rest) {
+  if (rows == 1) return run_rows_of<T, 1, V>(cols, rest...);
+  if constexpr (kMr<T> >= 8)
+    if (rows == 3) return run_rows_of<T, 3, V>(cols, rest...);
+  run_rows_of<T, 2, V>(cols, rest...);
+}
+// As many rows of so few columns as fill the tile.
+template <class T> TW_INLINE int64_t rows_of_tile(int64_t cols) {
+  return kMr<T> >= 8 && cols <= kMr<T> / 3 ? 3 : cols <= kMr<T> / 2 ? 2 : 1;
+}
+// Terms in one chain of additions: the weights of one stay in L1.
+inline int64_t chain(int64_t K) { return round_up(ceil_div(K, ceil_div(K, 208)), 4); }
 
 template <class T, class S> struct Direct {
   static constexpr int L = Vec<T>::kLanes;
@@ -155,9 +168,12 @@ template <class T, class S> struct Direct {
     const S* from = w + group * (w_lane == taps ? C * w_channel : M * w_lane) + m * w_lane;
     if (w_channel == taps)
       return pack_strided(to + c0 * taps * kNr, int(kNr), from + c0 * taps, w_lane, 1, n, (c1 - c0) * taps, L);
+    if (taps == 1)
+      return pack_strided(to + c0 * kNr, int(kNr), from + c0 * w_channel, w_lane, w_channel, n, c1 - c0, L);
     alignas(64) T g[kMaxTaps * kNr];
     const int64_t vectors = ceil_div(n, L);
     for (int64_t c = c0; c < c1; ++c) {
+      for (int64_t i = 0; i < n * taps; i += 64 / int64_t(sizeof(S))) __builtin_prefetch(from + (c + 2) * w_channel + i);
       pack_strided(g, int(kNr), from + c * w_channel, w_lane, 1, n, taps, L);
       T* phase = to;
       for (int64_t py = 0; py < y.phases; ++py)
@@ -203,19 +219,20 @@ template <class T, class S> struct Direct {
     for (int64_t py = 0; py < y.phases; ++py)
       for (int64_t px = 0; px < x.phases; ++px) {
         const int64_t K = depth(pz, py, px), cols = ceil_div(W - px, x.phases), parts = ceil_div(cols, kMr<T>);
-        const int64_t kc = K ? block_depth<T>(K) : 0, c_row = x.phases * kNr;
-        for (int64_t i = 0; i < here; ++i)
-          for (int64_t t = 0; t < parts; ++t) {
-            const int64_t i0 = cols * t / parts;
-            const int rows = int(cols * (t + 1) / parts - i0);
-            T* c = sums + ((i * y.phases + py) * W + px + i0 * x.phases) * kNr;
-            if (K == 0)
-              for (int r = 0; r < rows; ++r) zero_line(c + r * c_row, kNr, kNr);
-            for (int64_t k = 0; k < K; k += kc) {
-              const int64_t count = least(kc, K - k);
+        const int64_t kc = K ? chain(K) : 0, c_row = x.phases * kNr, c_group = y.phases * W * kNr;
+        T* c = sums + (py * W + px) * kNr;
+        for (int64_t i = 0; K == 0 && i < here * cols; ++i)
+          zero_line(c + i / cols * c_group + i % cols * c_row, kNr, kNr);
+        for (int64_t k = 0; k < K; k += kc)
+          for (int64_t i = 0, rows; i < here; i += rows) {
+            rows = least(rows_of_tile<T>(cols), here - i);
+            for (int64_t t = 0; t < parts; ++t) {
+              const int64_t i0 = cols * t / parts, i1 = cols * (t + 1) / parts, count = least(kc, K - k);
+              const T *a = from + i * width + i0, *b = weights + k * kNr;
+              T* to = c + i * c_group + i0 * c_row;
               if (lanes > L)
-                run_row<T, 2>(rows, count, from + i * width + i0, at + k, weights + k * kNr, c, c_row, k > 0);
-              else run_row<T, 1>(rows, count, from + i * width + i0, at + k, weights + k * kNr, c, c_row, k > 0);
+                run_groups_of<T, 2>(int(rows), int(i1 - i0), count, a, width, at + k, b, to, c_group, c_row, k > 0);
+              else run_groups_of<T, 1>(int(rows), int(i1 - i0), count, a, width, at + k, b, to, c_group, c_row, k > 0);
             }
           }
         at += K;

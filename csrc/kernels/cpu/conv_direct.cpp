@@ -94,6 +94,54 @@ template <class T, int V, class... Rest> TW_INLINE void run_groups_of(int rows, 
     if (rows == 3) return run_rows_of<T, 3, V>(cols, rest...);
   run_rows_of<T, 2, V>(cols, rest...);
 }
+// Strips of rows of positions, as the gradient by the weight sums over them: strip s has rows[s] rows.
+struct Positions {
+  int64_t strips, strip, width, cols, most_rows;  // elements of x from strip to strip and from row to row
+  const int64_t* rows;
+};
+// c (R x V vectors) = or += sum over positions of x[i][position] (outer) dy[position, :]
+template <class T, int R, int V>
+__attribute__((noinline)) void tile_of_taps(const Positions& p, const T* const* x, const T* dy, T* c, bool add) {
+  constexpr int L = Vec<T>::kLanes;
+  constexpr int64_t kNr = TW_ISA::kNr<T>;
+  const T* row[R];
+  Vec<T> acc[R][V];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    row[i] = x[i];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc[i][v] = Vec<T>(T(0));
+  }
+  for (int64_t s = 0; s < p.strips; ++s) {
+    const T* from = dy + s * p.most_rows * p.cols * kNr;
+    for (int64_t y = 0; y < p.rows[s]; ++y) {
+      const int64_t begin = s * p.strip + y * p.width;
+      for (int64_t k = begin; k < begin + p.cols; ++k, from += kNr) {
+        Vec<T> b[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) b[v] = Vec<T>::load(from + v * L);
+#pragma GCC unroll 16
+        for (int i = 0; i < R; ++i) {
+          const Vec<T> a(row[i][k]);
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) acc[i][v] = fma(a, b[v], acc[i][v]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      T* to = c + i * kNr + v * L;
+      (add ? Vec<T>::load(to) + acc[i][v] : acc[i][v]).store(to);
+    }
+}
+template <class T, int V, int R = kMr<T>, class... Rest> TW_INLINE void run_taps(int rows, const Rest&... rest) {
+  if (R == 1 || rows == R) return tile_of_taps<T, R, V>(rest...);
+  if constexpr (R > 1) run_taps<T, V, R - 1>(rows, rest...);
+}
+
 // As many rows of so few columns as fill the tile.
 template <class T> TW_INLINE int64_t rows_of_tile(int64_t cols) {
   return kMr<T> >= 8 && cols <= kMr<T> / 3 ? 3 : cols <= kMr<T> / 2 ? 2 : 1;
@@ -288,15 +336,93 @@ template <class T, class S> struct Direct {
         compute(sorted, at, packed + panel * terms * kNr, group, panel * kNr, lanes(panel), n, pz, jz, j);
     });
   }
+
+  // dw of one group. Chunks of strips: pixels are sorted and dy is turned, then each tile of dw takes the whole chunk.
+  void run_weights(int64_t group, const S* dy) const {
+    constexpr int64_t kTogether = 16, kChunk = 2 << 20, kTile = kMr<T>;
+    const int64_t panels = ceil_div(M, kNr), strips = this->strips(), number = N * z.results * strips;
+    const int64_t strip = planes(0) * room, W = x.results, turned = h * W * kNr, rows = C * taps;
+    const int64_t chunk = least(number, most(ceil_div(256, h * W),
+                                             kChunk / (int64_t(sizeof(T)) * (strip + panels * turned))));
+    const int64_t parts = ceil_div(C, kTogether), tiles = ceil_div(rows, kTile);
+    auto* at = static_cast<int32_t*>(scratch(3, sizeof(int32_t) * rows + sizeof(int64_t) * (chunk + 1)));
+    auto* heights = reinterpret_cast<int64_t*>(at + rows + rows % 2);
+    offsets(at, 0);
+    T* sums = static_cast<T*>(scratch(1, sizeof(T) * panels * rows * kNr));
+    T* sorted = static_cast<T*>(scratch(2, sizeof(T) * chunk * (strip + panels * turned)));
+    T* grads = sorted + chunk * strip;
+    for (int64_t first = 0; first < number; first += chunk) {
+      const int64_t here = least(chunk, number - first);
+      for (int64_t s = 0; s < here; ++s) heights[s] = least(h, y.results - (first + s) % strips * h);
+      parallel_for(here * (parts + panels), [&](int64_t piece) {
+        const int64_t s = piece / (parts + panels), part = piece % (parts + panels);
+        const int64_t n = (first + s) / strips / z.results, jz = (first + s) / strips % z.results;
+        const int64_t j = (first + s) % strips * h;
+        if (part < parts) {
+          const int64_t c = part * kTogether;
+          return fill(sorted + s * strip, group, n, 0, jz, j, c, least(C, c + kTogether));
+        }
+        const int64_t panel = part - parts, plane = z.results * y.results * W;
+        pack_strided(grads + (panel * chunk + s) * turned, int(kNr),
+                     dy + ((n * groups + group) * M + panel * kNr) * plane + (jz * y.results + j) * W, plane, 1,
+                     int(least(kNr, M - panel * kNr)), heights[s] * W, L);
+      });
+      const Positions all{here, strip, width, W, h, heights};
+      const int64_t together = most(1, (1 << 19) / (kTile * kNr * here * h * W)), pieces = ceil_div(tiles, together);
+      parallel_for(panels * pieces, [&](int64_t piece) {
+        const int64_t panel = piece / pieces, t0 = piece % pieces * together;
+        for (int64_t t = t0; t < least(tiles, t0 + together); ++t) {
+          const int64_t i0 = rows * t / tiles, i1 = rows * (t + 1) / tiles;
+          const T* from[kTile];
+          for (int64_t i = i0; i < i1; ++i) from[i - i0] = sorted + at[i];
+          const T* b = grads + panel * chunk * turned;
+          T* c = sums + (panel * rows + i0) * kNr;
+          if (M - panel * kNr > L) run_taps<T, 2>(int(i1 - i0), all, static_cast<const T* const*>(from), b, c, first > 0);
+          else run_taps<T, 1>(int(i1 - i0), all, static_cast<const T* const*>(from), b, c, first > 0);
+        }
+      });
+    }
+    constexpr int64_t kLine = 128;
+    const int64_t blocks = ceil_div(rows, kLine);
+    parallel_ranges(panels * blocks, 4, [&](int64_t begin, int64_t end_piece) {
+      alignas(64) T lines[kNr * (kLine + L)];
+      for (int64_t piece = begin; piece < end_piece; ++piece) {
+        const int64_t panel = piece / blocks, i0 = piece % blocks * kLine, n = least(kLine, rows - i0);
+        const int lanes = int(least(kNr, M - panel * kNr));
+        const T* c = sums + (panel * rows + i0) * kNr;
+        for (int64_t i = 0; i < n; i += L) {
+          const T* p[L];
+          for (int q = 0; q < L; ++q) p[q] = c + least(i + q, n - 1) * kNr;
+          transpose_lanes(lines + i, kLine + L, p, round_up(lanes, L));
+        }
+        for (int o = 0; o < lanes; ++o)
+          end.row((group * M + panel * kNr + o) * rows + i0, 0, n, lines + o * (kLine + L));
+      }
+    });
+  }
 };
+
+bool fits(const ConvArgs& a) {
+  for (int d = 0; d < 3; ++d)
+    if (a.stride[d] > kMaxPhases) return false;
+  return a.kernel[0] * a.kernel[1] * a.kernel[2] <= kMaxTaps;
+}
 
 }  // namespace
 
+template <class T, class S> bool conv_direct_backward_w(const ConvArgs& a) {
+  if (!fits(a)) return false;
+  Direct<T, S> of(a, false);
+  of.end.bias = nullptr;
+  of.set_strip(least(of.y.steps(), ceil_div(256, of.x.results)));
+  if (of.y.steps() == 1 || of.x.results < 4 || of.planes(0) * of.room * int64_t(sizeof(T)) > kMostBytes) return false;
+  for (int64_t group = 0; group < of.groups; ++group) of.run_weights(group, static_cast<const S*>(a.dy));
+  return true;
+}
+
 template <class T, class S> bool conv_direct(const ConvArgs& a, bool backward) {
   const int64_t M = (backward ? a.C : a.O) / a.groups;
-  if (a.kernel[0] * a.kernel[1] * a.kernel[2] > kMaxTaps || M < Vec<T>::kLanes) return false;
-  for (int d = 0; d < 3; ++d)
-    if (a.stride[d] > kMaxPhases) return false;
+  if (!fits(a) || M < Vec<T>::kLanes) return false;
   Direct<T, S> of(a, backward);
   if (of.x.steps() < 4 || of.x.results > 512 || of.y.steps() == 1 || !of.choose_strip()) return false;
   for (int64_t group = 0; group < of.groups; ++group)
@@ -304,7 +430,9 @@ template <class T, class S> bool conv_direct(const ConvArgs& a, bool backward) {
   return true;
 }
 
-#define TW_X(T, S) template bool conv_direct<T, S>(const ConvArgs&, bool);
+#define TW_X(T, S)                                            \
+  template bool conv_direct<T, S>(const ConvArgs&, bool); \
+  template bool conv_direct_backward_w<T, S>(const ConvArgs&);
 TW_X(float, float16)
 TW_X(float, bfloat16)
 TW_X(float, float)

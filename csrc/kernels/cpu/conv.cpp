@@ -159,6 +159,12 @@ bool is_pointwise(const ConvArgs& a) {
     if (a.kernel[d] != 1 || a.stride[d] != 1 || a.pad[d] != 0 || a.out[d] != a.size[d]) return false;
   return true;
 }
+// Filters of one tap read panels where they are. gemm.h asks once for all of them where panels are whole, so
+// then none may reach over the end of an image.
+template <class T> bool reads_in_place(const ConvArgs& a) {
+  const int64_t size = volume(a.size);
+  return is_pointwise(a) && (a.N == 1 || size % kNr<T> == 0 || a.N * size % kNr<T> != 0);
+}
 bool is_depthwise(const ConvArgs& a) {
   return a.groups == a.C && a.groups == a.O && a.groups > 1 && a.size[0] == 1 && a.out[0] == 1 && a.kernel[0] == 1 &&
          a.pad[0] == 0;
@@ -221,7 +227,7 @@ template <class T, class S> void forward(const ConvArgs& a) {
                                      image.rows * image.cols,
                                      image.cols,
                                      1,
-                                     is_pointwise(a)};
+                                     reads_in_place<T>(a)};
   const int64_t x_step = Cg * volume(a.size);
   run_groups<T>(
       first,
@@ -345,7 +351,7 @@ template <class T, class S> void backward_x(const ConvArgs& a) {
                                        a.stride[0] * H * W,
                                        pointwise ? size : a.stride[1] * W,
                                        a.stride[2],
-                                       pointwise};
+                                       reads_in_place<T>(a)};
     run_groups<T>(
         first,
         [=](PositionsProduct<T, S>& p, int64_t g) {

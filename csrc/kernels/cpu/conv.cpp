@@ -276,7 +276,23 @@ int64_t phase_taps(const ConvArgs& a, int d, int64_t phase, int64_t* offsets, in
   return n;
 }
 
+// Whether y is one pixel that sees all of x once.
+bool is_whole(const ConvArgs& a) {
+  for (int d = 0; d < 3; ++d)
+    if (a.kernel[d] != a.size[d] || a.pad[d] != 0 || a.out[d] != 1 || (a.dilation[d] != 1 && a.size[d] > 1)) return false;
+  return true;
+}
+
 template <class T, class S> void backward_x(const ConvArgs& a) {
+  if (is_whole(a) && a.groups == 1 && !a.b && !is_pointwise(a)) {
+    // dx (N, C taps) = dy (N, O) @ w (O, C taps): filters of one tap, with w as the image.
+    ConvArgs f = a;
+    f.x = a.w, f.w = a.dy;
+    f.N = 1, f.C = a.O, f.O = a.N;
+    for (int d = 0; d < 3; ++d) f.size[d] = f.out[d] = f.kernel[d] = f.stride[d] = f.dilation[d] = 1;
+    f.size[2] = f.out[2] = a.C * volume(a.size);
+    return forward<T, S>(f);
+  }
   if (is_depthwise(a)) return depthwise_backward_x<T, S>(a);
   if (worth_few(a, a.C, a.O)) return conv_few_backward_x<T, S>(a);
   if constexpr (kSame<T, float>)

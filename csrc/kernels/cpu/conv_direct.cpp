@@ -94,10 +94,10 @@ template <class T, int V, class... Rest> TW_INLINE void run_groups_of(int rows, 
     if (rows == 3) return run_rows_of<T, 3, V>(cols, rest...);
   run_rows_of<T, 2, V>(cols, rest...);
 }
-// Strips of rows of positions, as the gradient by the weight sums over them: strip s has rows[s] rows.
+// Strips of positions, as the gradient by the weight sums over them: strip s has rows[s] rows of cols[s].
 struct Positions {
-  int64_t strips, strip, width, cols, most_rows;  // elements of x from strip to strip and from row to row
-  const int64_t* rows;
+  int64_t strips, strip, width, most;  // elements of x from strip to strip and from row to row; positions in a strip
+  const int64_t *rows, *cols;
 };
 // c (R x V vectors) = or += sum over positions of x[i][position] (outer) dy[position, :]
 template <class T, int R, int V>
@@ -113,10 +113,10 @@ __attribute__((noinline)) void tile_of_taps(const Positions& p, const T* const* 
     for (int v = 0; v < V; ++v) acc[i][v] = Vec<T>(T(0));
   }
   for (int64_t s = 0; s < p.strips; ++s) {
-    const T* from = dy + s * p.most_rows * p.cols * kNr;
+    const T* from = dy + s * p.most * kNr;
     for (int64_t y = 0; y < p.rows[s]; ++y) {
       const int64_t begin = s * p.strip + y * p.width;
-      for (int64_t k = begin; k < begin + p.cols; ++k, from += kNr) {
+      for (int64_t k = begin; k < begin + p.cols[s]; ++k, from += kNr) {
         Vec<T> b[V];
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) b[v] = Vec<T>::load(from + v * L);
@@ -157,7 +157,8 @@ template <class T, class S> struct Direct {
   int64_t w_lane, w_channel;                 // w's steps by channel written and read
   const S *data, *w;
   Epilogue<T> end;
-  int64_t height = 0, width = 0, room = 0, h = 0;  // of a sorted plane; rows of results in a strip
+  int64_t height = 0, width = 0, room = 0;  // of a sorted plane
+  int64_t h = 0, cols = 0, col_strips = 0;  // rows and columns of results in a strip (of one phase), strips in a row
 
   Direct(const ConvArgs& a, bool backward)
       : z(a, 0, backward),
@@ -176,16 +177,33 @@ template <class T, class S> struct Direct {
         end{a.y, a.b, a.dtype, a.dtype, true, Activation::kNone, 1, 0} {}
 
   int64_t planes(int64_t pz) const { return C * z.taps(pz); }
-  int64_t strips() const { return ceil_div(y.steps(), h); }
+  int64_t strips() const { return ceil_div(y.steps(), h) * col_strips; }  // of a plane
+  int64_t strip_row(int64_t s) const { return s % strips() / col_strips * h; }
+  int64_t strip_col(int64_t s) const { return s % col_strips * cols; }
+  int64_t rows_of(int64_t s) const { return least(h, y.steps() - strip_row(s)); }
+  int64_t cols_of(int64_t s) const { return least(cols, x.steps() - strip_col(s)); }
   void set_strip(int64_t rows) {
     h = rows;
     height = ceil_div((h - 1) * y.step + y.reach, y.step);
-    width = ceil_div((x.steps() - 1) * x.step + x.reach, x.step);
+    width = ceil_div((cols - 1) * x.step + x.reach, x.step);
     room = round_up(height * width * y.step * x.step, L) + L;
+  }
+  // Columns of results in a strip: all of an image's, a part of a signal. False where taps lie too far apart for that.
+  bool choose_columns() {
+    constexpr int64_t kMostColumns = 448, kUnit = 4 * kMr<T>;
+    cols = x.steps();
+    if (x.results > kMostColumns) {
+      const int64_t fit = kStripBytes / int64_t(sizeof(T)) / (C * kernel[0]) - x.reach;
+      cols = least(kMostColumns / x.phases, fit) / kUnit * kUnit;
+      if (cols <= 0 || cols * x.step < x.reach / 2) return false;
+      cols = least(cols, x.steps());
+    }
+    col_strips = ceil_div(x.steps(), cols);
+    return cols >= 4;
   }
   // Rows of results in a strip: enough to use each panel of weights a few times, few enough for L2 and for all threads.
   bool choose_strip() {
-    const int64_t least_rows = ceil_div(4 * kMr<T>, x.steps());
+    const int64_t least_rows = ceil_div(4 * kMr<T>, cols);
     int64_t deep = 0;
     for (int64_t p = 0; p < z.phases; ++p) deep = most(deep, planes(p));
     set_strip(y.steps());
@@ -237,8 +255,9 @@ template <class T, class S> struct Direct {
         }
     }
   }
-  // Channels c0 .. c1 of the pixels that results' rows j .. j + h of plane jz (of phase pz) of image n read.
-  void fill(T* to, int64_t group, int64_t n, int64_t pz, int64_t jz, int64_t j, int64_t c0, int64_t c1) const {
+  // Channels c0 .. c1 of the pixels that strip s of phase pz reads, counted through planes (`deep` an image) and images.
+  void fill(T* to, int64_t group, int64_t pz, int64_t deep, int64_t s, int64_t c0, int64_t c1) const {
+    const int64_t n = s / strips() / deep, jz = s / strips() % deep, j = strip_row(s), left = strip_col(s) * x.step;
     Image<S> line{};
     line.W = x.size;
     line.step_x = x.step;
@@ -253,15 +272,17 @@ template <class T, class S> struct Direct {
             for (int64_t i = 0; i < height; ++i) {
               const int64_t at_y = (j + i) * y.step + ry + y.low;
               const bool inside = at_z >= 0 && at_z < z.size && at_y >= 0 && at_y < y.size;
-              line.line(part + i * width, inside ? plane + at_y * x.size : nullptr, x.low + rx, width, width);
+              line.line(part + i * width, inside ? plane + at_y * x.size : nullptr, left + x.low + rx, width, width);
             }
           }
       }
   }
-  // Channels m .. m + lanes of the results' rows j .. j + h from a strip's planes and a panel of weights.
-  void compute(const T* from, const int32_t* at, const T* weights, int64_t group, int64_t m, int lanes, int64_t n,
-               int64_t pz, int64_t jz, int64_t j) const {
-    const int64_t here = least(h, y.steps() - j), W = x.results, line = round_up(W, L) + L;
+  // Channels m .. m + lanes of a strip's results from its planes and a panel of weights.
+  void compute(const T* from, const int32_t* at, const T* weights, int64_t group, int64_t m, int lanes, int64_t pz,
+               int64_t deep, int64_t s) const {
+    const int64_t n = s / strips() / deep, jz = s / strips() % deep, j = strip_row(s), here = rows_of(s);
+    const int64_t left = strip_col(s) * x.phases, W = least(x.results - left, cols * x.phases);
+    const int64_t line = round_up(W, L) + L;
     T* sums = static_cast<T*>(scratch(0, sizeof(T) * kNr * (h * y.phases * W + line)));
     T* lines = sums + h * y.phases * W * kNr;
     for (int64_t py = 0; py < y.phases; ++py)
@@ -295,15 +316,15 @@ template <class T, class S> struct Direct {
       }
       for (int o = 0; o < lanes; ++o) {
         const int64_t channel = group * M + m + o, plane = (n * groups * M + channel) * z.results + jz * z.phases + pz;
-        end.row((plane * y.results + row) * W, channel, W, lines + o * line);
+        end.row((plane * y.results + row) * x.results + left, channel, W, lines + o * line);
       }
     }
   }
 
   void run(int64_t group, int64_t pz) const {
-    const int64_t panels = ceil_div(M, kNr), deep = ceil_div(z.results - pz, z.phases), strips = this->strips();
+    const int64_t panels = ceil_div(M, kNr), deep = ceil_div(z.results - pz, z.phases);
     const int64_t terms = planes(pz) * y.first[y.phases] * x.first[x.phases], strip = planes(pz) * room;
-    const int64_t number = N * deep * strips;
+    const int64_t number = N * deep * strips();
     constexpr int64_t kTogether = 16;
     const int64_t parts = ceil_div(C, kTogether);
     auto* at = static_cast<int32_t*>(scratch(3, sizeof(int32_t) * (terms + 1)));
@@ -312,15 +333,14 @@ template <class T, class S> struct Direct {
     if (panels >= 4 && number * strip * int64_t(sizeof(T)) <= kMostBytes && terms * M > N * C * y.size * x.size) {
       T* sorted = static_cast<T*>(scratch(2, sizeof(T) * number * strip));
       parallel_for(number * parts, [&](int64_t piece) {
-        const int64_t s = piece / parts, c = piece % parts * kTogether, image = s / strips;
-        fill(sorted + s * strip, group, image / deep, pz, image % deep, s % strips * h, c, least(C, c + kTogether));
+        const int64_t s = piece / parts, c = piece % parts * kTogether;
+        fill(sorted + s * strip, group, pz, deep, s, c, least(C, c + kTogether));
       });
       return parallel_for(panels, [&](int64_t panel) {
         T* packed = static_cast<T*>(scratch(1, sizeof(T) * terms * kNr));
         pack(packed, pz, group, panel * kNr, lanes(panel), 0, C);
         for (int64_t s = 0; s < number; ++s)
-          compute(sorted + s * strip, at, packed, group, panel * kNr, lanes(panel), s / strips / deep, pz,
-                  s / strips % deep, s % strips * h);
+          compute(sorted + s * strip, at, packed, group, panel * kNr, lanes(panel), pz, deep, s);
       });
     }
     T* packed = static_cast<T*>(scratch(2, sizeof(T) * panels * terms * kNr));
@@ -330,45 +350,47 @@ template <class T, class S> struct Direct {
     });
     parallel_for(number, [&](int64_t s) {
       T* sorted = static_cast<T*>(scratch(1, sizeof(T) * strip));
-      const int64_t n = s / strips / deep, jz = s / strips % deep, j = s % strips * h;
-      fill(sorted, group, n, pz, jz, j, 0, C);
+      fill(sorted, group, pz, deep, s, 0, C);
       for (int64_t panel = 0; panel < panels; ++panel)
-        compute(sorted, at, packed + panel * terms * kNr, group, panel * kNr, lanes(panel), n, pz, jz, j);
+        compute(sorted, at, packed + panel * terms * kNr, group, panel * kNr, lanes(panel), pz, deep, s);
     });
   }
 
   // dw of one group. Chunks of strips: pixels are sorted and dy is turned, then each tile of dw takes the whole chunk.
   void run_weights(int64_t group, const S* dy) const {
     constexpr int64_t kTogether = 16, kChunk = 2 << 20, kTile = kMr<T>;
-    const int64_t panels = ceil_div(M, kNr), strips = this->strips(), number = N * z.results * strips;
-    const int64_t strip = planes(0) * room, W = x.results, turned = h * W * kNr, rows = C * taps;
-    const int64_t chunk = least(number, most(ceil_div(256, h * W),
+    const int64_t panels = ceil_div(M, kNr), number = N * z.results * strips();
+    const int64_t strip = planes(0) * room, turned = h * cols * kNr, rows = C * taps;
+    const int64_t chunk = least(number, most(ceil_div(256, h * cols),
                                              kChunk / (int64_t(sizeof(T)) * (strip + panels * turned))));
     const int64_t parts = ceil_div(C, kTogether), tiles = ceil_div(rows, kTile);
-    auto* at = static_cast<int32_t*>(scratch(3, sizeof(int32_t) * rows + sizeof(int64_t) * (chunk + 1)));
+    auto* at = static_cast<int32_t*>(scratch(3, sizeof(int32_t) * rows + sizeof(int64_t) * (2 * chunk + 1)));
     auto* heights = reinterpret_cast<int64_t*>(at + rows + rows % 2);
+    int64_t* widths = heights + chunk;
     offsets(at, 0);
     T* sums = static_cast<T*>(scratch(1, sizeof(T) * panels * rows * kNr));
     T* sorted = static_cast<T*>(scratch(2, sizeof(T) * chunk * (strip + panels * turned)));
     T* grads = sorted + chunk * strip;
     for (int64_t first = 0; first < number; first += chunk) {
       const int64_t here = least(chunk, number - first);
-      for (int64_t s = 0; s < here; ++s) heights[s] = least(h, y.results - (first + s) % strips * h);
+      for (int64_t s = 0; s < here; ++s) heights[s] = rows_of(first + s), widths[s] = cols_of(first + s);
       parallel_for(here * (parts + panels), [&](int64_t piece) {
         const int64_t s = piece / (parts + panels), part = piece % (parts + panels);
-        const int64_t n = (first + s) / strips / z.results, jz = (first + s) / strips % z.results;
-        const int64_t j = (first + s) % strips * h;
         if (part < parts) {
           const int64_t c = part * kTogether;
-          return fill(sorted + s * strip, group, n, 0, jz, j, c, least(C, c + kTogether));
+          return fill(sorted + s * strip, group, 0, z.results, first + s, c, least(C, c + kTogether));
         }
-        const int64_t panel = part - parts, plane = z.results * y.results * W;
-        pack_strided(grads + (panel * chunk + s) * turned, int(kNr),
-                     dy + ((n * groups + group) * M + panel * kNr) * plane + (jz * y.results + j) * W, plane, 1,
-                     int(least(kNr, M - panel * kNr)), heights[s] * W, L);
+        const int64_t panel = part - parts, plane = z.results * y.results * x.results;
+        const int64_t image = (first + s) / strips(), n = image / z.results, jz = image % z.results;
+        const S* from = dy + ((n * groups + group) * M + panel * kNr) * plane +
+                        (jz * y.results + strip_row(first + s)) * x.results + strip_col(first + s);
+        const bool whole = widths[s] == x.results;  // the rows lie side by side
+        for (int64_t i = 0; i < (whole ? 1 : heights[s]); ++i)
+          pack_strided(grads + (panel * chunk + s) * turned + i * widths[s] * kNr, int(kNr), from + i * x.results, plane,
+                       1, int(least(kNr, M - panel * kNr)), (whole ? heights[s] : 1) * widths[s], L);
       });
-      const Positions all{here, strip, width, W, h, heights};
-      const int64_t together = most(1, (1 << 19) / (kTile * kNr * here * h * W)), pieces = ceil_div(tiles, together);
+      const Positions all{here, strip, width, h * cols, heights, widths};
+      const int64_t together = most(1, (1 << 19) / (kTile * kNr * here * h * cols)), pieces = ceil_div(tiles, together);
       parallel_for(panels * pieces, [&](int64_t piece) {
         const int64_t panel = piece / pieces, t0 = piece % pieces * together;
         for (int64_t t = t0; t < least(tiles, t0 + together); ++t) {
@@ -414,8 +436,9 @@ template <class T, class S> bool conv_direct_backward_w(const ConvArgs& a) {
   if (!fits(a)) return false;
   Direct<T, S> of(a, false);
   of.end.bias = nullptr;
-  of.set_strip(least(of.y.steps(), ceil_div(256, of.x.results)));
-  if (of.y.steps() == 1 || of.x.results < 4 || of.planes(0) * of.room * int64_t(sizeof(T)) > kMostBytes) return false;
+  if (!of.choose_columns()) return false;
+  of.set_strip(least(of.y.steps(), ceil_div(256, of.cols)));
+  if (of.planes(0) * of.room * int64_t(sizeof(T)) > kMostBytes) return false;
   for (int64_t group = 0; group < of.groups; ++group) of.run_weights(group, static_cast<const S*>(a.dy));
   return true;
 }
@@ -424,7 +447,7 @@ template <class T, class S> bool conv_direct(const ConvArgs& a, bool backward) {
   const int64_t M = (backward ? a.C : a.O) / a.groups;
   if (!fits(a) || M < Vec<T>::kLanes) return false;
   Direct<T, S> of(a, backward);
-  if (of.x.steps() < 4 || of.x.results > 512 || of.y.steps() == 1 || !of.choose_strip()) return false;
+  if (!of.choose_columns() || !of.choose_strip()) return false;
   for (int64_t group = 0; group < of.groups; ++group)
     for (int64_t pz = 0; pz < of.z.phases; ++pz) of.run(group, pz);
   return true;

@@ -189,6 +189,7 @@ ROWS = [
     Row("conv3d_direct", "F.conv3d", R.conv,
         lambda g: (Sample(g.array(1, 16, 4, 6, 7), g.array(17, 16, 3, 3, 3), None, 1, (2, 1, 1), (2, 1, 1)),
                    Sample(g.array(2, 34, 3, 8, 6), g.array(20, 34, 2, 3, 3), g.array(20), 1, 1),
+                   Sample(g.array(2, 3, 4, 7, 9), g.array(6, 3, 3, 2, 3), g.array(6), (1, 2, 1), 1, (2, 1, 1)),
                    Sample(g.array(1, 4, 7, 8, 9), g.array(18, 4, 2, 3, 3), None, (2, 2, 1), 1)), FLOATS, PRODUCT,
         magnitude=terms(R.conv), large=lambda g: Sample(g.array(2, 17, 9, 14, 13), g.array(33, 17, 3, 3, 3), None, 1, 1)),
     Row("conv_transpose2d_direct", "F.conv_transpose2d", R.conv_transpose,

@@ -279,7 +279,8 @@ int64_t phase_taps(const ConvArgs& a, int d, int64_t phase, int64_t* offsets, in
 // Whether y is one pixel that sees all of x once.
 bool is_whole(const ConvArgs& a) {
   for (int d = 0; d < 3; ++d)
-    if (a.kernel[d] != a.size[d] || a.pad[d] != 0 || a.out[d] != 1 || (a.dilation[d] != 1 && a.size[d] > 1)) return false;
+    if (a.kernel[d] != a.size[d] || a.pad[d] != 0 || a.out[d] != 1 || (a.dilation[d] != 1 && a.size[d] > 1))
+      return false;
   return true;
 }
 

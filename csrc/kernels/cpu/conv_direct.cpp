@@ -239,7 +239,8 @@ template <class T, class S> struct Direct {
     alignas(64) T g[kMaxTaps * kNr];
     const int64_t vectors = ceil_div(n, L);
     for (int64_t c = c0; c < c1; ++c) {
-      for (int64_t i = 0; i < n * taps; i += 64 / int64_t(sizeof(S))) __builtin_prefetch(from + (c + 2) * w_channel + i);
+      for (int64_t i = 0; i < n * taps; i += 64 / int64_t(sizeof(S)))
+        __builtin_prefetch(from + (c + 2) * w_channel + i);
       pack_strided(g, int(kNr), from + c * w_channel, w_lane, 1, n, taps, L);
       T* phase = to;
       for (int64_t py = 0; py < y.phases; ++py)
@@ -361,8 +362,8 @@ template <class T, class S> struct Direct {
     constexpr int64_t kTogether = 16, kChunk = 2 << 20, kTile = kMr<T>;
     const int64_t panels = ceil_div(M, kNr), number = N * z.results * strips();
     const int64_t strip = planes(0) * room, turned = h * cols * kNr, rows = C * taps;
-    const int64_t chunk = least(number, most(ceil_div(256, h * cols),
-                                             kChunk / (int64_t(sizeof(T)) * (strip + panels * turned))));
+    const int64_t chunk =
+        least(number, most(ceil_div(256, h * cols), kChunk / (int64_t(sizeof(T)) * (strip + panels * turned))));
     const int64_t parts = ceil_div(C, kTogether), tiles = ceil_div(rows, kTile);
     auto* at = static_cast<int32_t*>(scratch(3, sizeof(int32_t) * rows + sizeof(int64_t) * (2 * chunk + 1)));
     auto* heights = reinterpret_cast<int64_t*>(at + rows + rows % 2);
@@ -386,8 +387,8 @@ template <class T, class S> struct Direct {
                         (jz * y.results + strip_row(first + s)) * x.results + strip_col(first + s);
         const bool whole = widths[s] == x.results;  // the rows lie side by side
         for (int64_t i = 0; i < (whole ? 1 : heights[s]); ++i)
-          pack_strided(grads + (panel * chunk + s) * turned + i * widths[s] * kNr, int(kNr), from + i * x.results, plane,
-                       1, int(least(kNr, M - panel * kNr)), (whole ? heights[s] : 1) * widths[s], L);
+          pack_strided(grads + (panel * chunk + s) * turned + i * widths[s] * kNr, int(kNr), from + i * x.results,
+                       plane, 1, int(least(kNr, M - panel * kNr)), (whole ? heights[s] : 1) * widths[s], L);
       });
       const Positions all{here, strip, width, h * cols, heights, widths};
       const int64_t together = most(1, (1 << 19) / (kTile * kNr * here * h * cols)), pieces = ceil_div(tiles, together);
@@ -399,7 +400,8 @@ template <class T, class S> struct Direct {
           for (int64_t i = i0; i < i1; ++i) from[i - i0] = sorted + at[i];
           const T* b = grads + panel * chunk * turned;
           T* c = sums + (panel * rows + i0) * kNr;
-          if (M - panel * kNr > L) run_taps<T, 2>(int(i1 - i0), all, static_cast<const T* const*>(from), b, c, first > 0);
+          if (M - panel * kNr > L)
+            run_taps<T, 2>(int(i1 - i0), all, static_cast<const T* const*>(from), b, c, first > 0);
           else run_taps<T, 1>(int(i1 - i0), all, static_cast<const T* const*>(from), b, c, first > 0);
         }
       });
@@ -453,7 +455,7 @@ template <class T, class S> bool conv_direct(const ConvArgs& a, bool backward) {
   return true;
 }
 
-#define TW_X(T, S)                                            \
+#define TW_X(T, S)                                        \
   template bool conv_direct<T, S>(const ConvArgs&, bool); \
   template bool conv_direct_backward_w<T, S>(const ConvArgs&);
 TW_X(float, float16)

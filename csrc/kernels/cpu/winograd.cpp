@@ -51,9 +51,10 @@ TW_INLINE V odd_of(V a, V b) {
 template <class S> struct Layer {
   Image<S> tiles;  // as 4x4 windows, two pixels apart
   const S* w;
-  int64_t C, O, w_out, w_in;  // channels c of x are (channel, plane of the filter); w's strides by channel of y and of x
-  bool turned;                // the filters are read backwards
-  int64_t rows, cols;         // of y
+  int64_t C, O, w_out,
+      w_in;            // channels c of x are (channel, plane of the filter); w's strides by channel of y and of x
+  bool turned;         // the filters are read backwards
+  int64_t rows, cols;  // of y
   Epilogue<float> end;
   int64_t first_row, out_start, out_image;
 
@@ -78,8 +79,8 @@ template <class S> struct Layer {
         if (w_in == 9 * tiles.kd) pack_strided(g, kLanesA, from + c0 * 9, w_out, 1, m, cs * 9, 4);
         else
           for (int64_t c = 0; c < cs; ++c)
-            pack_strided(g + c * 9 * kLanesA, kLanesA, from + (c0 + c) / tiles.kd * w_in + (c0 + c) % tiles.kd * 9, w_out,
-                         1, m, 9, 4);
+            pack_strided(g + c * 9 * kLanesA, kLanesA, from + (c0 + c) / tiles.kd * w_in + (c0 + c) % tiles.kd * 9,
+                         w_out, 1, m, 9, 4);
         for (int64_t c = 0; c < cs; ++c)
           for (int v = 0; v < kLanesA; v += L) {
             V t[4][3];
@@ -235,9 +236,8 @@ template <class S> struct Layer {
 template <class S>
 Image<S> windows(const S* x, int64_t image, const int64_t* size, const int64_t* out, int64_t kd, const int64_t* tap_z,
                  const int64_t* tap_y, const int64_t* tap_x) {
-  return {x, image, size[0], size[1], size[2], out[0], ceil_div(out[1], 2), ceil_div(out[2], 2),
-          1, 2,     2,       tap_z,   tap_y,   tap_x,  kd,                  4,
-          4};
+  return {x,     image, size[0], size[1], size[2], out[0], ceil_div(out[1], 2), ceil_div(out[2], 2), 1, 2, 2,
+          tap_z, tap_y, tap_x,   kd,      4,       4};
 }
 
 // dw of one group, F(3x3, 2x2): for each place, M (O x C) += dy' (O x tiles) x' (tiles x C), by chunks of tile rows.
@@ -359,9 +359,10 @@ template <class S> struct WeightGradient {
         const int64_t p = piece / groups, first = piece % groups * 8;
         for (int64_t q = 0; q < b_panels; ++q)
           for (int64_t i = first; i < least(a_panels, first + 8); ++i)
-            run_tile<float>(int(least(height, n - i * height)), int(least(kLanesB, C - q % panels * kLanesB)), here * tile_cols,
-                            a + (kPlaces * i + p) * step * kLanesA, kLanesA, b + (kPlaces * q + p) * step * kLanesB,
-                            kLanesB, m + p * place + i * height * width + q * kLanesB, width, row > 0);
+            run_tile<float>(int(least(height, n - i * height)), int(least(kLanesB, C - q % panels * kLanesB)),
+                            here * tile_cols, a + (kPlaces * i + p) * step * kLanesA, kLanesA,
+                            b + (kPlaces * q + p) * step * kLanesB, kLanesB,
+                            m + p * place + i * height * width + q * kLanesB, width, row > 0);
       });
     }
     parallel_ranges(n, ceil_div(512, C), [&](int64_t begin, int64_t end) {

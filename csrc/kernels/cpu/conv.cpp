@@ -243,9 +243,8 @@ template <class T, class S> void forward(const ConvArgs& a) {
 template <class T, class S> void backward_w(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_w<T, S>(a);
   const int64_t P = volume(a.out);
-  constexpr int64_t kFewTiles = 40;  // below, reading and writing the 16 products costs more than it saves
   if constexpr (kSame<T, float>)
-    if (worth_winograd(a) && a.N * P >= 4 * kFewTiles) return winograd_backward_w<S>(a);
+    if (worth_winograd(a)) return winograd_backward_w<S>(a);
   constexpr int64_t kFewPositions = 512;  // below, reading and turning sums as large as dw costs more
   if (a.N * P >= kFewPositions && conv_direct_backward_w<T, S>(a)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps_of_row = Cg * volume(a.kernel);

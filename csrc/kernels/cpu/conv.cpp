@@ -11,6 +11,7 @@
 // pixel or none, so that no multiplication is by an inserted zero.
 // One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters
 // with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+#include "kernels/cpu/conv_direct.h"
 #include "kernels/cpu/conv_few.h"
 #include "kernels/cpu/winograd.h"
 
@@ -158,6 +159,12 @@ bool is_pointwise(const ConvArgs& a) {
     if (a.kernel[d] != 1 || a.stride[d] != 1 || a.pad[d] != 0 || a.out[d] != a.size[d]) return false;
   return true;
 }
+// Filters of one tap read panels where they are. gemm.h asks once for all of them where panels are whole, so
+// then none may reach over the end of an image.
+template <class T> bool reads_in_place(const ConvArgs& a) {
+  const int64_t size = volume(a.size);
+  return is_pointwise(a) && (a.N == 1 || size % kNr<T> == 0 || a.N * size % kNr<T> != 0);
+}
 bool is_depthwise(const ConvArgs& a) {
   return a.groups == a.C && a.groups == a.O && a.groups > 1 && a.size[0] == 1 && a.out[0] == 1 && a.kernel[0] == 1 &&
          a.pad[0] == 0;
@@ -204,6 +211,7 @@ template <class T, class S> void forward(const ConvArgs& a) {
   if (worth_few(a, a.O, a.C)) return conv_few<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd<S>(a);
+  if (!is_pointwise(a) && conv_direct<T, S>(a, false)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, K = Cg * volume(a.kernel), P = volume(a.out);
   const Image<S> image = input_image<S>(a, taps_scratch(a));
   const PositionsProduct<T, S> first{static_cast<const S*>(a.w),
@@ -219,7 +227,7 @@ template <class T, class S> void forward(const ConvArgs& a) {
                                      image.rows * image.cols,
                                      image.cols,
                                      1,
-                                     is_pointwise(a)};
+                                     reads_in_place<T>(a)};
   const int64_t x_step = Cg * volume(a.size);
   run_groups<T>(
       first,
@@ -235,9 +243,10 @@ template <class T, class S> void forward(const ConvArgs& a) {
 template <class T, class S> void backward_w(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_w<T, S>(a);
   const int64_t P = volume(a.out);
-  constexpr int64_t kFewTiles = 40;  // below, reading and writing the 16 products costs more than it saves
   if constexpr (kSame<T, float>)
-    if (worth_winograd(a) && a.N * P >= 4 * kFewTiles) return winograd_backward_w<S>(a);
+    if (worth_winograd(a)) return winograd_backward_w<S>(a);
+  constexpr int64_t kFewPositions = 512;  // below, reading and turning sums as large as dw costs more
+  if (a.N * P >= kFewPositions && conv_direct_backward_w<T, S>(a)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps_of_row = Cg * volume(a.kernel);
   const TapsProduct<T, S> first{
       static_cast<const S*>(a.dy),        a.O * P, P,          input_image<S>(a, taps_scratch(a)),
@@ -266,11 +275,29 @@ int64_t phase_taps(const ConvArgs& a, int d, int64_t phase, int64_t* offsets, in
   return n;
 }
 
+// Whether y is one pixel that sees all of x once.
+bool is_whole(const ConvArgs& a) {
+  for (int d = 0; d < 3; ++d)
+    if (a.kernel[d] != a.size[d] || a.pad[d] != 0 || a.out[d] != 1 || (a.dilation[d] != 1 && a.size[d] > 1))
+      return false;
+  return true;
+}
+
 template <class T, class S> void backward_x(const ConvArgs& a) {
+  if (is_whole(a) && a.groups == 1 && !a.b && !is_pointwise(a)) {
+    // dx (N, C taps) = dy (N, O) @ w (O, C taps): filters of one tap, with w as the image.
+    ConvArgs f = a;
+    f.x = a.w, f.w = a.dy;
+    f.N = 1, f.C = a.O, f.O = a.N;
+    for (int d = 0; d < 3; ++d) f.size[d] = f.out[d] = f.kernel[d] = f.stride[d] = f.dilation[d] = 1;
+    f.size[2] = f.out[2] = a.C * volume(a.size);
+    return forward<T, S>(f);
+  }
   if (is_depthwise(a)) return depthwise_backward_x<T, S>(a);
   if (worth_few(a, a.C, a.O)) return conv_few_backward_x<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd_backward_x<S>(a);
+  if (!is_pointwise(a) && conv_direct<T, S>(a, true)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps = volume(a.kernel), P = volume(a.out);
   const int64_t D = a.size[0], H = a.size[1], W = a.size[2], size = D * H * W;
   int64_t *tables = taps_scratch(a, Og * taps), *offsets[3], *which[3];
@@ -340,7 +367,7 @@ template <class T, class S> void backward_x(const ConvArgs& a) {
                                        a.stride[0] * H * W,
                                        pointwise ? size : a.stride[1] * W,
                                        a.stride[2],
-                                       pointwise};
+                                       reads_in_place<T>(a)};
     run_groups<T>(
         first,
         [=](PositionsProduct<T, S>& p, int64_t g) {

@@ -11,9 +11,9 @@
 // Error: |C - AB| <= gamma(min(K, kc) + K / kc) |A||B|, measured by the rows of tests/op_table/products.py.
 // Of the FMA peak on two cores of an EPYC (family 25 model 17), float32: 128 0.75, 256 0.86 to 0.95, 512 0.87 to 0.92,
 // 1024 and 2048 0.86, 1024 TN 0.85. Short of their figures: from 1024 up (the tile runs at 0.97, packing is the rest);
-// M or N of 5 to 32 with K, N = 2048 (8: 0.6, or 0.35 where B must be turned; 32: 0.55): few rows pay for packing B, and
-// three panels reading B in place were no faster; M = N = 64 with K = 32768 0.75; batches of 64 cubed 0.65. float64: 0.81
-// to 0.85 of its peak, 1.2 times PyTorch, so twice is out of reach.
+// M or N of 5 to 32 with K, N = 2048 (8: 0.6, or 0.35 where B must be turned; 32: 0.55): few rows pay for packing B,
+// and three panels reading B in place were no faster; M = N = 64, K = 32768 0.75; batches of 64 cubed 0.65. float64:
+// 0.81 to 0.85 of its peak, 1.2 times PyTorch, so twice is out of reach.
 // A Problem gives, for product number p of the batch, a functor with
 //   pack_a(T* dst, i, rows, k, count)     dst[kk * kStepA + ii] = A[i + ii, k + kk]
 //   pack_b(T* dst, j, cols, k, count)     dst[kk * kNr + jj] = B[k + kk, j + jj], any finite values up to whole vectors

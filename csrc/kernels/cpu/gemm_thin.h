@@ -7,7 +7,7 @@
 // its own sums for a strip of rows, in L1.
 // Error: gamma(kChunk / lanes + lanes + K / kChunk) |A||X|, measured by tests/op_table/products.py.
 // Bytes: A once, X once a piece. What a strip reads next is fetched ahead: a stride hides it from the prefetchers.
-// Below 0.85 of the stream on an EPYC of family 25 model 17: strips (R = 1 0.75, more 0.5 to 0.7), bound by the moves of
+// Below 0.85 of the stream on an EPYC of family 25 model 17: strips (R = 1 0.75, more 0.5 to 0.7), bound by moves of
 // the lanes' sums. Tried there, no faster: memory's rows in plain order, strips of 256 to 2048, 8 rows at a time,
 // fetching two or three lanes ahead; sums in registers with a pass for each lane read at half the rate.
 #pragma once

@@ -54,6 +54,17 @@ def integers_are_exact():
     assert np.array_equal(got, a @ b)
 
 
+def thin_ignores_where_memory_begins():
+    """Columns from a matrix that begins inside a cache line have the bits of a copy's."""
+    rng = np.random.default_rng(5)
+    flat = tw.tensor(rng.standard_normal(1100 * 560 + 16), dtype=tw.float32)
+    for rows, start, n in ((1, 4, 560), (2, 1, 560), (4, 15, 48), (1, 3, 16)):
+        x = tw.tensor(rng.standard_normal((rows, 1100)), dtype=tw.float32)
+        w = flat[start : start + 1100 * n].view(1100, n)
+        assert bool((x @ w == x @ w.clone()).all())
+        assert np.allclose((x @ w).numpy(), x.numpy() @ w.numpy(), rtol=0, atol=1e-3)
+
+
 def halves_sum_in_float32():
     """Sums of small integers are exact in float32, so a half type rounds once: what comes out is that rounding."""
     rng = np.random.default_rng(4)
@@ -107,7 +118,8 @@ MATMUL_BAD = (
 ROWS = [
     Row("matmul", "matmul", np.matmul, lambda g: pairs(g, MATMUL_SHAPES), FLOATS, PRODUCT, slots=("gemm",),
         magnitude=sized(np.matmul), flops=matmul_flops, bad=MATMUL_BAD, ops=("bmm", "mm"),
-        properties=(identity_is_neutral, integers_are_exact, halves_sum_in_float32, bfloat16_keeps_its_bound),
+        properties=(identity_is_neutral, integers_are_exact, thin_ignores_where_memory_begins, halves_sum_in_float32,
+                    bfloat16_keeps_its_bound),
         large=lambda g: Sample(g.array(2, 301, 130), g.array(130, 515))),
     Row("matmul_transposed", lambda a, b: a.transpose(-1, -2) @ b, lambda a, b: np.matmul(np.swapaxes(a, -1, -2), b),
         transposed_matmul, FLOATS, PRODUCT,

@@ -2,14 +2,14 @@
 //
 // Order of the sums, the same for every layout of A: K is cut into chunks of kChunk; in a chunk, lane l of a vector
 // sums k = l, l + lanes, l + 2 lanes, ...; sum() adds the lanes by its tree; chunks are added in order.
-// Rows contiguous along k: kRows of them at a time from end to end (a chunk of each in turn starts the prefetchers anew
-// at every page: 1.6 ms against 1.4 for 64 MB), lanes along k. Contiguous along A's rows: each lane of the order has its
-// own sums for a strip of rows, in L1.
+// Rows contiguous along k: kRows of them at a time from end to end, lanes along k (a chunk of each in turn starts the
+// prefetchers anew at every page: 1.6 ms against 1.4 for 64 MB). Contiguous along A's rows: each lane of the order has
+// its own sums for a strip of rows, in L1.
 // Error: gamma(kChunk / lanes + lanes + K / kChunk) |A||X|, measured by tests/op_table/products.py.
 // Bytes: A once, X once a piece. What a strip reads next is fetched ahead: a stride hides it from the prefetchers.
-// Below 0.85 of the stream on an EPYC of family 25 model 17: strips at R > 1 (0.5 to 0.7), bound by the moves of the lanes'
-// sums. Tried there, no faster: memory's rows in plain order, strips of 256 to 2048, 8 rows at a time, fetching two or
-// three lanes ahead; sums in registers with a pass for each lane read a 64 MB matrix at half the rate.
+// Below 0.85 of the stream on an EPYC of family 25 model 17: strips (R = 1 0.75, more 0.5 to 0.7), bound by moves of
+// the lanes' sums. Tried there, no faster: memory's rows in plain order, strips of 256 to 2048, 8 rows at a time,
+// fetching two or three lanes ahead; sums in registers with a pass for each lane read at half the rate.
 #pragma once
 #include "kernels/cpu/gemm_pack.h"
 #include "kernels/cpu/gemm_tile.h"

@@ -10,13 +10,12 @@
 // stride, pixels are taken by phase (y mod stride, x mod stride, ...): within one phase each tap meets either every
 // pixel or none, so that no multiplication is by an inserted zero.
 // That is the way of filters of one tap, of results of few pixels or few channels a group, and of the rest of what the
-// others refuse. One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters with many
-// channels: winograd.cpp (dilated ones too, taken apart by ops/conv.cpp); everything else: conv_direct.cpp.
-// Error bound: gemm.h's. Measured by tests/op_table/conv.py.
-// What still misses 1x PyTorch (AMD EPYC, family 25 model 17, two threads): dx of 1-D filters with one channel in and 128
-// out, stride 5 (0.65 to 0.9: M = 1, each phase a thin product over strided results; conv_few keeps whole rows, and
-// 128 rows of 16,000 samples do not fit its strip); 1x1 of 1024 -> 512 channels on 14 x 14 at batch 16 (0.97, both at 175
-// to 180 of 236 GFLOP/s).
+// others refuse. One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters with
+// many channels: winograd.cpp (dilated ones too, taken apart by ops/conv.cpp); everything else: conv_direct.cpp. Error
+// bound: gemm.h's. Measured by tests/op_table/conv.py. What still misses 1x PyTorch (AMD EPYC, family 25 model 17, two
+// threads): dx of 1-D filters with one channel in and 128 out, stride 5 (0.65 to 0.9: M = 1, each phase a thin product
+// over strided results; conv_few keeps whole rows, and 128 rows of 16,000 samples do not fit its strip); 1x1 of 1024 ->
+// 512 channels on 14 x 14 at batch 16 (0.97, both at 175 to 180 of 236 GFLOP/s).
 #include "kernels/cpu/conv_direct.h"
 #include "kernels/cpu/conv_few.h"
 #include "kernels/cpu/winograd.h"

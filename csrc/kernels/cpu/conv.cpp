@@ -2,7 +2,7 @@
 //
 // x (N, C, D, H, W), w (O, C / groups, kd, kh, kw), y and dy (N, O, od, oh, ow); float16, bfloat16, float32 (all
 // accumulate in float32) and float64. One and two dimensions are three with leading sizes of 1. A transposed
-// convolution is backward_x, with a bias. For a group, with positions p = (n, oz, oy, ox) folded into one long dimension:
+// convolution is backward_x, with a bias. For a group, with positions p = (n, oz, oy, ox) folded into one dimension:
 //   y  (O, p)           = w (O, (c, q, r, s))    @ x at ((c, q, r, s), p)
 //   dw (O, (c, q, r, s)) = dy (O, p)             @ x at (p, (c, q, r, s)),   K = N * od * oh * ow split by size
 //   dx (C, p)           = w^T (C, (o, q, r, s))  @ dy at ((o, q, r, s), p)

@@ -1,16 +1,21 @@
 // conv and its gradients by input and by weight, NC(D)(H)W, any stride, padding, dilation and groups.
 //
 // x (N, C, D, H, W), w (O, C / groups, kd, kh, kw), y and dy (N, O, od, oh, ow); float16, bfloat16, float32 (all
-// accumulate in float32) and float64. One and two dimensions are three with leading sizes of 1. A transposed convolution
-// is backward_x, with a bias. For each group, with positions p = (n, oz, oy, ox) folded into one long dimension:
+// accumulate in float32) and float64. One and two dimensions are three with leading sizes of 1. A transposed
+// convolution is backward_x, with a bias. For a group, with positions p = (n, oz, oy, ox) folded into one dimension:
 //   y  (O, p)           = w (O, (c, q, r, s))    @ x at ((c, q, r, s), p)
 //   dw (O, (c, q, r, s)) = dy (O, p)             @ x at (p, (c, q, r, s)),   K = N * od * oh * ow split by size
 //   dx (C, p)           = w^T (C, (o, q, r, s))  @ dy at ((o, q, r, s), p)
 // Method: implicit GEMM on the core of gemm.h, panels packed straight from the image (conv_image.h). For dx with a
 // stride, pixels are taken by phase (y mod stride, x mod stride, ...): within one phase each tap meets either every
 // pixel or none, so that no multiplication is by an inserted zero.
-// One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters
-// with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+// That is the way of filters of one tap, of results of few pixels or few channels a group, and of the rest of what the
+// others refuse. One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters with
+// many channels: winograd.cpp (dilated ones too, taken apart by ops/conv.cpp); everything else: conv_direct.cpp. Error
+// bound: gemm.h's. Measured by tests/op_table/conv.py. What still misses 1x PyTorch (AMD EPYC, family 25 model 17, two
+// threads): dx of 1-D filters with one channel in and 128 out, stride 5 (0.65 to 0.9: M = 1, each phase a thin product
+// over strided results; conv_few keeps whole rows, and 128 rows of 16,000 samples do not fit its strip); 1x1 of 1024 ->
+// 512 channels on 14 x 14 at batch 16 (0.97, both at 175 to 180 of 236 GFLOP/s).
 #include "kernels/cpu/conv_direct.h"
 #include "kernels/cpu/conv_few.h"
 #include "kernels/cpu/winograd.h"

@@ -1,12 +1,11 @@
 // Convolution with few results a pixel: y with few output channels, and dx with few input channels (first layers).
 //
-// Shapes and dtypes as in conv.cpp, ungrouped, of stride 1 in depth: there each plane of the filters reads one plane more.
-// A matrix product with so few rows costs more for its
-// panels than for its multiplications, so nothing is packed: a strip of all planes is copied with its padding, sorted
-// by the stride (planes.h), after which every tap of all positions is one run of memory, and the register tile is
-// kRows channels by kVectors vectors of positions. dx takes its pixels by phase, as in conv.cpp.
-// Accumulates in float32, or float64 for float64, one chain of multiply-adds over channels and taps. Measured by
-// tests/op_table/conv.py.
+// Shapes and dtypes as in conv.cpp, ungrouped, of stride 1 in depth: there each plane of the filters reads one plane
+// more. A matrix product with so few rows costs more for its panels than for its multiplications, so nothing is packed:
+// a strip of all planes is copied with its padding, sorted by the stride (planes.h), after which every tap of all
+// positions is one run of memory, and the register tile is kRows channels by kVectors vectors of positions. dx takes
+// its pixels by phase, as in conv.cpp. Accumulates in float32, or float64 for float64, one chain of multiply-adds over
+// channels and taps. Measured by tests/op_table/conv.py.
 #include "kernels/cpu/conv_few.h"
 
 #include "kernels/cpu/planes.h"

@@ -1,6 +1,7 @@
 // Convolution with 3x3 filters of stride 1, its dx and its dw, by Winograd's minimal filtering.
 //
-// Shapes as in conv.cpp, filters of several planes too (a plane is one more channel), float32, float16 and bfloat16, all computed in float32.
+// Shapes as in conv.cpp, filters of several planes too (a plane is one more channel), float32, float16 and bfloat16,
+// all computed in float32.
 // Formula: F(2x2, 3x3), Y = A^T [(G w G^T) . (B^T x B)] A for tiles of 2x2 results from 4x4 pixels: 16 multiplications
 // in place of 36. dx is the same with turned filters; dw is F(3x3, 2x2), whose tiles of 4x4 pixels are those of the
 // forward pass, with tiles of 2x2 gradients as filters. Each of the 16 places of a tile is one matrix product over

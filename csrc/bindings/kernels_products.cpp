@@ -356,9 +356,11 @@ Elman 1990; Hochreiter & Schmidhuber 1997; Cho et al., arXiv:1406.1078.
 >>> kernels.rnn("rnn_relu", x, [w, w, None, None], out=np.empty((2, 1, 1))).ravel().tolist()
 [1.0, 2.0]
 )",
-       [](Call& c, const std::string& cell, In x, const Weights& weights, Out, OptIn h0, OptIn c0, OptOut, OptOut,
+       [](Call& c, const std::string& cell, In x, const Weights& weights, Out, OptIn h0, OptIn c0, OptOut, OptOut cn,
           OptOut gates, OptOut cells, OptIn batch_sizes) {
          const int kind = cell_of(c, cell);
+         TW_CHECK((cell == "lstm" || (!cn && !cells)) && (kind >= 2 || !gates), c.op,
+                  ": cn and cells are an LSTM's, gates also a GRU's, got cell '", cell, "'");
          TW_CHECK(cell != "lstm" || !gates == !cells, c.op, ": gates and cells of an LSTM must be given together");
          rnn(kind, x, batch_sizes, h0, c0, weights, gates || kind < 2);
        });
@@ -378,6 +380,7 @@ y, gates, cells: as rnn wrote them. dy, dhn, dcn: the gradients of out, hn and c
           OptIn batch_sizes) {
          TW_CHECK(dweights.items.size() == weights.items.size(), c.op,
                   ": must have one of dweights, or None, a weight, got ", dweights.items.size());
+         TW_CHECK(cell == "lstm" || !dc0, c.op, ": dc0 is an LSTM's, got cell '", cell, "'");
          std::vector<bool> wanted{!!dx, !!dh0, !!dc0};
          for (const Given* d : dweights.items) wanted.push_back(d);
          rnn_backward(cell_of(c, cell), x, batch_sizes, h0, c0, weights, y, gates, cells, dy, dhn, dcn, wanted);

@@ -11,9 +11,9 @@
 // sleeper); a job that needs the worker takes 0.2 us and 23 us. Those 23 us are the guest's own: waking a thread on
 // the other, halted core takes 18 to 23 us there without any pool.
 //
-// Two cores that at times are as fast as one (256 cubed in 150 or 300 us, for milliseconds on end) are not the pool's
-// doing: in the slow spells of that guest the worker took 230 of 460 pieces and neither thread waited for a CPU, while
-// loops on registers halved too. The host had put both virtual CPUs on one core.
+// Two cores are at times as fast as one there (256 cubed in 150 or 300 us, for milliseconds on end). That is not a
+// worker left out: counted in the slow spells, it took 230 of 460 pieces and neither thread waited for its CPU, so both
+// ran at half speed. The likely cause, not provable from inside a guest, is a host that puts both CPUs on one core.
 //
 // The pool is never destroyed: at exit a worker may still be between two instructions of its loop, and the memory it
 // looks at must outlive every static destructor. The kernel ends the parked threads with the process.

@@ -67,38 +67,23 @@ TW_INLINE void dot_columns(const S* a, int64_t a_col, int64_t width, const T* x,
   for (int64_t k0 = 0; k0 < count; k0 += kSteps * L)
     for (int l = 0; l < L && k0 + l < count; ++l) {
       const S* at = a + (k0 + l) * a_col;
-      if (k0 + l + (kSteps - 1) * L < count) {
-        Vec<T> xk[kSteps][R];
-        for (int q = 0; q < kSteps; ++q)
-          for (int r = 0; r < R; ++r) xk[q][r] = Vec<T>(x[r * kChunk + k0 + l + q * L]);
-        for (int64_t i = 0; i < whole; i += L) {
-          const int64_t j = most(0, i - shift);
-          const int n = int(least(i + L - shift, width) - j);
-          Vec<T> sums[R];
+      const int steps = int(least(kSteps, ceil_div(count - k0 - l, L)));
+      for (int64_t i = 0; i < whole; i += L) {
+        const int64_t j = most(0, i - shift);
+        const int n = int(least(i + L - shift, width) - j);
+        Vec<T> sums[R];
 #pragma GCC unroll 4
-          for (int r = 0; r < R; ++r) sums[r] = Vec<T>::load(&lanes[l][r][i]);
+        for (int r = 0; r < R; ++r) sums[r] = Vec<T>::load(&lanes[l][r][i]);
+        for (int q = 0; q < steps; ++q) {
+          const S* p = at + q * L * a_col + j;
+          __builtin_prefetch(p + a_col);  // the next lane's
+          const Vec<T> av = n == L ? load_as<T>(p) : load_as<T>(p, n);
 #pragma GCC unroll 4
-          for (int q = 0; q < kSteps; ++q) {
-            const S* p = at + q * L * a_col + j;
-            __builtin_prefetch(p + a_col);  // the next lane's
-            const Vec<T> av = n == L ? load_as<T>(p) : load_as<T>(p, n);
-#pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) sums[r] = fma(av, xk[q][r], sums[r]);
-          }
-#pragma GCC unroll 4
-          for (int r = 0; r < R; ++r) sums[r].store(&lanes[l][r][i]);
+          for (int r = 0; r < R; ++r) sums[r] = fma(av, Vec<T>(x[r * kChunk + k0 + l + q * L]), sums[r]);
         }
-        continue;
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sums[r].store(&lanes[l][r][i]);
       }
-      for (int64_t k = k0 + l; k < count; k += L, at += L * a_col)
-        for (int64_t i = 0; i < whole; i += L) {
-          const int64_t j = most(0, i - shift);
-          const Vec<T> av = load_as<T>(at + j, int(least(i + L - shift, width) - j));
-          for (int r = 0; r < R; ++r) {
-            T* to = &lanes[l][r][i];
-            fma(av, Vec<T>(x[r * kChunk + k]), Vec<T>::load(to)).store(to);
-          }
-        }
     }
   for (int h = L / 2; h > 0; h /= 2)
     for (int l = 0; l < h; ++l)

@@ -237,7 +237,7 @@ template <class T, class S> struct Direct {
   }
   // The weights of channels m .. m + n for channels c0 .. c1, in the order of the offsets: to[term][lane].
   void pack(T* to, int64_t pz, int64_t group, int64_t m, int n, int64_t c0, int64_t c1) const {
-    const S* from = w + group * (w_lane == taps ? C * w_channel : M * w_lane) + m * w_lane;
+    const S* from = w + group * M * C * taps + m * w_lane;
     if (w_channel == taps)
       return pack_strided(to + c0 * taps * kNr, int(kNr), from + c0 * taps, w_lane, 1, n, (c1 - c0) * taps, L);
     if (taps == 1)

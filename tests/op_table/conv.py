@@ -186,6 +186,7 @@ ROWS = [
                    Sample(g.array(2, 36, 6, 13), g.array(40, 18, 3, 3), None, (1, 2), 1, 1, 2),
                    Sample(g.array(2, 17, 12, 9), g.array(20, 17, 3, 3), g.array(20), 1, (4, 3), (2, 3)),
                    Sample(g.array(16, 10, 14), g.array(16, 16, 3, 3), None, 1, 2, 2),
+                   Sample(g.array(2, 2, 6, 13), g.array(40, 1, 3, 3), None, 2, 1, 1, 2),
                    Sample(g.array(3, 5, 25, 17), g.array(18, 5, 2, 3), None)), FLOATS, PRODUCT,
         magnitude=terms(R.conv), large=lambda g: Sample(g.array(4, 18, 20, 29), g.array(34, 18, 5, 5), None, 1, 2)),
     Row("conv3d_direct", "F.conv3d", R.conv,

@@ -17,7 +17,8 @@
 // A Problem gives, for product number p of the batch, a functor with
 //   pack_a(T* dst, i, rows, k, count)     dst[kk * kStepA + ii] = A[i + ii, k + kk]
 //   pack_b(T* dst, j, cols, k, count)     dst[kk * kNr + jj] = B[k + kk, j + jj], any finite values up to whole vectors
-//   direct_b(j, k, &step)                 B's own memory where that already looks packed, else null
+//   direct_b(j, k, &step)                 B's own memory where that already looks packed, else null; where N is
+//                                         whole panels, for all of them or none
 //   store(i, j, cols, const T* sums)      takes the finished sums of C[i, j : j + cols]
 // and may have
 //   direct_a(i, k, &row, &col)            A's own memory at (i, k) and its strides, or null

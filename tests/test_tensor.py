@@ -113,6 +113,64 @@ def test_contiguity():
     assert x.t().reshape(12).shape == (12,)
 
 
+def test_elementwise_results_keep_a_permuted_layout():
+    """As in PyTorch, whose strides these are."""
+    torch = pytest.importorskip("torch")
+    values = np.arange(60, dtype=np.float32).reshape(3, 4, 5) - 30
+    calls = [lambda m, x: m.relu(x.permute(2, 0, 1)), lambda m, x: x.transpose(0, 2) * 2,
+             lambda m, x: x.permute(1, 0, 2) + x.permute(1, 0, 2)[:1], lambda m, x: x[:, ::2].permute(2, 1, 0) + 1,
+             lambda m, x: x.permute(2, 1, 0) > m.ones(5, 4, 3), lambda m, x: x.permute(2, 0, 1).to(m.float64),
+             lambda m, x: m.where(x.permute(2, 1, 0) > 0, x.permute(2, 1, 0), x.permute(2, 1, 0) / 2),
+             lambda m, x: m.ones(3) + x.permute(2, 1, 0), lambda m, x: x[:, :1].expand(3, 4, 5) + 1]
+    for i, call in enumerate(calls):
+        ours, theirs = call(tw, tw.tensor(values)), call(torch, torch.tensor(values))
+        assert ours.stride() == theirs.stride() and np.array_equal(ours.numpy(), theirs.numpy()), i
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "any", "all"])
+def test_reductions_into_out(name):
+    x, reduce = tw.randn(3, 5, 4), getattr(tw, name)
+    expected = reduce(x, dim=1)
+    out = tw.zeros(4, 3, dtype=expected.dtype).t()
+    assert reduce(x, dim=1, out=out) is out and tw.equal(out, expected)
+    empty = tw.zeros(0, dtype=expected.dtype)
+    assert tw.equal(reduce(x, dim=1, out=empty), expected)
+    for wrong, error, words in ((tw.zeros(3, 5, dtype=expected.dtype), ValueError, "output's shape"),
+                                (tw.zeros(3, 4, dtype=tw.int16), TypeError, "output's dtype")):
+        with pytest.raises(error, match=f"{name}: the {words}"):
+            reduce(x, dim=1, out=wrong)
+    with pytest.raises(TypeError, match="out must be a Tensor"):
+        reduce(x, dim=1, out=3)
+    with pytest.raises(RuntimeError, match="out= is not recorded"):
+        reduce(x.requires_grad_(), dim=1, out=out)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8"])
+def test_results_written_past_the_caches(dtype):
+    """Results of 16 MiB and more: turned, converted, cut anywhere in a line, and along rows of a norm."""
+    rng = np.random.default_rng(2)
+    rows, cols = 4099, (20 << 20) // np.dtype(dtype).itemsize // 4099
+    values = rng.integers(0, 100, (rows, cols)).astype(dtype)
+    x = tw.tensor(values)
+    assert np.array_equal(x.t().contiguous().numpy(), values.T)
+    assert np.array_equal(x[3:, 5:].t().contiguous().numpy(), values[3:, 5:].T)
+    assert np.array_equal((x + x).numpy(), values + values)
+    out = tw.zeros(rows, cols + 1, dtype=x.dtype)
+    assert np.array_equal(tw.add(x, x.t().contiguous().t(), out=out[:, 1:]).numpy(), values + values)
+    assert np.array_equal(x.to(tw.float64).numpy(), values.astype("float64"))
+    if dtype != "uint8":
+        x = x[:, : cols // 64 * 64].contiguous()
+        x.requires_grad_()
+        weight, dy = tw.randn(x.shape[1], dtype=x.dtype), tw.randn(*x.shape, dtype=x.dtype)
+        y = tw.nn.functional.layer_norm(x, x.shape[1:], weight)
+        y.backward(dy)
+        for part in (slice(0, 512), slice(rows - 512, rows)):
+            z = x.detach()[part].contiguous().requires_grad_()
+            w = tw.nn.functional.layer_norm(z, x.shape[1:], weight)
+            w.backward(dy[part])
+            assert tw.equal(y.detach()[part], w.detach()) and tw.equal(x.grad[part], z.grad)
+
+
 def test_write_through_expand_is_refused():
     x = tw.zeros(3, 1).expand(3, 4)
     with pytest.raises((ValueError, RuntimeError), match=r"expand|overlap|memory"):

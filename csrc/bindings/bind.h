@@ -19,7 +19,7 @@ namespace tw {
 #define TW_BINDINGS(X)                                                                                      \
   X(array) X(tape) X(op) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv)        \
   X(pool) X(softmax) X(loss) X(norm) X(index) X(shape) X(random) X(optim) X(machine) X(attention) X(rnn)     \
-  X(pad) X(interpolate) X(sort) X(table_api) X(cuda)
+  X(pad) X(interpolate) X(sort) X(cuda)
 // clang-format on
 #define TW_X(name) void bind_##name(py::module_& m);
 TW_BINDINGS(TW_X)
@@ -47,6 +47,13 @@ struct Value {
   double f = 0;
   int64_t i = 0;
 };
+
+using ArrayRefs = std::vector<Array*>;
+
+// Memory that a DLPack tensor describes; a refusal names `op`, and the array as `what`. The owner: as Storage::borrow's.
+struct DLTensor;
+Array import_tensor(const char* op, const char* what, const DLTensor& t, void* owner, void (*release)(void*),
+                    bool readonly);
 
 // The result of f, or null with its C++ exception set as Python's: for functions that pybind11 does not call.
 template <class F> PyObject* guarded(F&& f) {
@@ -148,6 +155,23 @@ template <> struct type_caster<tw::Value> {
 
 }  // namespace pybind11::detail
 
+namespace pybind11::detail {
+
+template <> struct type_caster<tw::ArrayRefs> {
+  PYBIND11_TYPE_CASTER(tw::ArrayRefs, const_name("list[Array]"));
+  bool load(handle h, bool) {
+    if (!PyList_Check(h.ptr())) return false;
+    for (Py_ssize_t k = 0; k < PyList_GET_SIZE(h.ptr()); ++k) {
+      PyObject* item = PyList_GET_ITEM(h.ptr(), k);
+      if (!tw::is_array(item)) return false;
+      value.push_back(&tw::unwrap(item));
+    }
+    return true;
+  }
+};
+
+}  // namespace pybind11::detail
+
 namespace tw {
 
 // The arrays of one call must be on one device. A 0-d array may be elsewhere: ops read it as a number.
@@ -167,6 +191,8 @@ struct OneDevice {
     else if constexpr (std::is_same_v<T, std::optional<Array>>) {
       const auto& a = static_cast<std::optional<Array>&>(caster);
       add(a ? &*a : nullptr);
+    } else if constexpr (std::is_same_v<T, ArrayRefs>) {
+      for (const Array* a : static_cast<ArrayRefs&>(caster)) add(a);
     }
   }
 };

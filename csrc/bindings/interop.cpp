@@ -5,7 +5,6 @@
 #include "tensor/cuda.h"
 
 namespace tw {
-namespace {
 
 // --- DLPack's ABI --
 struct DLDevice {
@@ -26,6 +25,8 @@ struct DLTensor {
   int64_t* strides;  // in elements; null for contiguous
   uint64_t byte_offset;
 };
+namespace {
+
 struct DLManagedTensor {
   DLTensor dl_tensor;
   void* manager_ctx;
@@ -96,22 +97,27 @@ py::object to_dlpack(const Array& a, bool versioned) {
   return py::reinterpret_steal<py::object>(capsule);
 }
 
-Array import_tensor(const DLTensor& t, void* owner, void (*release)(void*), bool readonly) {
+}  // namespace
+
+Array import_tensor(const char* op, const char* what, const DLTensor& t, void* owner, void (*release)(void*),
+                    bool readonly) {
   const bool gpu = t.device.device_type == kDLCUDA && t.device.device_id < cuda::device_count();
-  TW_CHECK_AS(std::runtime_error, gpu || t.device.device_type == kDLCPU || t.device.device_type == kDLCUDAHost,
-              "from_dlpack: the array must be on cpu", t.device.device_type == kDLCUDA ? ", got cuda" : "");
+  TW_CHECK_AS(std::runtime_error, gpu || t.device.device_type == kDLCPU || t.device.device_type == kDLCUDAHost, op, ": ",
+              what, " must be on cpu, got ", t.device.device_type == kDLCUDA ? "cuda" : "another device");
   const Device device = gpu ? Device{DeviceType::kCuda, static_cast<int8_t>(t.device.device_id)} : Device{};
-  TW_CHECK(t.ndim >= 0 && t.ndim <= kMaxDims, "from_dlpack: at most ", kMaxDims, " dimensions, got ", t.ndim);
+  TW_CHECK(t.ndim >= 0 && t.ndim <= kMaxDims, op, ": ", what, " must have at most ", kMaxDims, " dimensions, got ",
+           t.ndim);
   int found = -1;
   for (int i = 0; i < kNumDTypes; ++i)
     if (kDLTypes[i].code == t.dtype.code && kDLTypes[i].bits == t.dtype.bits && t.dtype.lanes == 1) found = i;
-  TW_CHECK_TYPE(found >= 0, "from_dlpack: no such dtype here, got code ", int{t.dtype.code}, " with ",
+  TW_CHECK_TYPE(found >= 0, op, ": ", what, " has a dtype that no kernel takes, got code ", int{t.dtype.code}, " with ",
                 int{t.dtype.bits}, " bits and ", t.dtype.lanes, " lanes");
   const Dims shape(t.shape, t.ndim);
-  const int64_t n = checked_numel("from_dlpack", shape);
+  const int64_t n = checked_numel(op, shape);
   const Dims strides = t.strides ? Dims(t.strides, t.ndim) : contiguous_strides(shape);
   for (int i = 0; i < t.ndim; ++i)
-    TW_CHECK(strides[i] >= 0 || shape[i] <= 1, "from_dlpack: strides must not be negative, got ", str_of(strides));
+    TW_CHECK(strides[i] >= 0 || shape[i] <= 1, op, ": ", what, "'s strides must not be negative, got ",
+             str_of(strides));
   const auto dtype = static_cast<DType>(found);
   char* data = static_cast<char*>(t.data) + t.byte_offset;
   return Array(StorageRef::adopt(
@@ -119,11 +125,13 @@ Array import_tensor(const DLTensor& t, void* owner, void (*release)(void*), bool
                dtype, shape, strides, 0);
 }
 
+namespace {
+
 template <class Managed> Array consume(PyObject* capsule, const char* n, const char* used, bool readonly) {
   auto* m = static_cast<Managed*>(PyCapsule_GetPointer(capsule, n));
   // Ownership passes only once the array stands: after a refusal the capsule still frees itself.
   Array a = import_tensor(
-      m->dl_tensor, m,
+      "from_dlpack", "the array", m->dl_tensor, m,
       [](void* p) {
         auto* t = static_cast<Managed*>(p);
         if (!t->deleter) return;

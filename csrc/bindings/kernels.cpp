@@ -1,35 +1,33 @@
-// The module tilewright._kernels: arrays in, what every function checks, and the module itself.
+// The module tilewright._kernels: arrays in, what every function checks, and the module itself. It lives in _engine's
+// shared object, whose ops it calls, and is set up only when _kernels.py asks for it.
 #include "bindings/kernels.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "bindings/tape.h"
 
 namespace tw {
 
-const TableApi* api = nullptr;
+thread_local const char* Call::running = "kernels";
 
 namespace {
 
 PyObject* requires_grad_word = nullptr;
 
-std::string device_text(Device d) {
-  return d.type == DeviceType::kCpu ? std::string("cpu") : str("cuda:", int{d.index});
-}
-
-std::string described(const View& v) { return str("shape ", str_of(v.shape), " with strides ", str_of(v.strides)); }
-
 // Why an object is no array that can be used; what its own exporter says where it says anything.
-[[noreturn]] void refuse(const char* op, const char* role, PyObject* o, bool written) {
-  if (nb::ndarray<nb::ro> any; written && nb::try_cast(nb::handle(o), any, false))
-    fail<std::invalid_argument>(op, ": ", role, "'s memory is read-only, so it cannot be an output");
-  if (PyObject_HasAttrString(o, "__dlpack__")) {
-    const nb::object capsule = nb::steal(PyObject_CallMethod(o, "__dlpack__", nullptr));
+[[noreturn]] void refuse(const char* op, const Given& g) {
+  if (nb::ndarray<nb::ro> any; (g.rules & kOutput) && nb::try_cast(nb::handle(g.object), any, false))
+    fail<std::invalid_argument>(op, ": ", g.role, "'s memory is read-only, so it cannot be an output");
+  if (PyObject_HasAttrString(g.object, "__dlpack__")) {
+    const nb::object capsule = nb::steal(PyObject_CallMethod(g.object, "__dlpack__", nullptr));
     if (!capsule.is_valid()) {
       nb::python_error why;
-      fail<TypeError>(op, ": ", role, " must be an array that DLPack can share, got ", Py_TYPE(o)->tp_name, ": ",
-                      nb::str(why.value()).c_str());
+      fail<TypeError>(op, ": ", g.role, " must be an array that DLPack can share, got ", Py_TYPE(g.object)->tp_name,
+                      ": ", nb::str(why.value()).c_str());
     }
   }
-  fail<TypeError>(op, ": ", role, " must be an array, got ", Py_TYPE(o)->tp_name);
+  fail<TypeError>(op, ": ", g.role, " must be an array, got ", Py_TYPE(g.object)->tp_name);
 }
 
 void refuse_tracked(const char* op, const char* role, bool requires_grad) {
@@ -64,190 +62,209 @@ decltype(ExchangeApi::describe) exchange_of(PyTypeObject* type) {
   return describe = e->version.major == 1 ? e->describe : nullptr;
 }
 
-nb::dlpack::dltensor tensor_of(const char* op, PyObject* o, bool written, View* v) {
+nb::dlpack::dltensor describe_foreign(const char* op, Given* g) {
   nb::dlpack::dltensor t;
-  if (const auto describe = exchange_of(Py_TYPE(o))) {
-    const nb::object tracked = nb::getattr(nb::handle(o), requires_grad_word, nb::bool_(false));
-    refuse_tracked(op, v->role, tracked.is(nb::bool_(true)));
-    if (describe(o, &t) == 0) return t;
+  if (const auto describe = exchange_of(Py_TYPE(g->object))) {
+    const nb::object tracked = nb::getattr(nb::handle(g->object), requires_grad_word, nb::bool_(false));
+    refuse_tracked(op, g->role, tracked.is(nb::bool_(true)));
+    if (describe(g->object, &t) == 0) return t;
     PyErr_Clear();
-    refuse(op, v->role, o, written);
+    refuse(op, *g);
   }
-  if (written) {
+  if (g->rules & kOutput) {
     nb::ndarray<> writable;
-    if (!nb::try_cast(nb::handle(o), writable, false)) refuse(op, v->role, o, true);
-    TW_CHECK(!is_jax(o), op, ": ", v->role, " must be writable, got a JAX array, which is immutable");
-    v->imported = nb::ndarray<nb::ro>(writable);
-  } else if (!nb::try_cast(nb::handle(o), v->imported, false)) {
-    refuse(op, v->role, o, false);
+    if (!nb::try_cast(nb::handle(g->object), writable, false)) refuse(op, *g);
+    TW_CHECK(!is_jax(g->object), op, ": ", g->role, " must be writable, got a JAX array, which is immutable");
+    g->imported = nb::ndarray<nb::ro>(writable);
+  } else if (!nb::try_cast(nb::handle(g->object), g->imported, false)) {
+    refuse(op, *g);
   }
-  const auto& a = v->imported;
+  const auto& a = g->imported;
   return {a.data_handle(), {a.device_type(), a.device_id()},    static_cast<int32_t>(a.ndim()),
           a.dtype(),       const_cast<int64_t*>(a.shape_ptr()), const_cast<int64_t*>(a.stride_ptr()),
           a.byte_offset()};
 }
 
-void read_foreign(const char* op, PyObject* o, bool written, View* v) {
-  const nb::dlpack::dltensor t = tensor_of(op, o, written, v);
-  TW_CHECK(t.ndim <= kMaxDims, op, ": ", v->role, " must have at most ", kMaxDims, " dimensions, got ", t.ndim);
-  using Code = nb::dlpack::dtype_code;
-  static constexpr struct {
-    Code code;
-    uint8_t bits;
-  } kTypes[kNumDTypes] = {{Code::Bool, 8}, {Code::UInt, 8},   {Code::Int, 8},     {Code::Int, 16},   {Code::Int, 32},
-                          {Code::Int, 64}, {Code::Float, 16}, {Code::Bfloat, 16}, {Code::Float, 32}, {Code::Float, 64}};
-  int found = -1;
-  for (int i = 0; i < kNumDTypes; ++i)
-    if (static_cast<uint8_t>(kTypes[i].code) == t.dtype.code && kTypes[i].bits == t.dtype.bits) found = i;
-  TW_CHECK_TYPE(found >= 0 && t.dtype.lanes == 1, op, ": ", v->role, " has a dtype that no kernel takes, got code ",
-                int{t.dtype.code}, " with ", int{t.dtype.bits}, " bits (DLPack)");
-  v->dtype = static_cast<DType>(found);
-  const int where = t.device.device_type;
-  const bool cuda = where == nb::device::cuda::value;
-  TW_CHECK_AS(std::runtime_error, where == nb::device::cpu::value || where == nb::device::cuda_host::value || cuda, op,
-              ": ", v->role, " must be on cpu or cuda, got DLPack device type ", where);
-  v->device = cuda ? Device{DeviceType::kCuda, static_cast<int8_t>(t.device.device_id)} : Device{};
-  v->readonly = false;
-  v->data = static_cast<char*>(t.data) + t.byte_offset;
-  v->shape = Dims(t.shape, t.ndim);
-  v->strides = t.strides ? Dims(t.strides, t.ndim) : contiguous_strides(v->shape);
-  v->dense = true;
-  v->numel = 1;
-  for (int i = t.ndim - 1; i >= 0; --i) {
-    if (v->shape[i] != 1 && v->strides[i] != v->numel) v->dense = false;
-    v->numel *= v->shape[i];
-  }
-  if (v->numel == 0) v->dense = true;
-  TW_CHECK(reinterpret_cast<uintptr_t>(v->data) % itemsize(v->dtype) == 0, op, ": ", v->role,
-           "'s memory must be aligned to its item size; copy the array first");
+// What a recorded plan keeps of a foreign array; otherwise the caller holds it for longer than the call lasts.
+struct Owner {
+  nb::object object;
+  nb::ndarray<nb::ro> imported;
+};
+void release_owner(void* o) {
+  const nb::gil_scoped_acquire held;
+  delete static_cast<Owner*>(o);
 }
 
-bool same_view(const View& a, const View& b) {
-  if (a.data != b.data || a.dtype != b.dtype || !(a.shape == b.shape)) return false;
+std::string described(const Array& a) {
+  return str("shape ", str_of(a.shape()), " with strides ", str_of(a.strides()));
+}
+
+bool same_view(const Array& a, const Array& b) {
+  if (a.dtype() != b.dtype() || !(a.shape() == b.shape())) return false;
   for (int i = 0; i < a.ndim(); ++i)
-    if (a.size(i) != 1 && a.strides[i] != b.strides[i]) return false;
+    if (a.size(i) != 1 && a.strides()[i] != b.strides()[i]) return false;
   return true;
+}
+
+// The words of an error, whose op goes by the function's name here.
+void translate(const std::exception_ptr& p, void*) {
+  const auto raise = [](PyObject* type, const std::exception& e) {
+    const std::string_view words(e.what());
+    const size_t colon = words.find(": ");
+    PyErr_SetString(type, str(Call::running, colon > 60 ? ": " : "", words.substr(colon > 60 ? 0 : colon)).c_str());
+  };
+  try {
+    std::rethrow_exception(p);
+  } catch (const TypeError& e) { raise(PyExc_TypeError, e); } catch (const NotImplemented& e) {
+    raise(PyExc_NotImplementedError, e);
+  } catch (const std::invalid_argument& e) { raise(PyExc_ValueError, e); } catch (const std::out_of_range& e) {
+    raise(PyExc_IndexError, e);
+  } catch (const std::overflow_error& e) { raise(PyExc_OverflowError, e); }
 }
 
 }  // namespace
 
-const View& Call::add(const char* role, Arr a, unsigned rules, bool written) {
-  if (used_ >= kFew) more_.push_back(std::make_unique<View>());
-  View& v = at(used_++);
-  v.role = role;
-  v.written = written;
-  v.in_place = rules & kInPlace;
-  v.object = nb::borrow(a.o);
-  if (ArrayView own; api->view(a.o, &own)) {
-    refuse_tracked(op, role, own.requires_grad);
-    v.ours = nb::borrow(static_cast<PyObject*>(own.object));
-    v.data = static_cast<char*>(own.data);
-    v.shape = *own.shape;
-    v.strides = *own.strides;
-    v.numel = own.numel;
-    v.dtype = own.dtype;
-    v.device = own.device;
-    v.readonly = own.readonly;
-    v.dense = own.contiguous;
+Given* Call::add(const char* role, PyObject* o, unsigned rules) {
+  if (used_ < kFew) new (&few_[used_].given) Given;
+  else more_.push_back(std::make_unique<Given>());
+  Given& g = at(used_++);
+  g.role = role;
+  g.rules = rules;
+  g.object = o;
+  const bool ours = is_tensor(o) && tensor(o).array;
+  if (ours) refuse_tracked(op, role, tensor(o).requires_grad);
+  if (PyObject* a = ours ? tensor(o).array : o; is_array(a)) {
+    g.array = unwrap(a);
   } else {
-    read_foreign(op, a.o, written, &v);
+    const nb::dlpack::dltensor t = describe_foreign(op, &g);
+    g.array = import_tensor(
+        op, role, reinterpret_cast<const DLTensor&>(t), recording() ? new Owner{nb::borrow(o), g.imported} : nullptr,
+        recording() ? release_owner : [](void*) {}, false);
+    TW_CHECK((reinterpret_cast<uintptr_t>(t.data) + t.byte_offset) % itemsize(g.array.dtype()) == 0, op, ": ", role,
+             "'s memory must be aligned to its item size; copy the array first");
   }
-  const auto size = static_cast<int64_t>(itemsize(v.dtype));
+  const Array& a = g.array;
+  const auto size = static_cast<int64_t>(itemsize(a.dtype()));
   int64_t last = 0;
-  for (int i = 0; i < v.ndim(); ++i) {
-    TW_CHECK(v.strides[i] >= 0 || v.size(i) <= 1, op, ": ", role, "'s strides must not be negative, got ",
-             described(v));
-    last += (v.size(i) - 1) * v.strides[i];
+  for (int i = 0; i < a.ndim(); ++i) last += (a.size(i) - 1) * a.strides()[i];
+  g.begin = static_cast<const char*>(a.storage()->data) + a.offset() * size;
+  g.end = a.numel() ? g.begin + (last + 1) * size : g.begin;
+  bytes_ += a.numel() * size;
+  TW_CHECK(a.is_contiguous() || (rules & kStrided) || !(rules & (kOutput | kDense)), op, ": ", role,
+           " must be contiguous (row-major), got ", described(a));
+  if (rules & kOutput) {
+    TW_CHECK(!a.storage()->readonly, op, ": ", role, "'s memory is read-only, so it cannot be an output");
+    for (int i = 0; i < a.ndim(); ++i)
+      TW_CHECK(a.size(i) <= 1 || a.strides()[i] != 0 || a.numel() == 0, op, ": ", role,
+               "'s elements share memory, got ", described(a));
   }
-  v.bytes = v.numel ? (last + 1) * size : 0;
-  work_ += v.numel * size;
-  TW_CHECK(!(rules & kDense) || v.dense, op, ": ", role, " must be contiguous (row-major), got ", described(v));
-  TW_CHECK_TYPE(!(rules & kFloat) || is_float(v.dtype), op, ": ", role, " must have a floating-point dtype, got ",
-                name(v.dtype));
-  if (rules & kLabel) must_have_dtype(v, DType::kInt64);
-  if (written) {
-    TW_CHECK(!v.readonly, op, ": ", role, "'s memory is read-only, so it cannot be an output");
-    for (int i = 0; i < v.ndim(); ++i)
-      TW_CHECK(v.size(i) <= 1 || v.strides[i] != 0 || v.numel == 0, op, ": ", role, "'s elements share memory, got ",
-               described(v));
+  return &g;
+}
+
+Call::~Call() {
+  for (int i = 0; i < std::min(used_, kFew); ++i) few_[i].given.~Given();
+}
+
+Value Call::operand(const char* role, PyObject* o) {
+  Value v;
+  if (PyFloat_Check(o)) {
+    v.kind = Value::kFloat;
+    v.f = PyFloat_AS_DOUBLE(o);
+    v.i = v.f >= -0x1p63 && v.f < 0x1p63 ? static_cast<int64_t>(v.f) : 0;
+  } else if (PyLong_Check(o)) {
+    int overflow = 0;
+    v.kind = PyBool_Check(o) ? Value::kBool : Value::kInt;
+    v.i = PyLong_AsLongLongAndOverflow(o, &overflow);
+    v.f = static_cast<double>(v.i);
+    TW_CHECK_AS(std::overflow_error, !overflow, op, ": a number must fit int64");
+  } else {
+    v.array = &add(role, o, kStrided)->array;
+    return v;
   }
+  TW_CHECK_TYPE(!number_, op, ": at most one operand may be a number");
+  number_ = true;
   return v;
 }
 
-void Call::must_have_shape(const View& v, const Dims& shape) const {
-  TW_CHECK(v.shape == shape, op, ": ", v.role, " must have shape ", str_of(shape), ", got ", str_of(v.shape));
-}
-
-void Call::must_have_dtype(const View& v, DType dtype) const {
-  TW_CHECK_TYPE(v.dtype == dtype, op, ": ", v.role, " must be ", name(dtype), ", got ", name(v.dtype));
-}
-
-const View& Call::matching(const View& v, const View& like) const {
-  TW_CHECK(v.shape == like.shape, op, ": ", v.role, " must have ", like.role, "'s shape, got ", str_of(v.shape),
-           " and ", str_of(like.shape));
-  TW_CHECK_TYPE(v.dtype == like.dtype, op, ": ", v.role, " must have ", like.role, "'s dtype, got ", name(v.dtype),
-                " and ", name(like.dtype));
-  return v;
-}
-
-const View& Call::fitting(const View& v, const Dims& shape, DType dtype) const {
-  must_have_shape(v, shape);
-  must_have_dtype(v, dtype);
-  return v;
-}
-
-void* Call::temporary(int64_t bytes) {
-  temporaries_.push_back(std::make_unique<char[]>(static_cast<size_t>(std::max<int64_t>(bytes, 1))));
-  return temporaries_.back().get();
-}
-
-const KernelTable* Call::prepare() {
-  const View& first = few_[0];
+void Call::check() const {
+  const Given& first = few_[0].given;
   for (int i = 1; i < used_; ++i)
-    TW_CHECK_AS(std::runtime_error, at(i).device == first.device, op, ": arrays must be on one device, got ",
-                at(i).role, " on ", device_text(at(i).device), " and ", first.role, " on ", device_text(first.device));
-  const auto refuse = [this](const View& out, const View& v) {
-    TW_CHECK(out.in_place && same_view(out, v), op, ": ", out.role, "'s memory must not overlap ", v.role, "'s",
-             out.in_place ? ", unless both are the same view" : "");
+    TW_CHECK_AS(std::runtime_error, at(i).array.device() == first.array.device(), op,
+                ": arrays must be on one device, got ", at(i).role, " elsewhere than ", first.role);
+  const auto refuse = [this](const Given& out, const Given& g) {
+    TW_CHECK((out.rules & kInPlace) && out.begin == g.begin && same_view(out.array, g.array), op, ": ", out.role,
+             "'s memory must not overlap ", g.role, "'s",
+             out.rules & kInPlace ? ", unless both are the same view" : "");
   };
   if (more_.empty()) {
     for (int i = 0; i < used_; ++i) {
-      const View& out = at(i);
-      for (int k = 0; out.written && k < used_; ++k) {
-        const View& v = at(k);
-        if (k == i || (v.written && k < i)) continue;
-        if (out.data < v.data + v.bytes && v.data < out.data + out.bytes) refuse(out, v);
+      const Given& out = at(i);
+      for (int k = 0; (out.rules & kOutput) && k < used_; ++k) {
+        const Given& g = at(k);
+        if (k == i || ((g.rules & kOutput) && k < i)) continue;
+        if (out.begin < g.end && g.begin < out.end) refuse(out, g);
       }
     }
-  } else {  // in the order of their addresses only neighbours can be the first to meet
-    std::vector<View*> order;
-    for (int i = 0; i < used_; ++i)
-      if (at(i).bytes) order.push_back(&at(i));
-    std::sort(order.begin(), order.end(), [](const View* a, const View* b) { return a->data < b->data; });
-    const View *furthest = nullptr,
-               *written = nullptr;  // of those so far: the one that ends last, of all and of outputs
-    for (View* v : order) {
-      const View* met = v->written ? furthest : written;
-      if (met && met->data + met->bytes > v->data) v->written ? refuse(*v, *met) : refuse(*met, *v);
-      if (!furthest || v->data + v->bytes > furthest->data + furthest->bytes) furthest = v;
-      if (v->written && (!written || v->data + v->bytes > written->data + written->bytes)) written = v;
-    }
+    return;
   }
-  const KernelTable* table = api->table(first.device);
-  TW_CHECK_AS(NotImplemented, table, op, ": no kernel on ", device_text(first.device), " in this build");
-  return table;
+  std::vector<const Given*> order;  // of their addresses, in which only neighbours can be the first to meet
+  for (int i = 0; i < used_; ++i)
+    if (at(i).begin != at(i).end) order.push_back(&at(i));
+  std::sort(order.begin(), order.end(), [](const Given* a, const Given* b) { return a->begin < b->begin; });
+  const Given *furthest = nullptr, *written = nullptr;  // of those so far: what ends last, of all and of outputs
+  for (const Given* g : order) {
+    const bool output = g->rules & kOutput;
+    const Given* met = output ? furthest : written;
+    if (met && met->end > g->begin) output ? refuse(*g, *met) : refuse(*met, *g);
+    if (!furthest || g->end > furthest->end) furthest = g;
+    if (output && (!written || g->end > written->end)) written = g;
+  }
 }
 
-void Call::keep() {
-  const auto forget = [](void* o) {
-    PyGILState_STATE gil = PyGILState_Ensure();
-    Py_DECREF(static_cast<PyObject*>(o));
-    PyGILState_Release(gil);
-  };
+bool Call::take(const char* role, const Dims& shape, DType t, Array* a) {
+  for (int i = 0; i < used_; ++i) {
+    Given& g = at(i);
+    if (!(g.rules & kOutput) || g.taken || std::strcmp(g.role, role) != 0) continue;
+    check_is(op, role, g.array, shape, t);
+    g.taken = true;
+    *a = g.array;
+    return true;
+  }
+  return false;
+}
+
+void Call::refuse_copy(const Array& a, DType t) {
+  for (int i = 0; i < used_; ++i) {
+    const Given& g = at(i);
+    if (g.array.storage().get() != a.storage().get()) continue;
+    TW_CHECK_TYPE(a.dtype() == t, op, ": ", g.role, " must be ", name(t), ", got ", name(a.dtype()));
+    fail<std::invalid_argument>(op, ": ", g.role, " must be contiguous (row-major), got ", described(a));
+  }
+}
+
+void Call::finish() {
+  for (int i = 0; i < used_; ++i) {
+    Given& g = at(i);
+    if (!(g.rules & kOutput)) continue;
+    g.array.bump_version();
+    TW_CHECK(g.taken || g.array.numel() == 0, op, ": ", g.role, " is no result of this call, so it cannot be given");
+  }
+}
+
+Arr Call::out() const {
   for (int i = 0; i < used_; ++i)
-    for (PyObject* o : {at(i).object.ptr(), at(i).ours.ptr()})
-      if (o) api->keep(Py_NewRef(o), forget);
-  for (auto& t : temporaries_) api->keep(t.release(), [](void* p) { delete[] static_cast<char*>(p); });
+    if (at(i).rules & kOutput && std::strcmp(at(i).role, "out") == 0) return {at(i).object};
+  return {Py_None};
+}
+
+std::string help(const char* doc) {
+  const std::string_view all(doc);
+  const size_t line = all.find('\n') + 1, example = all.find(">>>");
+  return str(
+      all.substr(0, line), "\n", all.substr(line, example - line), example > line ? "\n" : "",
+      "Raises: ValueError: values, shapes, layout, overlapping or read-only memory. TypeError: dtypes.\n"
+      "IndexError: dims, or indices out of range. RuntimeError: devices. After an error nothing has been written.\n\n",
+      all.substr(example));
 }
 
 }  // namespace tw
@@ -268,33 +285,11 @@ bool nb::detail::type_caster<tw::Sizes>::from_python(handle src, uint32_t, clean
   return true;
 }
 
-nb::handle nb::detail::type_caster<tw::Sizes>::from_cpp(const tw::Sizes& s, rv_policy, cleanup_list*) noexcept {
-  if (s.n < 0) return nb::none().release();
-  PyObject* t = PyTuple_New(s.n);
-  for (int i = 0; t && i < s.n; ++i) PyTuple_SET_ITEM(t, i, PyLong_FromLongLong(s[i]));
-  return t;
-}
-
 NB_MODULE(_kernels, m) {
   m.doc() = "Each kernel as a function over any DLPack array, into memory that the caller gives.";
-  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
-    try {
-      std::rethrow_exception(p);
-    } catch (const tw::TypeError& e) {
-      PyErr_SetString(PyExc_TypeError, e.what());
-    } catch (const tw::NotImplemented& e) { PyErr_SetString(PyExc_NotImplementedError, e.what()); }
-  });
-  const nb::object capsule = nb::module_::import_("tilewright._engine").attr("_table_api");
-  tw::api = static_cast<const tw::TableApi*>(PyCapsule_GetPointer(capsule.ptr(), tw::kTableApi));
-  if (!tw::api || tw::api->table_bytes != sizeof(tw::KernelTable)) {
-    PyErr_Clear();
-    throw nb::import_error("tilewright._kernels and tilewright._engine come from different builds; install again");
-  }
+  nb::register_exception_translator(tw::translate);
   tw::requires_grad_word = PyUnicode_InternFromString("requires_grad");
-  tw::bind_elementwise(m);
-  tw::bind_rows(m);
-  tw::bind_products(m);
-  tw::bind_sequences(m);
-  tw::bind_data(m);
-  tw::bind_orders(m);
+  tw::open_elementwise(m);
+  tw::open_rows(m);
+  tw::open_products(m);
 }

@@ -1,152 +1,206 @@
 // The module tilewright._kernels: each kernel as a function over anybody's arrays (DLPack or the buffer protocol).
 //
-// A function takes its arrays through a Call, which checks them and words every refusal, fills its kernel's struct, and
-// runs it:
+// A function is a row: its name, its arguments, its help, and a body that calls the op. The body's parameters say what
+// each argument is; outputs reach the op by their names, through the Recipient of ops/functions.h:
 //
-//   Arr softmax(Arr x_, Arr out, int64_t dim) {
-//     Call c("softmax");
-//     const View& x = c.input("x", x_, kFloat | kDense);
-//     const View& y = c.output("out", out, x, kInPlace);   // x's shape and dtype; may be x itself
-//     ...
-//     return c.run(slots::softmax, args, y);               // overlap, launch, versions
-//   }
+//   open(m, "dropout", args("x"_a, "out"_a, "mask"_a, "p"_a = 0.5), "out = x * mask / (1 - p) ...",
+//        [](Call&, In x, Out, Out, double p) { dropout(x, p, 0, 0); });
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include <array>
 #include <memory>
-#include <vector>
 
-#include "bindings/table_api.h"
-#include "check.h"
+#include "ops/common.h"
 
 namespace nb = nanobind;
+using namespace nanobind::literals;
 
 namespace tw {
 
-extern const TableApi* api;
-
 struct Arr {  // an argument or result that is an array
   PyObject* o = nullptr;
-  bool given() const { return o && o != Py_None; }
 };
-struct Sizes : Dims {};  // an argument that is an int, a tuple of them, or None (n is -1)
+struct Sizes : Dims {  // an argument that is an int, a tuple of them, or None (n is -1)
+  OptionalDims or_none() const { return n < 0 ? OptionalDims() : OptionalDims(*this); }
+};
 
-// What a function asks of an array.
 enum Rule : unsigned {
-  kAny = 0,
-  kDense = 1,    // row-major and without gaps
-  kFloat = 2,    // a floating-point dtype
-  kLabel = 4,    // int64
-  kInPlace = 8,  // an output that may be the very same view as an input
+  kOutput = 1,
+  kStrided = 2,   // an output of any strides; inputs that an op would have to copy are refused when it says so
+  kInPlace = 4,   // an output that may be the very same view as an input
+  kOptional = 8,  // None: of outputs that the op always makes, memory of ours
+  kDense = 16,    // an input that is row-major
 };
 
-struct View {
+struct Given {
   const char* role;  // "x", "out"
-  char* data;
-  DType dtype;
-  Device device;
-  bool readonly, dense, written = false, in_place = false;
-  int64_t numel, bytes;  // bytes: from the first element to past the last
-  Dims shape, strides;   // strides in elements
-  nb::object object;     // the argument
-  nb::object ours;       // its _engine.Array, where it is tilewright's
+  unsigned rules;
+  PyObject* object;
+  Array array;
+  const char *begin, *end;  // the bytes that it may touch
+  bool taken = false;       // by the op
   nb::ndarray<nb::ro> imported;
-
-  int ndim() const { return shape.n; }
-  int64_t size(int i) const { return shape.d[i]; }
 };
 
-struct Parts {  // a shape cut at one dimension
-  int64_t outer = 1, n = 1, inner = 1;
-  Parts(const Dims& shape, int dim) {
-    for (int i = 0; i < shape.n; ++i) (i < dim ? outer : i == dim ? n : inner) *= shape[i];
+template <unsigned rules> struct Arg {
+  Given* given = nullptr;
+  explicit operator bool() const { return given; }
+  Array* operator->() const { return &given->array; }
+  operator Array&() const
+    requires(!(rules & kOptional))
+  {
+    given->taken = true;
+    return given->array;
+  }
+  operator OptionalArray() const
+    requires((rules & kOptional) != 0)
+  {
+    return given ? OptionalArray(given->array) : OptionalArray();
   }
 };
+using In = Arg<0>;
+using Dense = Arg<kDense>;
+using OptIn = Arg<kOptional>;
+using Out = Arg<kOutput>;
+using OptOut = Arg<kOutput | kOptional>;
+using StridedOut = Arg<kOutput | kStrided>;
 
-class Call {
+template <unsigned rules> struct ArgList {  // a sequence of arrays, or None in their places; None is an empty one
+  std::vector<Given*> items;
+  operator Arrays() const {
+    Arrays a;
+    for (const Given* g : items) a.push_back(g ? OptionalArray(g->array) : OptionalArray());
+    return a;
+  }
+  operator ArrayRefs() const {
+    ArrayRefs a;
+    for (Given* g : items) {
+      TW_CHECK_TYPE(g, "all: the list must hold arrays, got None");
+      g->taken = true;
+      a.push_back(&g->array);
+    }
+    return a;
+  }
+};
+using InList = ArgList<0>;
+using OutList = ArgList<kOutput>;
+
+class Call final : public Recipient {
  public:
-  explicit Call(const char* op) : op(op) {}
+  explicit Call(const char* op) : op(op) { running = op; }
+  ~Call();
+  Call(const Call&) = delete;
   const char* const op;
+  static thread_local const char* running;  // for messages: the function that was called last
 
-  // The views stand still: pointers to them hold for the whole call.
-  const View& input(const char* role, Arr a, unsigned rules = kDense) { return add(role, a, rules, false); }
-  const View& output(const char* role, Arr a, unsigned rules = kDense) { return add(role, a, rules, true); }
-  // With another one's shape and dtype.
-  const View& input(const char* role, Arr a, const View& like, unsigned rules = kDense) {
-    return matching(add(role, a, rules, false), like);
-  }
-  const View& output(const char* role, Arr a, const View& like, unsigned rules = kDense) {
-    return matching(add(role, a, rules, true), like);
-  }
-  // Of one shape and dtype; `rule` says the shape in the message, such as "(C,)".
-  const View& input(const char* role, Arr a, const Dims& shape, DType dtype, unsigned rules = kDense) {
-    return fitting(add(role, a, rules, false), shape, dtype);
-  }
-  const View& output(const char* role, Arr a, const Dims& shape, DType dtype, unsigned rules = kDense) {
-    return fitting(add(role, a, rules, true), shape, dtype);
-  }
+  Given* add(const char* role, PyObject* o, unsigned rules);  // it stands still for the whole call
+  Value operand(const char* role, PyObject* o);               // a number or an array
 
-  int dim(int64_t d, const View& v) const { return wrap_dim(op, d, v.ndim()); }
-  void must_have_shape(const View& v, const Dims& shape) const;
-  void must_have_dtype(const View& v, DType dtype) const;
-
-  // Memory for a kernel's side results that the caller did not ask for; a plan being recorded keeps it.
-  void* temporary(int64_t bytes);
-  template <class T> T* temporary(int64_t n) { return static_cast<T*>(temporary(n * int64_t(sizeof(T)))); }
-
-  // Launches unless the result is empty, and gives the result back. Throws what is wrong with the arrays together.
-  template <class Args> Arr run(const Slot<Args>& slot, const Args& args, const View& result) {
-    if (result.numel > 0) launch(slot, args);
-    return Arr{result.object.ptr()};
+  // Runs the op once it is known that the arrays go together; the interpreter is free for others meanwhile.
+  template <class F> auto run(F&& body) {
+    check();
+    struct Scope {
+      explicit Scope(Call* c) { recipient = c; }
+      ~Scope() { recipient = nullptr; }
+    } scope(this);
+    std::optional<nb::gil_scoped_release> released;
+    if (bytes_ >= kReleaseAt) released.emplace();
+    return body();
   }
-  template <class Args> void launch(const Slot<Args>& slot, const Args& args) {
-    const KernelTable* table = prepare();
-    auto kernel = table->*slot.member;
-    TW_CHECK_AS(NotImplemented, kernel, op, ": no kernel on ", table->name);
-    if (api->recording()) {
-      keep();
-      api->record(slot.name, &Plan::call_kernel<Args>, reinterpret_cast<void (*)()>(kernel), &args, sizeof(Args));
-    }
-    if (work_ < kReleaseAt) {
-      kernel(args);
-    } else {
-      nb::gil_scoped_release released;
-      kernel(args);
-    }
-    for (int i = 0; i < used_; ++i)
-      if (at(i).written && at(i).ours.is_valid()) api->written(at(i).ours.ptr());
-  }
+  void finish();  // what was written is newer now, and everything that was given for a result was
+  Arr out() const;
+
+  bool take(const char* role, const Dims& shape, DType t, Array* a) override;
+  void refuse_copy(const Array& a, DType t) override;
 
  private:
   // Bytes from which the interpreter lock is released: some ten microseconds of work, where giving it away and taking
   // it back costs a tenth of one, and the wait for a thread that holds it then may cost far more.
   static constexpr int64_t kReleaseAt = 256 << 10;
 
-  const View& add(const char* role, Arr a, unsigned rules, bool written);
-  const View& matching(const View& v, const View& like) const;
-  const View& fitting(const View& v, const Dims& shape, DType dtype) const;
-  const KernelTable* prepare();  // the last checks
-  void keep();
+  void check() const;
+  Given& at(int i) const { return i < kFew ? const_cast<Room&>(few_[i]).given : *more_[static_cast<size_t>(i - kFew)]; }
 
-  static constexpr int kFew = 12;  // on the stack; lists of arrays go on from there
-  View few_[kFew];
-  std::vector<std::unique_ptr<View>> more_;
+  static constexpr int kFew = 10;  // on the stack; lists of arrays go on from there
+  union Room {
+    Room() {}
+    ~Room() {}
+    Given given;
+  };
+  Room few_[kFew];
+  std::vector<std::unique_ptr<Given>> more_;
   int used_ = 0;
-  View& at(int i) { return i < kFew ? few_[i] : *more_[static_cast<size_t>(i - kFew)]; }
-  std::vector<std::unique_ptr<char[]>> temporaries_;
-  int64_t work_ = 0;
+  int64_t bytes_ = 0;
+  bool number_ = false;
 };
 
-inline void* data(const View* v) { return v ? v->data : nullptr; }
-inline DType accumulator(DType t) { return t == DType::kFloat64 ? t : DType::kFloat32; }  // of a float's sums
+inline auto none(const char* name) { return nb::arg(name) = nb::none(); }  // an argument that may be None, and is
 
-void bind_elementwise(nb::module_& m);
-void bind_rows(nb::module_& m);
-void bind_products(nb::module_& m);
-void bind_sequences(nb::module_& m);
-void bind_data(nb::module_& m);
-void bind_orders(nb::module_& m);
+// From what Python passes to what a body takes.
+template <class T> struct Taken {
+  using Raw = T;
+  static T from(Call&, const char*, const T& v) { return v; }
+};
+template <> struct Taken<Value> {
+  using Raw = Arr;
+  static Value from(Call& c, const char* role, Arr a) { return c.operand(role, a.o); }
+};
+template <unsigned rules> struct Taken<Arg<rules>> {
+  using Raw = Arr;
+  static Arg<rules> from(Call& c, const char* role, Arr a) {
+    return {(rules & kOptional) && a.o == Py_None ? nullptr : c.add(role, a.o, rules)};
+  }
+};
+template <unsigned rules> struct Taken<ArgList<rules>> {
+  using Raw = nb::object;
+  static ArgList<rules> from(Call& c, const char* role, const nb::object& list) {
+    ArgList<rules> made;
+    if (list.is_none()) return made;
+    for (nb::handle item : list) made.items.push_back(item.is_none() ? nullptr : c.add(role, item.ptr(), rules));
+    return made;
+  }
+};
+
+// In paragraphs: the first line, the rest, what every function raises, the example.
+std::string help(const char* doc);
+
+template <class F, class C, class R, class... P, class... A>
+void open_as(nb::module_& m, const char* op, const std::tuple<A...>& args, const char* doc, F body,
+             R (C::*)(Call&, P...) const) {
+  static_assert(sizeof...(P) == sizeof...(A), "a parameter of the body for each argument");
+  const auto roles = std::apply([](const A&... a) { return std::array<const char*, sizeof...(P)>{a.name_...}; }, args);
+  const auto call = [op, body, roles](typename Taken<std::remove_cvref_t<P>>::Raw... raw) {
+    Call c(op);
+    const auto go = [&]<size_t... I>(std::index_sequence<I...>) {
+      std::tuple<Call&, std::remove_cvref_t<P>...> given{c, Taken<std::remove_cvref_t<P>>::from(c, roles[I], raw)...};
+      return c.run([&] { return std::apply(body, given); });
+    };
+    if constexpr (std::is_void_v<R>) {
+      go(std::index_sequence_for<P...>{});
+      c.finish();
+      return c.out();
+    } else {
+      const auto made = go(std::index_sequence_for<P...>{});
+      c.finish();
+      return made;
+    }
+  };
+  std::apply([&](const A&... a) { m.def(op, call, a..., help(doc).c_str()); }, args);
+}
+template <class... A> std::tuple<A...> args(const A&... a) { return {a...}; }
+template <class F, class Args>
+void open(nb::module_& m, const char* op, const Args& args, const char* doc, const F& body) {
+  open_as(m, op, args, doc, body, &F::operator());
+}
+
+void open_elementwise(nb::module_& m);
+void open_rows(nb::module_& m);
+void open_products(nb::module_& m);
 
 }  // namespace tw
 
@@ -164,7 +218,6 @@ template <> struct type_caster<tw::Arr> {
 template <> struct type_caster<tw::Sizes> {
   NB_TYPE_CASTER(tw::Sizes, const_name("int | tuple[int, ...]"))
   bool from_python(handle src, uint32_t, cleanup_list*) noexcept;
-  static handle from_cpp(const tw::Sizes& s, rv_policy, cleanup_list*) noexcept;
 };
 
 }  // namespace nanobind::detail

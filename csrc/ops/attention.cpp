@@ -5,7 +5,6 @@
 namespace tw {
 namespace {
 
-using OptionalArray = std::optional<Array>;
 constexpr const char* kOp = "scaled_dot_product_attention";
 
 // An array whose columns are contiguous: itself, or a copy.
@@ -16,10 +15,10 @@ Array with_columns(const Array& a) {
 
 // A new array; where `like` keeps its heads inside the rows (batch, row, head, column), so does the result, so that the
 // reshape which follows or precedes attention in a layer is a view.
-Array laid_out_as(const Array& like, const Dims& shape) {
+Array laid_out_as(const Array& like, const Dims& shape, const char* role) {
   const int n = shape.n;
   const bool swapped = n >= 3 && like.ndim() == n && like.strides()[n - 3] < like.strides()[n - 2];
-  if (!swapped) return Array::empty(kOp, shape, like.dtype(), like.device());
+  if (!swapped || recipient) return result(kOp, shape, like.dtype(), like.device(), role);
   Dims inner = shape;
   inner[n - 3] = shape[n - 2];
   inner[n - 2] = shape[n - 3];
@@ -135,45 +134,53 @@ Attention prepare(const Array& q, const Array& k, const Array& v, const Optional
   return t;
 }
 
+}  // namespace
+
 // (y, lse, counters used by dropout)
-py::tuple attention(const Array& q, const Array& k, const Array& v, const OptionalArray& mask, double dropout_p,
-                    bool causal, double scale, bool enable_gqa, uint64_t seed, uint64_t offset) {
+std::tuple<Array, Array, uint64_t> attention(const Array& q, const Array& k, const Array& v, const OptionalArray& mask,
+                                             double dropout_p, bool causal, double scale, bool enable_gqa,
+                                             uint64_t seed, uint64_t offset) {
   Attention t = prepare(q, k, v, mask, dropout_p, causal, scale, enable_gqa, seed, offset);
   AttentionArgs& a = t.args;
   Dims rows(t.y_shape.d, t.y_shape.n - 1);
-  Array y = laid_out_as(q, t.y_shape);
-  Array lse = Array::empty(kOp, rows, q.dtype() == DType::kFloat64 ? q.dtype() : DType::kFloat32, q.device());
+  Array y = laid_out_as(q, t.y_shape, "out");
+  Array lse = result(kOp, rows, q.dtype() == DType::kFloat64 ? q.dtype() : DType::kFloat32, q.device(), "lse");
   if (y.numel() > 0 && a.S > 0) {
     a.y = t.rows(y);
     a.lse = lse.raw();
     launch(q.device(), slots::attention, a);
   } else {
-    y = zeros(kOp, t.y_shape, q.dtype(), q.device());
+    fill(kOp, y, Value{nullptr, Value::kInt});
   }
   const uint64_t used = dropout_p > 0 ? uint64_t(lse.numel()) * uint64_t((a.S + 3) / 4) : 0;
-  return py::make_tuple(y, lse, used);
+  return {y, lse, used};
 }
 
 // Gradients of shape (batch..., rows, columns), the batch as `t.batch`: the caller sums those that were broadcast.
-std::tuple<OptionalArray, OptionalArray, OptionalArray> attention_backward(
-    const Array& dy, const Array& q, const Array& k, const Array& v, const OptionalArray& mask, const Array& y,
-    const Array& lse, double dropout_p, bool causal, double scale, bool enable_gqa, uint64_t seed, uint64_t offset,
-    bool want_q, bool want_k, bool want_v) {
+Gradients attention_backward(const Array& dy, const Array& q, const Array& k, const Array& v, const OptionalArray& mask,
+                             const Array& y, const Array& lse, double dropout_p, bool causal, double scale,
+                             bool enable_gqa, uint64_t seed, uint64_t offset, bool want_q, bool want_k, bool want_v) {
   Attention t = prepare(q, k, v, mask, dropout_p, causal, scale, enable_gqa, seed, offset);
   AttentionArgs& a = t.args;
+  check_is(kOp, "dy", dy, t.y_shape, q.dtype());
+  check_is(kOp, "y", y, t.y_shape, q.dtype());
+  check_is(kOp, "lse", lse, Dims(t.y_shape.d, t.y_shape.n - 1),
+           q.dtype() == DType::kFloat64 ? q.dtype() : DType::kFloat32);
   const bool nothing = y.numel() == 0 || a.S == 0 || a.E == 0 || dropout_p == 1;
   OptionalArray dq, dk, dv;
-  const auto gradient = [&](OptionalArray& d, bool want, const Array& like, int64_t rows, int64_t cols, bool grouped) {
+  const auto gradient = [&](const char* role, OptionalArray& d, bool want, const Array& like, int64_t rows,
+                            int64_t cols, bool grouped) {
     if (!want) return;
     Dims shape = grouped ? t.batch : leading(y);
     shape.push(rows);
     shape.push(cols);
-    d = nothing ? zeros(kOp, shape, q.dtype(), q.device()) : laid_out_as(like, shape);
+    d = laid_out_as(like, shape, role);
+    if (nothing) fill(kOp, *d, Value{nullptr, Value::kInt});
   };
   const bool grouped = enable_gqa && t.group > 1;
-  gradient(dq, want_q, q, a.L, a.E, false);
-  gradient(dk, want_k, k, a.S, a.E, grouped);
-  gradient(dv, want_v, v, a.S, a.Ev, grouped);
+  gradient("dq", dq, want_q, q, a.L, a.E, false);
+  gradient("dk", dk, want_k, k, a.S, a.E, grouped);
+  gradient("dv", dv, want_v, v, a.S, a.Ev, grouped);
   if (nothing) return {dq, dk, dv};
   const Array g = with_columns(dy), from = with_columns(y);
   a.y = t.rows(from);
@@ -193,8 +200,6 @@ std::tuple<OptionalArray, OptionalArray, OptionalArray> attention_backward(
   launch(q.device(), slots::attention_backward, a);
   return {dq, dk, dv};
 }
-
-}  // namespace
 
 void bind_attention(py::module_& m) {
   m.def("attention", &attention);

@@ -5,6 +5,7 @@
 
 #include "bindings/bind.h"
 #include "dispatch.h"
+#include "ops/functions.h"
 
 namespace tw {
 
@@ -32,8 +33,11 @@ DType result_type(const Value* values, int n);
 // Refuses outputs that cannot be written: read-only memory, or an expanded array whose elements share an address.
 void check_writable(const char* op, const Array& out);
 
-// y = f(x...) over the common shape; into `out` when given (else a fresh row-major array). Inputs that overlap the
-// output without being the same view are copied first, as in NumPy.
+// Refuses an array of another shape or dtype.
+void check_is(const char* op, const char* what, const Array& a, const Dims& shape, DType t);
+
+// y = f(x...) over the common shape; into `out` when given (else a fresh array, laid out as the first input of that
+// shape is). Inputs that overlap the output without being the same view are copied first, as in NumPy.
 struct ElementwiseOp {
   const Slot<ElementwiseArgs>& slot;
   bool floats_only;  // integers are promoted to the default dtype

@@ -66,7 +66,7 @@ ConvArgs arguments(const std::string& op, int64_t nd, const Dims& x_shape, const
   a.C = x[1];
   a.O = w[0];
   a.groups = groups;
-  a.winograd = use_winograd;
+  a.winograd = use_winograd && may_use_winograd;
   a.dtype = dtype;
   for (int64_t i = 0; i < nd; ++i) {
     const int64_t d = 3 - nd + i;
@@ -101,22 +101,77 @@ std::optional<Array> bias_of(const std::string& op, const std::optional<Array>& 
   return contiguous(*b);
 }
 
+// A dilated 3x3 filter sees images of their own: the pixels whose row and column leave one remainder by the dilation.
+// Taken apart (dy dx images from one) they are Winograd's. Whether that is so; then `a` is told of those images.
+struct Dilated {
+  int64_t dy = 1, dx = 1;
+
+  explicit Dilated(ConvArgs& a) {
+    if (!a.winograd || a.dtype == DType::kFloat64 || a.kernel[0] != 1 || a.size[0] != 1 || a.out[0] != 1) return;
+    if (a.dilation[1] * a.dilation[2] == 1 || a.C / a.groups < 16 || a.O / a.groups < 16) return;
+    for (int d = 1; d < 3; ++d) {
+      const int64_t step = a.dilation[d];
+      if (a.kernel[d] != 3 || a.stride[d] != 1 || a.pad[d] % step || a.size[d] % step || a.out[d] % step) return;
+    }
+    dy = a.dilation[1], dx = a.dilation[2];
+    a.N *= dy * dx;
+    for (int d = 1; d < 3; ++d) {
+      a.pad[d] /= a.dilation[d], a.size[d] /= a.dilation[d], a.out[d] /= a.dilation[d];
+      a.dilation[d] = 1;
+    }
+  }
+  bool apart() const { return dy * dx > 1; }
+  // x (..., C, H, W) as (..., dy, dx, C, H / dy, W / dx), and back again.
+  Array split(const Array& x) const {
+    if (!apart()) return contiguous(x);
+    const int n = x.ndim() - 3;
+    Dims shape, step;
+    if (n) shape.push(x.size(0)), step.push(x.strides()[0]);
+    const int64_t c = x.strides()[n], h = x.strides()[n + 1], w = x.strides()[n + 2];
+    for (int64_t v : {dy, dx, x.size(n), x.size(n + 1) / dy, x.size(n + 2) / dx}) shape.push(v);
+    for (int64_t v : {h, w, c, h * dy, w * dx}) step.push(v);
+    Array parts = Array::empty("conv", shape, x.dtype(), x.device());
+    copy_into("conv", parts, x.with_geometry(shape, step, x.offset()));
+    return parts;
+  }
+  void join(const Array& parts, Array& y) const {
+    const int n = y.ndim() - 3;
+    const int64_t H = y.size(n + 1) / dy, W = y.size(n + 2) / dx, plane = H * W, image = y.size(n) * plane;
+    Dims shape, from, to;
+    if (n) shape.push(y.size(0)), from.push(dy * dx * image), to.push(dy * dx * image);
+    for (int64_t v : {y.size(n), H, dy, W, dx}) shape.push(v);
+    for (int64_t v : {plane, W, dx * image, int64_t(1), image}) from.push(v);
+    for (int64_t v : {dy * dx * plane, dy * dx * W, dx * W, dx, int64_t(1)}) to.push(v);
+    Array whole = y.with_geometry(shape, to, y.offset());
+    copy_into("conv", whole, parts.with_geometry(shape, from, 0));
+  }
+};
+
+}  // namespace
+
+thread_local bool may_use_winograd = true;
+
 Array conv(int64_t nd, const Array& x, const Array& w, const std::optional<Array>& b, const Dims& stride,
            const Dims& padding, const Dims& dilation, int64_t groups) {
   const std::string op = name_of("conv", nd);
   check_dtypes(op, x, w);
   ConvArgs a = arguments(op, nd, x.shape(), w.shape(), stride, padding, dilation, groups, x.dtype());
   const std::optional<Array> bias = bias_of(op, b, x, a.O);
-  Array y = Array::empty(op.c_str(), output_shape(a, nd, x.ndim()), x.dtype(), x.device());
+  Array y = result(op.c_str(), output_shape(a, nd, x.ndim()), x.dtype(), x.device());
   if (y.numel() == 0) return y;
-  const Array image = contiguous(x), kernel = contiguous(w);
+  const Dilated parts(a);
+  const Array image = parts.split(x), kernel = contiguous(w);
+  const Array made = parts.apart() ? Array::empty(op.c_str(), y.shape(), y.dtype(), y.device()) : y;
   a.b = bias ? bias->raw() : nullptr;
   a.x = image.raw();
   a.w = kernel.raw();
-  a.y = y.raw();
+  a.y = made.raw();
   launch(x.device(), slots::conv, a);
+  if (parts.apart()) parts.join(made, y);
   return y;
 }
+
+namespace {
 
 Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b,
                  const Dims& x_shape, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
@@ -125,16 +180,21 @@ Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array
   const Dims expected = output_shape(a, nd, x_shape.n);
   TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
   const std::optional<Array> bias = bias_of(op, b, dy, a.C);
-  Array dx = Array::empty(op.c_str(), x_shape, dy.dtype(), dy.device());
+  Array dx = result(op.c_str(), x_shape, dy.dtype(), dy.device());
   if (dx.numel() == 0) return dx;
-  const Array d = contiguous(dy), kernel = contiguous(w);
+  const Dilated parts(a);
+  const Array d = parts.split(dy), kernel = contiguous(w);
+  const Array made = parts.apart() ? Array::empty(op.c_str(), dx.shape(), dx.dtype(), dx.device()) : dx;
   a.b = bias ? bias->raw() : nullptr;
   a.dy = d.raw();
   a.w = kernel.raw();
-  a.y = dx.raw();
+  a.y = made.raw();
   launch(dy.device(), slots::conv_backward_x, a);
+  if (parts.apart()) parts.join(made, dx);
   return dx;
 }
+
+}  // namespace
 
 Array conv_backward_x(int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b, const Dims& x_shape,
                       const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
@@ -148,15 +208,18 @@ Array conv_backward_w(int64_t nd, const Array& dy, const Array& x, const Dims& w
   ConvArgs a = arguments(op, nd, x.shape(), w_shape, stride, padding, dilation, groups, dy.dtype());
   const Dims expected = output_shape(a, nd, x.ndim());
   TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
-  Array dw = Array::empty(op.c_str(), w_shape, dy.dtype(), dy.device());
+  Array dw = result(op.c_str(), w_shape, dy.dtype(), dy.device());
   if (dw.numel() == 0) return dw;
-  const Array d = contiguous(dy), image = contiguous(x);
+  const Dilated parts(a);
+  const Array d = parts.split(dy), image = parts.split(x);
   a.dy = d.raw();
   a.x = image.raw();
   a.y = dw.raw();
   launch(dy.device(), slots::conv_backward_w, a);
   return dw;
 }
+
+namespace {
 
 // backward_x under the name and with the words of a transposed convolution: its input is dy, its output x.
 Array conv_transpose(int64_t nd, const Array& x, const Array& w, const std::optional<Array>& b, const Dims& stride,

@@ -110,7 +110,30 @@ void launch_elementwise(const Slot<ElementwiseArgs>& slot, const Array& out, Val
   launch(out.device(), slot, a);
 }
 
+// The result's layout is that of the first operand of its shape, as in PyTorch: so both are walked as one run. Of equal
+// strides the outer dimension comes first; an operand with expanded or reversed dimensions gives row-major order.
+Array empty_like(const char* op, const Dims& shape, DType t, Device device, const Value* x, int inputs) {
+  Array y = Array::empty(op, shape, t, device);
+  const Array* like = nullptr;
+  for (int k = 0; k < inputs && !like; ++k)
+    if (x[k].array && x[k].array->shape() == shape) like = x[k].array;
+  if (!like || like->is_contiguous()) return y;
+  int order[kMaxDims], n = 0;
+  for (int i = 0; i < shape.n; ++i) {
+    if (shape[i] == 1) continue;
+    if (like->strides()[i] <= 0) return y;
+    int at = n++;
+    for (; at > 0 && like->strides()[order[at - 1]] < like->strides()[i]; --at) order[at] = order[at - 1];
+    order[at] = i;
+  }
+  Dims strides = y.strides();
+  for (int64_t step = 1; n > 0; step *= shape[order[n]]) strides[order[--n]] = step;
+  return y.with_geometry(shape, strides, 0);
+}
+
 }  // namespace
+
+constinit thread_local Recipient* recipient = nullptr;
 
 DType default_dtype() { return g_default_dtype; }
 void set_default_dtype(DType t) {
@@ -141,9 +164,14 @@ DType result_type(const Value* values, int n) {
 void check_writable(const char* op, const Array& out) {
   TW_CHECK(!out.storage()->readonly, op, ": the output's memory is read-only");
   for (int i = 0; i < out.ndim(); ++i)
-    TW_CHECK(out.size(i) <= 1 || out.strides()[i] != 0, op,
+    TW_CHECK(out.size(i) <= 1 || out.strides()[i] != 0 || out.numel() == 0, op,
              ": cannot write into an expanded array, whose elements share memory, got shape ", str_of(out.shape()),
              " with strides ", str_of(out.strides()), "; clone it first");
+}
+
+void check_is(const char* op, const char* what, const Array& a, const Dims& shape, DType t) {
+  TW_CHECK(a.shape() == shape, op, ": ", what, " must have shape ", str_of(shape), ", got ", str_of(a.shape()));
+  TW_CHECK_TYPE(a.dtype() == t, op, ": ", what, " must be ", name(t), ", got ", name(a.dtype()));
 }
 
 // 0-d arrays come to the others' device.
@@ -202,7 +230,7 @@ Array elementwise(const ElementwiseOp& op, Value* x, int inputs, Array* out, dou
              str_of(shape));
     y.bump_version();
   } else {
-    y = Array::empty(name, shape, result, device);
+    y = empty_like(name, shape, result, device, x, inputs);
   }
   launch_elementwise(op.slot, y, x, inputs, compute_dtype(type), p0, p1);
   return y;
@@ -219,6 +247,7 @@ void copy_into(const char* op, Array& dst, const Array& src) {
 
 Array cast(const Array& a, DType t) {
   if (a.dtype() == t) return a;
+  if (recipient) recipient->refuse_copy(a, t);
   Array y = Array::empty("to", a.shape(), t, a.device());
   Value v;
   v.array = const_cast<Array*>(&a);
@@ -227,6 +256,7 @@ Array cast(const Array& a, DType t) {
 }
 
 Array clone(const Array& a) {
+  if (recipient) recipient->refuse_copy(a, a.dtype());
   Array y = Array::empty("clone", a.shape(), a.dtype(), a.device());
   Value v;
   v.array = const_cast<Array*>(&a);
@@ -277,7 +307,9 @@ template <class Kind> ElementwiseOp op_of(const Slot<ElementwiseArgs>& slot) {
   return {slot, Kind::floats_only, Kind::integers_only, Kind::to_bool};
 }
 
-Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
+}  // namespace
+
+Array where(const Array& c, Value a, Value b, const OptionalArray& out) {
   TW_CHECK_TYPE(c.dtype() == DType::kBool, "where: the condition must be bool, got ", describe(c));
   Value both[2] = {a, b};
   const DType t = result_type(both, 2);
@@ -289,7 +321,11 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
         both[k].array ? cast(to_device(*both[k].array, c.device()), t) : full("where", {}, t, c.device(), both[k]);
     shape = broadcast_shapes("where", shape, parts[k].shape());
   }
-  Array y = out ? *out : Array::empty("where", shape, t, c.device());
+  Value x[3];
+  x[0].array = const_cast<Array*>(&c);
+  x[1].array = &parts[0];
+  x[2].array = &parts[1];
+  Array y = out ? *out : empty_like("where", shape, t, c.device(), x, 3);
   if (out) {
     check_writable("where", y);
     TW_CHECK_TYPE(y.dtype() == t, "where: the output's dtype must be ", tw::name(t), ", got ", describe(y));
@@ -297,13 +333,11 @@ Array where(const Array& c, Value a, Value b, std::optional<Array> out) {
              str_of(shape));
     y.bump_version();
   }
-  Value x[3];
-  x[0].array = const_cast<Array*>(&c);
-  x[1].array = &parts[0];
-  x[2].array = &parts[1];
   launch_elementwise(slots::where, y, x, 3, t, 0, 0);
   return y;
 }
+
+namespace {
 
 const ElementwiseRow rows[] = {
 #define TW_X(name, functor, Kind) {op_of<Kind>(slots::name), 1},
@@ -328,7 +362,14 @@ const ElementwiseRow* elementwise_row(std::string_view name) {
 
 void bind_elementwise(py::module_& m) {
   def<&where>(m, "where");
-  def<&cast>(m, "cast");
+  def<[](const Array& a, DType t) {
+    Value v;
+    v.array = const_cast<Array*>(&a);
+    if (a.dtype() == t || a.is_contiguous()) return cast(a, t);
+    Array y = empty_like("to", a.shape(), t, a.device(), &v, 1);
+    launch_elementwise(slots::copy, y, &v, 1, t, 0, 0);
+    return y;
+  }>(m, "cast");
   def<&clone>(m, "clone");
   def<&contiguous>(m, "contiguous");
   def<[](Array& dst, const Array& src) { copy_into("copy_", dst, src); }, true>(m, "copy_into");

@@ -156,15 +156,19 @@ void launch_take(const char* op, const Slot<TakeArgs>& slot, const Array& x, con
     fail_index(op, value_at(index, bad.position()), p.n, p.n == 1 ? "row" : "rows", bad.position());
 }
 
+}  // namespace
+
 // y = x with dimension `dim` replaced by the index's dimensions.
 Array take(const std::string& op, const Array& input, int64_t dim, const Array& positions) {
   TW_CHECK(input.ndim() > 0, op, ": input must have a dimension, got ", describe(input));
   const int d = wrap_dim(op.c_str(), dim, input.ndim());
   const Array x = contiguous(input), index = index_array(op.c_str(), positions);
-  const Array y = Array::empty(op.c_str(), replace_dim(x.shape(), d, index.shape()), x.dtype(), x.device());
+  const Array y = result(op.c_str(), replace_dim(x.shape(), d, index.shape()), x.dtype(), x.device());
   launch_take(op.c_str(), slots::take, x, index, y, parts_of(x.shape(), d));
   return y;
 }
+
+namespace {
 
 DType sum_dtype(const char* op, DType t) {
   TW_CHECK_TYPE(t != DType::kBool, op, ": sums need a number dtype, got bool");
@@ -182,6 +186,8 @@ Array take_backward(const std::string& op, const Array& grad, int dim, const Arr
   launch_take(op.c_str(), slots::take_backward, dy, index, dx, parts_of(shape, dim));
   return cast(dx, grad.dtype());
 }
+
+}  // namespace
 
 // In place: x[.., index, ..] += src along dim, in the order of the index.
 void index_add_(Array& x, int64_t dim, const Array& positions, const Array& source) {
@@ -204,6 +210,8 @@ void index_add_(Array& x, int64_t dim, const Array& positions, const Array& sour
   if (direct) x.bump_version();
   else copy_into(op, x, y);
 }
+
+namespace {
 
 // --- along one dimension --
 // The part of `a` that an index of that shape covers: sizes other than dim's may be smaller in the index.
@@ -236,10 +244,12 @@ void launch_along(const char* op, const Slot<GatherArgs>& slot, const Array& x, 
 
 Array row(const Array& a) { return a.ndim() ? a : a.with_geometry({1}, {1}, a.offset()); }
 
+}  // namespace
+
 Array gather(const std::string& op, const Array& input, int64_t dim, const Array& positions) {
   const int d = wrap_dim(op.c_str(), dim, input.ndim());
   const Array index = index_array(op.c_str(), positions), at = row(index);
-  const Array y = Array::empty(op.c_str(), index.shape(), input.dtype(), input.device());
+  const Array y = result(op.c_str(), index.shape(), input.dtype(), input.device());
   if (y.numel() == 0) return y;
   const Array x = contiguous(covered(op.c_str(), "input", row(input), at.shape(), d));
   launch_along(op.c_str(), slots::gather, x, at, y, x.size(d), d, false);
@@ -264,6 +274,8 @@ void scatter_(const std::string& name, Array& target, int64_t dim, const Array& 
   if (direct) target.bump_version();
   else copy_into(op, part, y);
 }
+
+namespace {
 
 Array scatter(const std::string& op, const Array& x, int64_t dim, const Array& index, const Array& src, bool add) {
   Array y = clone(x);
@@ -327,14 +339,14 @@ struct Selection {
   int first = -1, indexed = 0, place = 0;
   bool unique = false;
 
-  Selection(const char* op, const Array& x, py::sequence given) {
+  Selection(const char* op, const Array& x, const Arrays& given) {
     int d = 0, masks = 0, arrays = 0;
-    for (py::handle item : given) {
-      if (item.is_none()) {
+    for (const OptionalArray& item : given) {
+      if (!item) {
         ++d;
         continue;
       }
-      const Array& a = unwrap(item.ptr());
+      const Array& a = *item;
       ++arrays;
       if (a.dtype() == DType::kBool) {
         ++masks;
@@ -420,10 +432,12 @@ struct Selection {
   }
 };
 
+}  // namespace
+
 // given: for each dimension of x from the first on, None (all of it), an integer array or a mask over one or more.
-Array index(const Array& x, py::sequence given) {
+Array index(const Array& x, const Arrays& given) {
   const Selection s("index", x, given);
-  const Array y = Array::empty("index", s.shape, x.dtype(), x.device());
+  const Array y = result("index", s.shape, x.dtype(), x.device());
   if (s.indexed == 1 && x.is_contiguous()) {  // rows: the plain copy is faster
     const Array& at = s.indices[s.first];
     const Parts p = parts_of(x.shape(), s.first);
@@ -447,7 +461,7 @@ Array index(const Array& x, py::sequence given) {
 }
 
 // In place: x[given] = values, or += in the order of the indices.
-void index_put_(const std::string& name, Array& x, py::sequence given, const Array& source, bool accumulate) {
+void index_put_(const std::string& name, Array& x, const Arrays& given, const Array& source, bool accumulate) {
   const char* op = name.c_str();
   check_writable(op, x);
   const Selection s(op, x, given);
@@ -486,8 +500,10 @@ void index_put_(const std::string& name, Array& x, py::sequence given, const Arr
   else copy_into(op, x, y);
 }
 
+namespace {
+
 // The gradient of index: dy summed into its places among zeros.
-Array index_backward(const Array& dy, const Dims& shape, py::sequence given) {
+Array index_backward(const Array& dy, const Dims& shape, const Arrays& given) {
   Array dx = zeros("index", shape, dy.dtype(), dy.device());
   index_put_("index", dx, given, dy, true);
   return dx;

@@ -86,46 +86,62 @@ template <class T> void fill(const Taps& taps, int64_t count, const Array& index
     }
 }
 
-// factors: an axis's scale_factor, or 0 to take the sizes' ratio. backward: x is dy, and `sizes` dx's.
-Array interpolate(const Array& input, int nd, const std::string& mode, const Dims& sizes,
-                  const std::vector<double>& factors, bool align_corners, bool backward) {
+}  // namespace
+
+Array interpolate_by(const Array& input, const std::vector<TapTable>& tables) {
   const char* op = "interpolate";
   TW_CHECK_TYPE(is_float(input.dtype()), op, ": input must be floating point, got ", name(input.dtype()));
+  const int nd = static_cast<int>(tables.size()), lead = input.ndim() - nd;
+  const DType acc = input.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   InterpolateArgs a{};
   a.planes = 1;
   Dims shape = input.shape();
-  for (int i = 0; i < shape.n - nd; ++i) a.planes *= shape[i];
-  const DType acc = input.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-  Array tables[3][2];
+  for (int i = 0; i < lead; ++i) a.planes *= shape[i];
+  const TapTable one{Array::empty(op, {1, 1}, DType::kInt32), Array::empty(op, {1, 1}, acc)};  // of a missing axis
+  *one.first.data<int32_t>() = 0;
+  if (acc == DType::kFloat64) *one.second.data<double>() = 1;
+  else *one.second.data<float>() = 1;
   for (int i = 0; i < 3; ++i) {
-    const int axis = i - (3 - nd), d = shape.n - nd + axis;
-    a.in[i] = axis < 0 ? 1 : shape[d];
-    a.out[i] = axis < 0 ? 1 : sizes[axis];
-    TW_CHECK(a.in[i] > 0 && a.out[i] > 0, op, ": sizes must be positive, got ", str_of(input.shape()), " to ",
-             str_of(sizes));
-    TW_CHECK(std::max(a.in[i], a.out[i]) <= INT32_MAX, op, ": a size may be at most ", INT32_MAX, ", got ",
-             str_of(sizes));
-    if (axis >= 0) shape[d] = a.out[i];
-    const int64_t n = backward ? a.out[i] : a.in[i], out = backward ? a.in[i] : a.out[i];
-    Taps taps =
-        taps_of(axis < 0 ? "nearest" : mode, n, out, align_corners, axis < 0 ? 0 : factors[static_cast<size_t>(axis)]);
-    if (backward) taps = transposed(taps, n);
-    int64_t count = 1;
-    for (const auto& t : taps) count = std::max(count, static_cast<int64_t>(t.size()));
-    a.taps[i] = static_cast<int>(count);
-    Array& index = tables[i][0] = Array::empty(op, {count, a.out[i]}, DType::kInt32);
-    Array& weight = tables[i][1] = Array::empty(op, {count, a.out[i]}, acc);
-    if (acc == DType::kFloat64) fill<double>(taps, count, index, weight);
-    else fill<float>(taps, count, index, weight);
-    a.index[i] = static_cast<const int32_t*>(index.raw());
+    const int axis = i - (3 - nd);
+    const auto& [index, weight] = axis < 0 ? one : tables[static_cast<size_t>(axis)];
+    a.in[i] = axis < 0 ? 1 : shape[lead + axis];
+    a.out[i] = index.size(1);
+    if (axis >= 0) shape[lead + axis] = a.out[i];
+    a.taps[i] = static_cast<int>(index.size(0));
+    a.index[i] = index.data<int32_t>();
     a.weight[i] = weight.raw();
   }
-  const Array x = contiguous(input), y = Array::empty(op, shape, x.dtype(), x.device());
+  const Array x = contiguous(input), y = result(op, shape, x.dtype(), x.device());
   a.x = x.raw();
   a.y = y.raw();
   a.dtype = x.dtype();
   if (y.numel()) launch(x.device(), slots::interpolate, a);
   return y;
+}
+
+namespace {
+
+// factors: an axis's scale_factor, or 0 to take the sizes' ratio. backward: x is dy, and `sizes` dx's.
+Array interpolate(const Array& input, int nd, const std::string& mode, const Dims& sizes,
+                  const std::vector<double>& factors, bool align_corners, bool backward) {
+  const char* op = "interpolate";
+  const DType acc = input.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  std::vector<TapTable> tables;
+  for (int axis = 0; axis < nd; ++axis) {
+    const int64_t in = input.size(input.ndim() - nd + axis), to = sizes[axis];
+    TW_CHECK(in > 0 && to > 0, op, ": sizes must be positive, got ", str_of(input.shape()), " to ", str_of(sizes));
+    TW_CHECK(std::max(in, to) <= INT32_MAX, op, ": a size may be at most ", INT32_MAX, ", got ", str_of(sizes));
+    const int64_t n = backward ? to : in, out = backward ? in : to;
+    Taps taps = taps_of(mode, n, out, align_corners, factors[static_cast<size_t>(axis)]);
+    if (backward) taps = transposed(taps, n);
+    int64_t count = 1;
+    for (const auto& t : taps) count = std::max(count, static_cast<int64_t>(t.size()));
+    const Array index = Array::empty(op, {count, to}, DType::kInt32), weight = Array::empty(op, {count, to}, acc);
+    if (acc == DType::kFloat64) fill<double>(taps, count, index, weight);
+    else fill<float>(taps, count, index, weight);
+    tables.push_back({index, weight});
+  }
+  return interpolate_by(input, tables);
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ struct Prepared {
   CrossEntropyArgs args;
 };
 
-Prepared prepare(const Array& x, const Array& target, const std::optional<Array>& weight, int64_t ignore_index,
+Prepared prepare(const Array& x, const Array& target, const OptionalArray& weight, int64_t ignore_index,
                  const std::string& reduction, double smoothing) {
   TW_CHECK_TYPE(is_float(x.dtype()), "cross_entropy: logits must have a floating-point dtype, got ", describe(x));
   TW_CHECK(x.ndim() >= 1, "cross_entropy: logits must be (C), (N, C) or (N, C, d...), got ", describe(x));
@@ -67,43 +67,49 @@ Prepared prepare(const Array& x, const Array& target, const std::optional<Array>
   return p;
 }
 
+}  // namespace
+
 // (loss, what the gradient needs besides the inputs)
-std::pair<Array, Array> cross_entropy(const Array& x, const Array& target, const std::optional<Array>& weight,
+std::pair<Array, Array> cross_entropy(const Array& x, const Array& target, const OptionalArray& weight,
                                       int64_t ignore_index, const std::string& reduction, double smoothing) {
   Prepared p = prepare(x, target, weight, ignore_index, reduction, smoothing);
   CrossEntropyArgs& a = p.args;
   const DType acc = accumulator(x);
   TW_CHECK(a.classes > 0 || a.rows == 0, "cross_entropy: there must be at least one class, got logits ",
            str_of(x.shape()));
-  Array loss = Array::empty("cross_entropy", target.shape(), acc, x.device());
-  Array stats = Array::empty("cross_entropy", {2 * a.rows + 1}, acc, x.device());
+  const bool each = a.reduction == Reduction::kNone;
+  Array loss = each ? result("cross_entropy", target.shape(), acc, x.device())
+                    : Array::empty("cross_entropy", target.shape(), acc, x.device());
+  Array stats = result("cross_entropy", {2 * a.rows + 1}, acc, x.device(), "stats");
   Array bad = Array::empty("cross_entropy", {1}, DType::kInt64);
   Array value;
   a.loss = loss.raw();
   a.stats = stats.raw();
   a.bad = static_cast<int64_t*>(bad.raw());
-  if (a.reduction != Reduction::kNone) {
-    value = Array::empty("cross_entropy", {}, acc, x.device());
+  if (!each) {
+    value = result("cross_entropy", {}, acc, x.device());
     a.value = value.raw();
   }
   launch(x.device(), slots::cross_entropy, a);
   const int64_t first_bad = *a.bad;
   TW_CHECK_INDEX(first_bad < 0, "cross_entropy: labels must be in [0, ", a.classes, ") or ignore_index ", ignore_index,
                  ", got ", value_at(p.target, first_bad), " at ", place(target.shape(), first_bad));
-  return {cast(value.defined() ? value : loss, x.dtype()), stats};
+  if (each) value = loss;
+  return {recipient ? value : cast(value, x.dtype()), stats};
 }
 
-Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& target,
-                             const std::optional<Array>& weight, const Array& stats, int64_t ignore_index,
-                             const std::string& reduction, double smoothing) {
+Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& target, const OptionalArray& weight,
+                             const Array& stats, int64_t ignore_index, const std::string& reduction, double smoothing) {
   Prepared p = prepare(x, target, weight, ignore_index, reduction, smoothing);
   CrossEntropyArgs& a = p.args;
   const Array g = contiguous(cast(dloss, accumulator(x)));
-  const Array saved = stats;
-  Array dx = Array::empty("cross_entropy", p.x.shape(), x.dtype(), x.device());
+  const bool each = a.reduction == Reduction::kNone;
+  check_is("cross_entropy", "dloss", g, each ? target.shape() : Dims{}, accumulator(x));
+  check_is("cross_entropy", "stats", stats, {2 * a.rows + 1}, accumulator(x));
+  Array dx = result("cross_entropy", p.x.shape(), x.dtype(), x.device());
   if (dx.numel() > 0) {
     a.dloss = g.raw();
-    a.stats = saved.raw();
+    a.stats = stats.raw();
     a.dx = dx.raw();
     launch(x.device(), slots::cross_entropy_backward, a);
   }
@@ -112,8 +118,6 @@ Array cross_entropy_backward(const Array& dloss, const Array& x, const Array& ta
   for (int i = 1; i < x.ndim() - 1; ++i) order.push(i);
   return dx.permute("cross_entropy", order);
 }
-
-}  // namespace
 
 void bind_loss(py::module_& m) {
   def<&cross_entropy>(m, "cross_entropy");

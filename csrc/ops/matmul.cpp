@@ -8,7 +8,7 @@ void check_dtypes(const char* op, const Array& a, const Array& b) {
   TW_CHECK_TYPE(a.dtype() == b.dtype(), op, ": dtypes must match, got ", name(a.dtype()), " and ", name(b.dtype()));
 }
 
-// c = act(alpha * a @ b + beta * c + bias) for a (..., M, K), b (..., K, N) and contiguous c (batch..., M, N).
+// c = act(alpha * a @ b + beta * c + bias) for a (..., M, K), b (..., K, N), c (batch..., M, N) of contiguous columns.
 void gemm(const Array& a, const Array& b, const Array* bias, const Array& c, double alpha = 1, double beta = 0,
           Activation activation = Activation::kNone) {
   if (c.numel() == 0) return;
@@ -25,16 +25,14 @@ void gemm(const Array& a, const Array& b, const Array* bias, const Array& c, dou
   g.a_col = a.strides()[na - 1];
   g.b_row = b.strides()[nb - 2];
   g.b_col = b.strides()[nb - 1];
-  g.c_row = g.N;
+  g.c_row = c.strides()[nc - 2];
   g.batch_ndim = nc - 2;
-  int64_t c_step = g.M * g.N;
   for (int d = nc - 3; d >= 0; --d) {
     const int da = d - nc + na, db = d - nc + nb;
     g.batch[d] = c.size(d);
     g.a_batch[d] = da >= 0 && a.size(da) != 1 ? a.strides()[da] : 0;
     g.b_batch[d] = db >= 0 && b.size(db) != 1 ? b.strides()[db] : 0;
-    g.c_batch[d] = c_step;
-    c_step *= c.size(d);
+    g.c_batch[d] = c.strides()[d];
   }
   g.dtype = a.dtype();
   g.c_dtype = c.dtype();
@@ -128,6 +126,32 @@ Array linear(const Array& x, const Array& w, const std::optional<Array>& b, int 
        static_cast<Activation>(activation));
   return y;
 }
+
+}  // namespace
+
+Array product(const char* op, const Array& a, const Array& b, const OptionalArray& bias, DType dtype,
+              Activation activation, double alpha, double beta) {
+  const int na = a.ndim();
+  TW_CHECK(na >= 2 && b.ndim() >= 2, op, ": a and b must be (..., M, K) and (..., K, N), got ", str_of(a.shape()),
+           " @ ", str_of(b.shape()));
+  check_dtypes(op, a, b);
+  const int64_t M = a.size(na - 2), K = a.size(na - 1), N = b.size(b.ndim() - 1);
+  TW_CHECK(K == b.size(b.ndim() - 2), op, ": inner sizes must match, got ", str_of(a.shape()), " @ ",
+           str_of(b.shape()));
+  TW_CHECK(!bias || (bias->shape() == Dims{N} && bias->dtype() == a.dtype() && bias->is_contiguous()), op,
+           ": bias must be (", N, ",), contiguous and of a's dtype, got ", bias ? describe(*bias) : "");
+  TW_CHECK_TYPE(activation == Activation::kNone || is_float(a.dtype()), op,
+                ": an activation needs floating point, got ", name(a.dtype()));
+  const Array c = result(op, product_shape(op, a, b), dtype, a.device());
+  TW_CHECK((N <= 1 || c.strides()[c.ndim() - 1] == 1) && (M <= 1 || c.strides()[c.ndim() - 2] >= N), op,
+           ": the output's columns must be contiguous, got strides ", str_of(c.strides()));
+  Array rows, to;  // a batch against one matrix is one taller product, where the strides allow it
+  const bool taller = na > 2 && b.ndim() == 2 && a.try_view(op, {-1, K}, &rows) && c.try_view(op, {-1, N}, &to);
+  gemm(taller ? rows : a, b, bias ? &*bias : nullptr, taller ? to : c, alpha, beta, activation);
+  return c;
+}
+
+namespace {
 
 // dw (out, in) = dy^T x, summed over all that comes before the last dimension.
 Array linear_backward_w(const Array& dy, const Array& x) {

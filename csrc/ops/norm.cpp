@@ -4,8 +4,6 @@
 namespace tw {
 namespace {
 
-using OptionalArray = std::optional<Array>;
-
 DType accumulator(const Array& x) { return x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32; }
 
 void* raw(const Array& a) { return a.defined() ? a.raw() : nullptr; }
@@ -82,9 +80,9 @@ RowNorm prepare_group_norm(const char* op, const Array& x, int64_t groups, const
 // (y, mean, rstd)
 std::tuple<Array, Array, Array> forward(const char* op, RowNorm n, const Array& x, double eps) {
   LayerNormArgs& a = n.args;
-  Array y = Array::empty(op, x.shape(), x.dtype(), x.device());
-  Array mean = Array::empty(op, {a.rows}, accumulator(x), x.device());
-  Array rstd = Array::empty(op, {a.rows}, accumulator(x), x.device());
+  Array y = result(op, x.shape(), x.dtype(), x.device());
+  Array mean = result(op, {a.rows}, accumulator(x), x.device(), "mean");
+  Array rstd = result(op, {a.rows}, accumulator(x), x.device(), "rstd");
   if (y.numel() > 0) {
     a.y = y.raw();
     a.mean = mean.raw();
@@ -95,18 +93,34 @@ std::tuple<Array, Array, Array> forward(const char* op, RowNorm n, const Array& 
   return {y, mean, rstd};
 }
 
-using Gradients = std::tuple<OptionalArray, OptionalArray, OptionalArray>;
+void check_saved(const char* op, const Array& x, const Array& dy, const Array& mean, const Array& rstd, int64_t n) {
+  check_is(op, "dy", dy, x.shape(), x.dtype());
+  check_is(op, "mean", mean, {n}, accumulator(x));
+  check_is(op, "rstd", rstd, {n}, accumulator(x));
+}
+
+// Of an empty batch they are zeros, and nothing is left to do.
+Gradients gradients(const char* op, const Array& x, const Dims& param_shape, DType param_dtype, bool want_x,
+                    bool want_w, bool want_b) {
+  const auto make = [&](const char* role, const Dims& shape, DType t) {
+    Array d = result(op, shape, t, x.device(), role);
+    if (x.numel() == 0) fill(op, d, Value{nullptr, Value::kInt});
+    return d;
+  };
+  Gradients d;
+  if (want_x) std::get<0>(d) = make("out", x.shape(), x.dtype());
+  if (want_w) std::get<1>(d) = make("dw", param_shape, param_dtype);
+  if (want_b) std::get<2>(d) = make("db", param_shape, param_dtype);
+  return d;
+}
 
 Gradients backward(const char* op, RowNorm n, const Array& dy, const Array& x, const Array& mean, const Array& rstd,
                    bool want_x, bool want_w, bool want_b) {
   LayerNormArgs& a = n.args;
-  OptionalArray dx, dw, db;
-  const auto make = x.numel() == 0 ? &zeros : &Array::empty;
-  if (want_x) dx = make(op, x.shape(), x.dtype(), x.device());
-  if (want_w) dw = make(op, n.param_shape, a.param_dtype, x.device());
-  if (want_b) db = make(op, n.param_shape, a.param_dtype, x.device());
+  auto [dx, dw, db] = gradients(op, x, n.param_shape, a.param_dtype, want_x, want_w, want_b);
   if (x.numel() == 0) return {dx, dw, db};
   const Array g = contiguous(dy);
+  check_saved(op, x, dy, mean, rstd, a.rows);
   a.dy = g.raw();
   a.mean = mean.raw();
   a.rstd = rstd.raw();
@@ -118,6 +132,8 @@ Gradients backward(const char* op, RowNorm n, const Array& dy, const Array& x, c
 }
 
 const char* row_norm_name(bool rms) { return rms ? "rms_norm" : "layer_norm"; }
+
+}  // namespace
 
 std::tuple<Array, Array, Array> layer_norm(const Array& x, const Dims& shape, const OptionalArray& w,
                                            const OptionalArray& b, double eps, bool rms) {
@@ -141,6 +157,8 @@ Gradients group_norm_backward(const Array& dy, const Array& x, int64_t groups, c
   const char* op = "group_norm";
   return backward(op, prepare_group_norm(op, x, groups, w, {}), dy, x, mean, rstd, want_x, want_w, want_b);
 }
+
+namespace {
 
 struct BatchNorm {
   Array x, w, b, mean, var;  // all contiguous
@@ -178,6 +196,8 @@ BatchNorm prepare_batch_norm(const Array& x, const OptionalArray& w, const Optio
   return n;
 }
 
+}  // namespace
+
 // (y, mean, rstd); updates the running statistics in training.
 std::tuple<Array, Array, Array> batch_norm(const Array& x, const OptionalArray& w, const OptionalArray& b,
                                            OptionalArray running_mean, OptionalArray running_var, bool training,
@@ -188,9 +208,9 @@ std::tuple<Array, Array, Array> batch_norm(const Array& x, const OptionalArray& 
            "batch_norm: running_mean and running_var must be given in evaluation, got None");
   TW_CHECK(!training || a.C == 0 || a.N * a.S > 1,
            "batch_norm: must have more than 1 value per channel in training, got input ", str_of(x.shape()));
-  Array y = Array::empty("batch_norm", x.shape(), x.dtype(), x.device());
-  Array mean = Array::empty("batch_norm", {a.C}, accumulator(x), x.device());
-  Array rstd = Array::empty("batch_norm", {a.C}, accumulator(x), x.device());
+  Array y = result("batch_norm", x.shape(), x.dtype(), x.device());
+  Array mean = result("batch_norm", {a.C}, accumulator(x), x.device(), "mean");
+  Array rstd = result("batch_norm", {a.C}, accumulator(x), x.device(), "rstd");
   if (y.numel() > 0) {
     a.y = y.raw();
     a.mean = mean.raw();
@@ -215,26 +235,19 @@ Gradients batch_norm_backward(const Array& dy, const Array& x, const OptionalArr
   BatchNorm n = prepare_batch_norm(x, w, {}, {}, {}, training);
   BatchNormArgs& a = n.args;
   a.param_dtype = param_dtype.value_or(a.param_dtype);
-  const Dims channels{a.C};
-  OptionalArray dx, dw, db;
-  if (x.numel() == 0) {
-    if (want_x) dx = zeros("batch_norm", x.shape(), x.dtype(), x.device());
-    if (want_w) dw = zeros("batch_norm", channels, a.param_dtype, x.device());
-    if (want_b) db = zeros("batch_norm", channels, a.param_dtype, x.device());
-    return {dx, dw, db};
-  }
+  auto [dx, dw, db] = gradients("batch_norm", x, {a.C}, a.param_dtype, want_x, want_w, want_b);
+  if (x.numel() == 0) return {dx, dw, db};
   const Array g = contiguous(dy);
+  check_saved("batch_norm", x, dy, mean, rstd, a.C);
   a.dy = g.raw();
   a.mean = mean.raw();
   a.rstd = rstd.raw();
-  if (want_x) a.y = (dx = Array::empty("batch_norm", x.shape(), x.dtype(), x.device()))->raw();
-  if (want_w) a.dw = (dw = Array::empty("batch_norm", channels, a.param_dtype, x.device()))->raw();
-  if (want_b) a.db = (db = Array::empty("batch_norm", channels, a.param_dtype, x.device()))->raw();
+  if (dx) a.y = dx->raw();
+  if (dw) a.dw = dw->raw();
+  if (db) a.db = db->raw();
   launch(x.device(), slots::batch_norm_backward, a);
   return {dx, dw, db};
 }
-
-}  // namespace
 
 void bind_norm(py::module_& m) {
   m.def("layer_norm", &layer_norm);

@@ -8,16 +8,7 @@ namespace {
 struct ArrayList {
   const char* op;
   const char* name;
-  std::vector<Array*> arrays;
-
-  ArrayList(const char* op, const char* name, const py::list& list) : op(op), name(name) {
-    arrays.reserve(list.size());
-    for (const py::handle item : list) {
-      TW_CHECK_TYPE(is_array(item.ptr()), op, ": ", name, " must be a list of arrays, got ",
-                    Py_TYPE(item.ptr())->tp_name);
-      arrays.push_back(&unwrap(item.ptr()));
-    }
-  }
+  const ArrayRefs& arrays;
 
   bool given() const { return !arrays.empty(); }
 
@@ -54,11 +45,12 @@ class Step {
 
   void read(const ArrayList& list, const void* OptimTensor::*field) {
     for (size_t i = 0; i < count_; ++i) {
-      kept_.push_back(contiguous(*list.arrays[i]));
-      tensors()[i].*field = kept_.back().raw();
+      const Array& a = *list.arrays[i];
+      tensors()[i].*field = a.is_contiguous() ? a.raw() : kept_.emplace_back(clone(a)).raw();
     }
   }
   void write(const ArrayList& list, void* OptimTensor::*field) {
+    changed_.reserve(changed_.size() + list.arrays.size());
     for (size_t i = 0; i < list.arrays.size(); ++i) {
       Array& a = *list.arrays[i];
       if (a.is_contiguous()) {
@@ -89,10 +81,12 @@ class Step {
   std::vector<std::pair<Array*, Array>> back_;
 };
 
-void sgd_step(const py::list& params, const py::list& grads, const py::list& momentum_buffers, double lr,
+}  // namespace
+
+void sgd_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& momentum_buffers, double lr,
               double momentum, double dampening, double weight_decay, bool nesterov, bool maximize, bool first) {
-  const ArrayList p("sgd_step", "params", params), g("sgd_step", "grads", grads),
-      buffers("sgd_step", "momentum_buffers", momentum_buffers);
+  const ArrayList p{"sgd_step", "params", params}, g{"sgd_step", "grads", grads},
+      buffers{"sgd_step", "momentum_buffers", momentum_buffers};
   Step step(p);
   g.check(p, false);
   if (buffers.given()) buffers.check(p, true);
@@ -105,12 +99,12 @@ void sgd_step(const py::list& params, const py::list& grads, const py::list& mom
   step.finish();
 }
 
-void adam_step(const py::list& params, const py::list& grads, const py::list& exp_avgs, const py::list& exp_avg_sqs,
-               const py::list& max_exp_avg_sqs, int64_t t, double lr, double beta1, double beta2, double eps,
+void adam_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& exp_avgs, const ArrayRefs& exp_avg_sqs,
+               const ArrayRefs& max_exp_avg_sqs, int64_t t, double lr, double beta1, double beta2, double eps,
                double weight_decay, bool decoupled, bool maximize) {
-  const ArrayList p("adam_step", "params", params), g("adam_step", "grads", grads),
-      means("adam_step", "exp_avgs", exp_avgs), squares("adam_step", "exp_avg_sqs", exp_avg_sqs),
-      largest("adam_step", "max_exp_avg_sqs", max_exp_avg_sqs);
+  const ArrayList p{"adam_step", "params", params}, g{"adam_step", "grads", grads},
+      means{"adam_step", "exp_avgs", exp_avgs}, squares{"adam_step", "exp_avg_sqs", exp_avg_sqs},
+      largest{"adam_step", "max_exp_avg_sqs", max_exp_avg_sqs};
   TW_CHECK(t >= 1, "adam_step: step must be >= 1, got ", t);
   Step step(p);
   g.check(p, false);
@@ -128,8 +122,6 @@ void adam_step(const py::list& params, const py::list& grads, const py::list& ex
   launch(p.arrays[0]->device(), slots::adam_step, args);
   step.finish();
 }
-
-}  // namespace
 
 void bind_optim(py::module_& m) {
   m.def("sgd_step", &sgd_step);

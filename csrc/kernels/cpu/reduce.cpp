@@ -8,12 +8,17 @@
 //   var              floats; y = scale * sum of squared deviations, by two passes over blocks that stay in cache, the
 //                    blocks joined in float64
 //
-// inner == 1 runs vectors down the rows (up to 32 elements: across rows, which are transposed first), inner > 1 along
-// the inner dimension; rows.h gives the order of the sums and their error bound. A long n is cut into pieces by its
+// inner == 1 runs vectors down the rows (up to 8 registers: as many rows as a register has lanes fold their lanes
+// together; below half a register, and for positions and var up to 32 elements, rows are transposed first), inner > 1
+// along the inner dimension; rows.h gives the order of the sums and their error bound. A long n is cut into pieces by its
 // size alone, whose results are folded by the same tree. A small inner is widened: n rows of `inner` values are folded
 // as n / k rows of k * inner, and the k parts folded last.
 // amin is amax of opposites, all is "none is 0", truths of floats are read as integers: fewer instances to compile.
 // Bytes: x once (var: twice, the second time from cache) + y.
+// Of the limit, float32, AVX-512, two cores: 4096 x 4096 rows and all 0.95, columns 0.7 to 0.85 (8 rows of 16 KiB at a
+// time; of 2 KiB 0.65 to 0.75; prefetching the next 8 changed nothing; a bare sum of 8 rows reaches 0.95); 1024 x 1024
+// sums along rows 0.8, columns 0.65, maxima 0.65 and 0.5 (a NaN costs two instructions a register); rows of 16: 0.4,
+// bound by shuffles. Transposed input is copied first: rows and columns are summed in different orders.
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/transpose.h"
 
@@ -110,6 +115,43 @@ template <class Fold, class Traits, class S, class A> A row_of(const Mode& m, co
              [&](int64_t i, auto... c) { return Traits::template load<S, A>(m, static_cast<const S*>(x) + i, c...); })
       .v[0];
 }
+
+// Lane l: what the lanes of row[first + l step] fold to, for kCount rows; their halves meet, as in reduce_lanes, but two
+// rows' at a time, in alternating lanes.
+template <class Fold, int kCount, class A> TW_INLINE Vec<A> fold_lanes(const Vec<A>* row, int first = 0, int step = 1) {
+  if constexpr (kCount == 1) {
+    return row[first];
+  } else {
+    constexpr int kLanes = Vec<A>::kLanes;
+    const Vec<A> a = fold_lanes<Fold, kCount / 2>(row, first, 2 * step);
+    const Vec<A> b = fold_lanes<Fold, kCount / 2>(row, first + step, 2 * step);
+    typename Mask<A>::Native low = {};
+    for (int l = 0; l < kLanes; ++l) low[l] = typename IntOf<A>::type(l / 2 + l % 2 * kLanes);
+    const Vec<A> x = (typename Vec<A>::Native)__builtin_shuffle(a.v, b.v, low);
+    return Fold()(x, Vec<A>((typename Vec<A>::Native)__builtin_shuffle(a.v, b.v, low + kLanes / 2)));
+  }
+}
+
+// Rows of half a register to kFewRegisters: what fold_row sets up, or a transposition, would take longer.
+constexpr int64_t kFewRegisters = 8;
+template <class A> using FoldFew = void (*)(const Mode& m, const void* x, int64_t rows, int64_t n, A* y);
+template <class Fold, class Traits, class S, class A>
+void few_of(const Mode& m, const void* x, int64_t rows, int64_t n, A* y) {
+  constexpr int kLanes = Vec<A>::kLanes;
+  Vec<A> acc[kLanes];
+  for (int r = 0; r < kLanes; ++r) {
+    const S* p = static_cast<const S*>(x) + least(r, rows - 1) * n;
+    const auto part = [&](int64_t i) {
+      if (n - i >= kLanes) return Traits::template load<S, A>(m, p + i);
+      return first_lanes<Fold>(as_vecs(Traits::template load<S, A>(m, p + i, int(n - i))), int(n - i)).v[0];
+    };
+    acc[r] = part(0);
+    for (int64_t i = kLanes; i < n; i += kLanes) acc[r] = Fold()(acc[r], part(i));
+  }
+  const Vec<A> all = fold_lanes<Fold, kLanes>(static_cast<const Vec<A>*>(acc));
+  if (rows >= kLanes) all.store(y);
+  else all.store(y, int(rows));
+}
 template <class Fold, class Traits, class S, class A>
 void strip_of(const Mode& m, const void* x, int64_t rows, int64_t stride, int64_t width, A* y) {
   A* out[1] = {y};
@@ -170,24 +212,25 @@ void reduce_columns(const ReduceArgs& a, const Mode& m, FoldStrip<A> strip, Fold
   const int64_t inner = a.inner;
   const int64_t widen = inner >= kWide ? 1 : least(a.n, kWide / inner);
   const int64_t width = widen * inner, rows = a.n / widen, rest = (a.n - rows * widen) * inner;  // of one outer
-  const int64_t strips = ceil_div(width, kStrip);
   const int64_t part = greatest(128, kPieceElements / least(width, kStrip)), parts = ceil_div(rows, part);
+  // As wide as leaves enough pieces: longer runs of a row are what prefetchers follow.
+  const int64_t wide = (a.outer * parts >= 8 ? 8 : 1) * kStrip, strips = ceil_div(width, wide);
   A* partial = nullptr;
   if (parts > 1) {  // (outer, parts, width)
     partial = static_cast<A*>(scratch(0, size_t(a.outer * parts * width) * sizeof(A)));
     parallel_for(a.outer * parts * strips, [&](int64_t i) {
-      const int64_t c = i % strips * kStrip, p = i / strips % parts, o = i / strips / parts;
+      const int64_t c = i % strips * wide, p = i / strips % parts, o = i / strips / parts;
       strip(m, element(a, (o * a.n + p * part * widen) * inner + c), least(part, rows - p * part), width,
-            least(kStrip, width - c), partial + (o * parts + p) * width + c);
+            least(wide, width - c), partial + (o * parts + p) * width + c);
     });
   }
   const int64_t work = least(kPieceElements, partial ? parts * width : a.n * inner);
   const int64_t grain = greatest(1, kPieceElements / greatest(1, work / strips));
   parallel_ranges(a.outer * strips, grain, [&](int64_t begin, int64_t end) {
-    A* result = static_cast<A*>(scratch(2, size_t(2 * kStrip) * sizeof(A)));
-    A* tail = result + kStrip;
+    A* result = static_cast<A*>(scratch(2, size_t(2 * wide) * sizeof(A)));
+    A* tail = result + wide;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t o = i / strips, c = i % strips * kStrip, count = least(kStrip, width - c);
+      const int64_t o = i / strips, c = i % strips * wide, count = least(wide, width - c);
       if (partial) strip_of_parts(m, partial + o * parts * width + c, parts, width, count, result);
       else strip(m, element(a, o * a.n * inner + c), rows, width, count, result);
       if (rest > 0) {  // a single strip, widened: the rows left over count as the first of its parts
@@ -218,9 +261,26 @@ template <class S, class A> void reduce_short_rows(const ReduceArgs& a, const Mo
   });
 }
 
+template <class A> void reduce_few(const ReduceArgs& a, const Mode& m, FoldFew<A> few) {
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  parallel_ranges(a.outer, greatest(kResults, kPieceElements / a.n / kResults * kResults),
+                  [&](int64_t begin, int64_t end) {
+                    A result[kResults];
+                    for (int64_t o = begin; o < end; o += kResults) {
+                      const int64_t count = least(kResults, end - o);
+                      for (int64_t i = 0; i < count; i += kLanes)
+                        few(m, element(a, (o + i) * a.n), least(kLanes, count - i), a.n, result + i);
+                      write_results(a, m, o, result, count);
+                    }
+                  });
+}
+
 template <class Fold, class Traits, class S> void reduce_of(const ReduceArgs& a, const Mode& m = {}) {
   using A = typename Traits::template Acc<S>::type;
-  if (a.inner == 1 && a.n <= kShortRow) reduce_short_rows<S, A>(a, m, strip_of<Fold, Traits, S, A>);
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  if (a.inner == 1 && a.n >= kLanes / 2 && a.n <= kFewRegisters * kLanes)
+    reduce_few<A>(a, m, few_of<Fold, Traits, S, A>);
+  else if (a.inner == 1 && a.n <= kShortRow) reduce_short_rows<S, A>(a, m, strip_of<Fold, Traits, S, A>);
   else if (a.inner == 1) reduce_rows<A>(a, m, row_of<Fold, Traits, S, A>, row_of<Fold, SumTraits, A, A>);
   else reduce_columns<Fold, A>(a, m, strip_of<Fold, Traits, S, A>, strip_of<Fold, SumTraits, A, A>);
 }

@@ -9,8 +9,7 @@
 // Method: pairwise summation (Higham, Accuracy and Stability of Numerical Algorithms, 4.2); moments of blocks are
 // joined as in Chan, Golub and LeVeque, Updating Formulae (1979), equation 2.1.
 #pragma once
-#include "kernels/cpu/loops.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/transpose.h"
 
 namespace tw::TW_ISA {
 
@@ -132,6 +131,16 @@ template <class A, class Body> TW_INLINE void for_row(int64_t n, const Body& bod
   if (i < n) body(i, int(n - i));
 }
 
+// Writes results of whole rows, past the caches if whole registers are aligned.
+template <class S, class A> TW_INLINE bool streams(const S* y, int64_t n, int64_t cols) {
+  return sizeof(S) == sizeof(A) && n * int64_t(sizeof(S)) >= kStreamBytes && cols % Vec<A>::kLanes == 0 &&
+         reinterpret_cast<int64_t>(y) % TW_VEC_BYTES == 0;
+}
+template <class S, class A, class... N> TW_INLINE void put_result(S* p, Vec<A> v, bool stream, N... n) {
+  if constexpr (sizeof...(N) == 0 && sizeof(S) == sizeof(A))
+    if (stream) return stream_register(reinterpret_cast<char*>(p), v.v);
+  store_as(p, v, n...);
+}
 // ---- rows short enough for registers: V vectors, of which the last holds `tail` values ----
 
 constexpr int kRegisters = TW_VEC_BYTES == 64 ? 8 : 4;

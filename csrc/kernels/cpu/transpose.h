@@ -8,46 +8,89 @@
 
 namespace tw::TW_ISA {
 
-// dst[r][c] = src[c][r], where src's rows are `stride` bytes apart and dst is dense. n rounds of interleaving the first
-// half of 2^n registers with the second transpose them.
-constexpr int64_t kAhead = 8;  // source rows
-template <class W> TW_INLINE void transpose(char* dst, const char* src, int64_t stride, int64_t rows, int64_t cols) {
-  constexpr int N = 16 / sizeof(W);
-  const int64_t pitch = cols * int64_t(sizeof(W));
-  using V = typename Pack<W, N>::Type;
-  using U = typename Pack<W, N>::Unaligned;
-  V low = {}, high = {};
-  for (int i = 0; i < N; ++i) {
-    low[i] = W(i / 2 + i % 2 * N);
-    high[i] = W(low[i] + N / 2);
-  }
-  const int64_t full_rows = rows / N * N, full_cols = cols / N * N;
-  for (int64_t c = 0; c < full_cols; c += N)
-    for (int64_t r = 0; r < full_rows; r += N) {
-      V v[N], w[N];
-      for (int i = 0; i < N; ++i) {
-        const char* p = src + (c + i) * stride + r * int64_t(sizeof(W));
-        v[i] = *reinterpret_cast<const U*>(p);
-        // Some rows ahead, at the end of the tile those of the tile below: no prefetcher follows such strides, and a
-        // whole tile ahead would meet in the same sets of the cache when the stride is a power of two.
-        if (r * int64_t(sizeof(W)) % 64 == 0) {
-          const int64_t next = c + i + kAhead;
-          __builtin_prefetch(next < cols ? p + kAhead * stride
-                                         : p + (kAhead - cols) * stride + rows * int64_t(sizeof(W)));
-        }
-      }
-      for (int n = 1; n < N; n *= 2) {
-        for (int i = 0; i < N / 2; ++i) {
-          w[2 * i] = __builtin_shuffle(v[i], v[i + N / 2], low);
-          w[2 * i + 1] = __builtin_shuffle(v[i], v[i + N / 2], high);
-        }
-        for (int i = 0; i < N; ++i) v[i] = w[i];
-      }
-      for (int i = 0; i < N; ++i) *reinterpret_cast<U*>(dst + (r + i) * pitch + c * int64_t(sizeof(W))) = v[i];
+// From this size on results go past the caches: they would not be there any more when somebody reads them, and a line
+// that is written whole need not be read first.
+constexpr int64_t kStreamBytes = int64_t{16} << 20;
+
+// A register to aligned memory, past the caches; and at the end of such writes, so that other threads see them.
+template <class V> TW_INLINE void stream_register(char* p, V v) {
+#if defined(__x86_64__)
+  typedef long long R __attribute__((vector_size(TW_VEC_BYTES), may_alias));
+#if TW_VEC_BYTES == 64
+  __builtin_ia32_movntdq512(reinterpret_cast<R*>(p), (R)v);
+#elif TW_VEC_BYTES == 32
+  __builtin_ia32_movntdq256(reinterpret_cast<R*>(p), (R)v);
+#else
+  __builtin_ia32_movntdq(reinterpret_cast<R*>(p), (R)v);
+#endif
+#else
+  __builtin_memcpy(p, &v, sizeof v);
+#endif
+}
+TW_INLINE void end_stream(bool streamed) {
+#if defined(__x86_64__)
+  if (streamed) __builtin_ia32_sfence();
+#endif
+}
+
+// dst[r][c] = src[c][r] for r in [0, rows), c in [0, cols): source rows `stride` bytes apart, dst's `pitch`. Squares as
+// wide as a register (at most 16 of them) first, what is left at the edges in squares of 16 bytes, then one by one.
+// `ahead` source rows ahead are prefetched (0: none), at the end of the tile those of the tile below: no prefetcher
+// follows such strides, and a whole tile ahead would meet in the same sets of the cache when the stride is a power of
+// two. kStream: past the caches; squares of 64 bytes only, dst and pitch multiples of that.
+template <class W> constexpr int kSquare = sizeof(W) * 16 < TW_VEC_BYTES ? int(sizeof(W)) * 16 : TW_VEC_BYTES;
+template <class W, int kBytes = kSquare<W>, bool kStream = false>
+void transpose(char* dst, int64_t pitch, const char* src, int64_t stride, int64_t rows, int64_t cols,
+               int64_t ahead = 0) {
+  constexpr int64_t kSize = sizeof(W);
+  if constexpr (kBytes == kSize) {
+    for (int64_t c = 0; c < cols; ++c)
+      for (int64_t r = 0; r < rows; ++r)
+        __builtin_memcpy(dst + r * pitch + c * kSize, src + c * stride + r * kSize, kSize);
+  } else {
+    constexpr int N = kBytes / kSize;
+    using V = typename Pack<W, N>::Type;
+    using U = typename Pack<W, N>::Unaligned;
+    V low = {}, high = {};
+    for (int i = 0; i < N; ++i) {
+      low[i] = W(i / 2 + i % 2 * N);
+      high[i] = W(low[i] + N / 2);
     }
-  for (int64_t c = 0; c < cols; ++c)
-    for (int64_t r = c < full_cols ? full_rows : 0; r < rows; ++r)
-      __builtin_memcpy(dst + r * pitch + c * int64_t(sizeof(W)), src + c * stride + r * int64_t(sizeof(W)), sizeof(W));
+    const int64_t full_rows = rows / N * N, full_cols = cols / N * N;
+    for (int64_t c = 0; c < full_cols; c += N)
+      for (int64_t r = 0; r < full_rows; r += N) {
+        V v[N], w[N];
+        const bool line = ahead > 0 && r * kSize % 64 == 0;
+#pragma GCC unroll 16
+        for (int i = 0; i < N; ++i) {
+          const char* p = src + (c + i) * stride + r * kSize;
+          v[i] = *reinterpret_cast<const U*>(p);
+          if (line)
+            __builtin_prefetch(c + i + ahead < cols ? p + ahead * stride : p + (ahead - cols) * stride + rows * kSize);
+        }
+#pragma GCC unroll 4
+        for (int n = 1; n < N; n *= 2) {
+#pragma GCC unroll 8
+          for (int i = 0; i < N / 2; ++i) {
+            w[2 * i] = __builtin_shuffle(v[i], v[i + N / 2], low);
+            w[2 * i + 1] = __builtin_shuffle(v[i], v[i + N / 2], high);
+          }
+#pragma GCC unroll 16
+          for (int i = 0; i < N; ++i) v[i] = w[i];
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < N; ++i) {
+          char* q = dst + (r + i) * pitch + c * kSize;
+          if constexpr (kStream) stream_register(q, v[i]);
+          else *reinterpret_cast<U*>(q) = v[i];
+        }
+      }
+    constexpr int kNext = kBytes > 16 ? 16 : int(kSize);
+    if (full_cols < cols)
+      transpose<W, kNext>(dst + full_cols * kSize, pitch, src + full_cols * stride, stride, rows, cols - full_cols);
+    if (full_rows < rows)
+      transpose<W, kNext>(dst + full_rows * pitch, pitch, src + full_rows * kSize, stride, rows - full_rows, full_cols);
+  }
 }
 
 template <int kSize> struct WordOf {
@@ -65,8 +108,9 @@ template <> struct WordOf<4> {
 
 // Dense (rows, cols) to dense (cols, rows).
 template <class S> __attribute__((noinline)) void transpose_rows(S* dst, const S* src, int64_t rows, int64_t cols) {
-  transpose<typename WordOf<sizeof(S)>::type>(reinterpret_cast<char*>(dst), reinterpret_cast<const char*>(src),
-                                              cols * int64_t(sizeof(S)), cols, rows);
+  constexpr int64_t kSize = sizeof(S);
+  transpose<typename WordOf<sizeof(S)>::type>(reinterpret_cast<char*>(dst), rows * kSize,
+                                              reinterpret_cast<const char*>(src), cols * kSize, cols, rows);
 }
 
 }  // namespace tw::TW_ISA

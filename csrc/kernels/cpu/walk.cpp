@@ -6,10 +6,13 @@
 // read (or written) in place; any other is gathered into a buffer and converted there, so that every op's arithmetic
 // runs on contiguous vectors and gives the same bits for any layout.
 // Bytes: each operand once, plus cache traffic for staged ones.
-// Measured, float32, AVX-512, two cores of a 2-core EPYC guest, GB/s of the operands' bytes: 64 MB clone 56 (30 through
-// the caches), exp 52 (33), add 42 (28), of 4096 x 4096 turned: copy 19, add 18 (7 and 9 in tiles of 16 rows whose
-// next tile was prefetched: with a stride of a power of two those lines met in the same sets). 1 MB turned: copy 36, add
-// 59 (15 and 27). Turned copies stay below half of the limit: 8 x 8 matrices 23, where each costs a tile of its own.
+// Measured, float32, AVX-512, two cores of a 2-core EPYC guest, of the limit: 1 MB add, relu, where 0.83 to 0.93 (its
+// pieces find their cache again, parallel.cpp); 64 MB 0.75 to 0.9, through a buffer of 2 KiB past the caches (in a bare
+// loop that stores past them itself no faster: 46 GB/s).
+// Turned copies: 4096 x 4096 20 to 25 GB/s, half of the limit, for each row lies in another DRAM page (34 in a bare
+// loop; through a buffer 11 to 20, without prefetching 22, in strips of other widths 25 and less); 512 x 512 62 to 72
+// GB/s, a third. An op that turns one of two operands adds a pass through its buffer: 0.4 and 0.33. gelu and its like
+// stay at 0.1 to 0.4, bound by their arithmetic.
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/transpose.h"
 
@@ -18,12 +21,8 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 15;  // elements a thread takes at a time; smaller work stays on the caller's thread
 constexpr int64_t kChunk = 1024;     // of a staged tile: the buffers of 4-byte operands stay in half of 32 KiB of cache
-constexpr int64_t kTurned =
-    4096;  // of a tile with a transposed operand: 64 rows of 64, so that of float32 256 bytes are
-           // read and written at a time
-// From this size on results go past the caches, through a buffer in the first one: they would not be there any more
-// when somebody reads them, and a line that is written whole need not be read first.
-constexpr int64_t kStreamBytes = int64_t{16} << 20;
+constexpr int64_t kStreamChunk = 512;  // ... whose result goes past the caches: add of 64 MB 46 GB/s, at 1024 40
+constexpr int64_t kTurned = 4096;  // of a tile with a transposed operand: 64 rows of 64, 256 bytes of float32 at a time
 constexpr int64_t kShortRow = 64;  // shorter rows must lie dense, one after the other, to be read in place
 
 using ConvertFn = void (*)(void* dst, const void* src, int64_t n);
@@ -86,65 +85,73 @@ struct Track {
   bool constant;  // a scalar, converted into the buffer once
   bool in_place;
   bool stream;  // an output written past the caches
+  bool lines;   // ... whose rows all begin alike in their cache lines: a turned copy writes whole ones
 
   bool dense(int64_t rows, int64_t cols) const { return stride == size && (rows == 1 || step == cols * size); }
+  bool turned(int64_t rows) const { return step == size && stride != size && stride != 0 && rows * size >= 16; }
 };
 
-template <class W> void gather_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+constexpr int64_t kAhead = 16;  // source rows that a turned tile prefetches where results go past the caches
+
+template <class W>
+void gather_words(const Track& t, char* dst, int64_t pitch, const char* src, int64_t rows, int64_t cols, bool stream,
+                  int64_t ahead) {
   constexpr int64_t kSize = sizeof(W);
-  const int64_t pitch = cols * kSize;
-  if (t.step == 0 && rows > 8) {  // one row, doubled until it fills the tile
+  if (t.step == 0 && rows > 8 && pitch == cols * kSize) {  // one row, doubled until it fills the tile
     gather_row<W>(dst, src, t.stride, cols);
     for (int64_t done = pitch; done < rows * pitch; done *= 2)
       __builtin_memcpy(dst + done, dst, static_cast<size_t>(least(done, rows * pitch - done)));
-  } else if (t.step == kSize && t.stride != kSize && t.stride != 0 && rows * kSize >= 16) {
-    transpose<W>(dst, src, t.stride, rows, cols);
+  } else if (t.turned(rows)) {
+    if (stream) transpose<W, kSquare<W>, kSquare<W> == 64>(dst, pitch, src, t.stride, rows, cols, ahead);
+    else transpose<W>(dst, pitch, src, t.stride, rows, cols, ahead);
   } else {
     for (int64_t r = 0; r < rows; ++r) gather_row<W>(dst + r * pitch, src + r * t.step, t.stride, cols);
   }
 }
-// Whole cache lines past the caches.
-TW_INLINE void stream_bytes(char* dst, const char* src, int64_t n) {
+// Whole cache lines past the caches. Meanwhile the lines of the next tile's operands are fetched, which are read after
+// it: without that memory would only be read between two tiles' writes.
+TW_INLINE void stream_bytes(char* dst, const char* src, int64_t n, const char* const* next, int count) {
   constexpr int64_t kLine = 64;
   const int64_t head = least(n, -reinterpret_cast<int64_t>(dst) & (kLine - 1));
   __builtin_memcpy(dst, src, static_cast<size_t>(head));
   int64_t i = head;
-#if defined(__x86_64__)
+  typedef long long Word __attribute__((vector_size(TW_VEC_BYTES), aligned(1), may_alias));
   for (; i + kLine <= n; i += kLine) {
-    for (int64_t k = i; k < i + kLine; k += 16) {
-      typedef long long Two __attribute__((vector_size(16), aligned(1), may_alias));
-      typedef long long Aligned __attribute__((vector_size(16), may_alias));
-      __builtin_ia32_movntdq(reinterpret_cast<Aligned*>(dst + k), *reinterpret_cast<const Two*>(src + k));
-    }
+    for (int k = 0; k < count; ++k) __builtin_prefetch(next[k] + i);
+    for (int64_t k = i; k < i + kLine; k += TW_VEC_BYTES)
+      stream_register(dst + k, *reinterpret_cast<const Word*>(src + k));
   }
-#endif
   __builtin_memcpy(dst + i, src + i, static_cast<size_t>(n - i));
 }
 
-template <class W> void scatter_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+template <class W>
+void scatter_words(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols, const char* const* next,
+                   int count) {
   for (int64_t r = 0; r < rows; ++r, dst += t.step, src += cols * int64_t(sizeof(W))) {
-    if (t.stream) stream_bytes(dst, src, cols * int64_t(sizeof(W)));
+    if (t.stream) stream_bytes(dst, src, cols * int64_t(sizeof(W)), next, rows == 1 ? count : 0);
     else if (t.stride == sizeof(W)) __builtin_memcpy(dst, src, static_cast<size_t>(cols) * sizeof(W));
     else
       for (int64_t c = 0; c < cols; ++c) __builtin_memcpy(dst + c * t.stride, src + c * int64_t(sizeof(W)), sizeof(W));
   }
 }
 
-// A tile from operand memory into a dense buffer, and back.
-void gather(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+// A tile from operand memory into rows `pitch` bytes apart (`stream`: a turned one, past the caches), and back.
+void gather(const Track& t, char* dst, int64_t pitch, const char* src, int64_t rows, int64_t cols, bool stream,
+            int64_t ahead) {
   switch (t.size) {
-    case 1: return gather_words<uint8_t>(t, dst, src, rows, cols);
-    case 2: return gather_words<uint16_t>(t, dst, src, rows, cols);
-    case 4: return gather_words<uint32_t>(t, dst, src, rows, cols);
-    default: return gather_words<uint64_t>(t, dst, src, rows, cols);
+    case 1: return gather_words<uint8_t>(t, dst, pitch, src, rows, cols, stream, ahead);
+    case 2: return gather_words<uint16_t>(t, dst, pitch, src, rows, cols, stream, ahead);
+    case 4: return gather_words<uint32_t>(t, dst, pitch, src, rows, cols, stream, ahead);
+    default: return gather_words<uint64_t>(t, dst, pitch, src, rows, cols, stream, ahead);
   }
 }
-void scatter(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols) {
+void scatter(const Track& t, char* dst, const char* src, int64_t rows, int64_t cols, const char* const* next,
+             int count) {
   switch (t.size) {
-    case 1: return scatter_words<uint8_t>(t, dst, src, rows, cols);
-    case 2: return scatter_words<uint16_t>(t, dst, src, rows, cols);
-    case 4: return scatter_words<uint32_t>(t, dst, src, rows, cols);
-    default: return scatter_words<uint64_t>(t, dst, src, rows, cols);
+    case 1: return scatter_words<uint8_t>(t, dst, src, rows, cols, next, count);
+    case 2: return scatter_words<uint16_t>(t, dst, src, rows, cols, next, count);
+    case 4: return scatter_words<uint32_t>(t, dst, src, rows, cols, next, count);
+    default: return scatter_words<uint64_t>(t, dst, src, rows, cols, next, count);
   }
 }
 
@@ -177,10 +184,12 @@ struct Walk {
         block.in[k] = at[k];
         step[k] = t.step;
         whole &= t.dense(rows, cols);
-      } else if (!fn && out.in_place && out.dense(rows, cols)) {
-        return fetch(t, to, b.raw, at[k], rows, cols);  // a copy needs no other buffer
+      } else if (!fn && out.in_place && (!t.convert || out.dense(rows, cols))) {  // a copy needs no other buffer
+        return fetch(t, to, out.step, b.raw, at[k], rows, cols);
+      } else if (!fn && !t.convert && out.lines && t.turned(rows) && reinterpret_cast<int64_t>(to) % 64 == 0) {
+        return gather(t, to, out.step, at[k], rows, cols, true, kAhead);
       } else {
-        fetch(t, b.ready[k], b.raw, at[k], rows, cols);
+        fetch(t, b.ready[k], cols * t.ready_size, b.raw, at[k], rows, cols);
       }
     }
     block.out = out.in_place ? to : b.ready[3];
@@ -199,29 +208,33 @@ struct Walk {
       result = out.dense(rows, cols) && !out.stream ? to : b.raw;
       out.convert(result, b.ready[3], rows * cols);
     }
-    if (result != to) scatter(out, to, result, rows, cols);
+    if (result == to) return;
+    const char* next[3];
+    int count = 0;
+    for (int k = 0; k < inputs; ++k)
+      if (track[k].stride == track[k].size && track[k].size == out.size) next[count++] = at[k] + cols * out.size;
+    scatter(out, to, result, rows, cols, next, count);
   }
 
-  // A tile, dense and converted.
-  void fetch(const Track& t, char* ready, char* raw, const char* from, int64_t rows, int64_t cols) const {
-    if (!t.convert) return gather(t, ready, from, rows, cols);
+  // A tile in rows `pitch` bytes apart (dense ones where it is converted).
+  void fetch(const Track& t, char* ready, int64_t pitch, char* raw, const char* from, int64_t rows,
+             int64_t cols) const {
+    const int64_t ahead = track[inputs].stream ? kAhead : 0;
+    if (!t.convert) return gather(t, ready, pitch, from, rows, cols, false, ahead);
     if (!t.dense(rows, cols)) {
-      gather(t, raw, from, rows, cols);
+      gather(t, raw, cols * t.size, from, rows, cols, false, ahead);
       from = raw;
     }
     t.convert(ready, from, rows * cols);
   }
 
-  // What went past the caches is there for other threads.
-  void finish() const {
-#if defined(__x86_64__)
-    if (track[inputs].stream) __builtin_ia32_sfence();
-#endif
-  }
+  void finish() const { end_stream(track[inputs].stream); }
 
   void fill_constants(Buffers& b) const {
     for (int k = 0; k < inputs; ++k)
-      if (track[k].constant) fetch(track[k], b.ready[k], b.raw, track[k].data, 1, tile_rows * tile_cols);
+      if (track[k].constant)
+        fetch(track[k], b.ready[k], tile_rows * tile_cols * track[k].ready_size, b.raw, track[k].data, 1,
+              tile_rows * tile_cols);
   }
 
   void block(Buffers& b, char* const* at, int64_t rows, int64_t cols) const {
@@ -284,6 +297,8 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     t.constant = !is_output;
     for (int k = 0; k <= last; ++k) t.constant &= o.strides[k] == 0;
     t.stream = is_output && stream && t.stride == t.size;
+    t.lines = t.stream && !t.convert && TW_VEC_BYTES == 64 && t.size >= 4;
+    for (int k = 0; k < last; ++k) t.lines &= o.strides[k] % 64 == 0;
     t.in_place = !t.convert && !t.stream && (short_rows ? t.dense(rows, cols) : t.stride == t.size);
     staged |= !t.in_place;
     return t;
@@ -317,7 +332,7 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
     });
   if (down < 0) {
     w.tile_rows = 1;
-    w.tile_cols = least(cols, staged ? kChunk : kPiece);
+    w.tile_cols = least(cols, stream ? kStreamChunk : staged ? kChunk : kPiece);
     return parallel_ranges(cols, kPiece, [&](int64_t begin, int64_t end) {
       Buffers b;
       w.fill_constants(b);
@@ -329,7 +344,7 @@ void walk(const ElementwiseArgs& a, BlockFn fn, const Signature& types) {
   }
   // Blocks of kPiece elements, small ones several to a thread. With a transposed operand a block is one tile wide, so
   // that each tile reads on where the one above it left off.
-  const int64_t chunk = transposed ? kTurned : kChunk;
+  const int64_t chunk = transposed ? kTurned : stream ? kStreamChunk : kChunk;
   const int64_t block_cols = least(cols, transposed ? chunk / least(rows, 64) : kPiece);
   const int64_t block_rows = least(rows, kPiece / block_cols);
   w.tile_cols = staged ? least(block_cols, chunk) : block_cols;

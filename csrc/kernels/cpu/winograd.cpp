@@ -1,6 +1,7 @@
 // Convolution with 3x3 filters of stride 1, its dx and its dw, by Winograd's minimal filtering.
 //
-// Shapes as in conv.cpp (one plane deep), float32, float16 and bfloat16, all computed in float32.
+// Shapes as in conv.cpp, filters of several planes too (a plane is one more channel), float32, float16 and bfloat16,
+// all computed in float32.
 // Formula: F(2x2, 3x3), Y = A^T [(G w G^T) . (B^T x B)] A for tiles of 2x2 results from 4x4 pixels: 16 multiplications
 // in place of 36. dx is the same with turned filters; dw is F(3x3, 2x2), whose tiles of 4x4 pixels are those of the
 // forward pass, with tiles of 2x2 gradients as filters. Each of the 16 places of a tile is one matrix product over
@@ -51,9 +52,10 @@ TW_INLINE V odd_of(V a, V b) {
 template <class S> struct Layer {
   Image<S> tiles;  // as 4x4 windows, two pixels apart
   const S* w;
-  int64_t C, O, w_out, w_in;  // w's strides by channel of y and of x
-  bool turned;                // the filters are read backwards
-  int64_t rows, cols;         // of y
+  int64_t C, O, w_out,
+      w_in;            // channels c of x are (channel, plane of the filter); w's strides by channel of y and of x
+  bool turned;         // the filters are read backwards
+  int64_t rows, cols;  // of y
   Epilogue<float> end;
   int64_t first_row, out_start, out_image;
 
@@ -74,11 +76,12 @@ template <class S> struct Layer {
         const int64_t panel = piece / parts, c0 = piece % parts * kTogether, cs = least(kTogether, C - c0);
         const int64_t o = o0 + panel * height;
         const int m = int(least(height, o0 + n - o));
-        const S* from = w + o * w_out + c0 * w_in;
-        if (w_in == 9) pack_strided(g, kLanesA, from, w_out, 1, m, cs * 9, 4);
+        const S* from = w + o * w_out;
+        if (w_in == 9 * tiles.kd) pack_strided(g, kLanesA, from + c0 * 9, w_out, 1, m, cs * 9, 4);
         else
           for (int64_t c = 0; c < cs; ++c)
-            pack_strided(g + c * 9 * kLanesA, kLanesA, from + c * w_in, w_out, 1, m, 9, 4);
+            pack_strided(g + c * 9 * kLanesA, kLanesA, from + (c0 + c) / tiles.kd * w_in + (c0 + c) % tiles.kd * 9,
+                         w_out, 1, m, 9, 4);
         for (int64_t c = 0; c < cs; ++c)
           for (int v = 0; v < kLanesA; v += L) {
             V t[4][3];
@@ -112,34 +115,36 @@ template <class S> struct Layer {
     for (int at = 0; at < n;) {
       const auto run = tiles.run(j + at, least(L, n - at));
       const int64_t x = run.ox * 2 + tiles.tap_x[0];
-      const S* row[4];
-      Part part[4];  // of the row, from columns x, x + L, x + 2 and x + 2 + L on
-      for (int i = 0; i < 4; ++i) {
-        row[i] = tiles.seen_row(run, 0, 0, i);
-        part[i] = Part(x + i / 2 * 2 + i % 2 * L, tiles.W);
-        if (row[i]) row[i] += x;
-      }
+      Part part[4];  // of a row, from columns x, x + L, x + 2 and x + 2 + L on
+      for (int i = 0; i < 4; ++i) part[i] = Part(x + i / 2 * 2 + i % 2 * L, tiles.W);
       const int room = int(least(L, kLanesB - at));
-      for (int64_t c = c0; c < c1; ++c) {
-        V d[4][4];
-#pragma GCC unroll 4
+      for (int64_t q = 0; q < tiles.kd; ++q) {
+        const S* row[4];
         for (int i = 0; i < 4; ++i) {
-          if (row[i]) {
-            const S* p = row[i] + c * tiles.H * tiles.W;
-            const V v0 = part[0].load(p), v1 = part[1].load(p + L);
-            const V v2 = part[2].load(p + 2), v3 = part[3].load(p + 2 + L);
-            d[i][0] = even_of(v0, v1), d[i][1] = odd_of(v0, v1), d[i][2] = even_of(v2, v3), d[i][3] = odd_of(v2, v3);
-          } else {
-            d[i][0] = d[i][1] = d[i][2] = d[i][3] = V(0.0f);
-          }
+          row[i] = tiles.seen_row(run, 0, q, i);
+          if (row[i]) row[i] += x;
         }
-        pixels_2d(d);
-        float* to = b + c * kLanesB + at;
-        if (room == L) {
+        for (int64_t c = ceil_div(c0 - q, tiles.kd) * tiles.kd + q; c < c1; c += tiles.kd) {
+          V d[4][4];
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) {
+            if (row[i]) {
+              const S* p = row[i] + c / tiles.kd * tiles.D * tiles.H * tiles.W;
+              const V v0 = part[0].load(p), v1 = part[1].load(p + L);
+              const V v2 = part[2].load(p + 2), v3 = part[3].load(p + 2 + L);
+              d[i][0] = even_of(v0, v1), d[i][1] = odd_of(v0, v1), d[i][2] = even_of(v2, v3), d[i][3] = odd_of(v2, v3);
+            } else {
+              d[i][0] = d[i][1] = d[i][2] = d[i][3] = V(0.0f);
+            }
+          }
+          pixels_2d(d);
+          float* to = b + c * kLanesB + at;
+          if (room == L) {
 #pragma GCC unroll 16
-          for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4].store(to + p * pixels_step());
-        } else {
-          for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4].store(to + p * pixels_step(), room);
+            for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4].store(to + p * pixels_step());
+          } else {
+            for (int p = 0; p < kPlaces; ++p) d[p / 4][p % 4].store(to + p * pixels_step(), room);
+          }
         }
       }
       at += int(run.length);
@@ -183,9 +188,10 @@ template <class S> struct Layer {
       }
     }
     for (int done = 0; done < n;) {
-      const int64_t row = (j + done) / tiles.cols, image = row / tiles.rows, tx = j + done - row * tiles.cols;
-      const int64_t y = 2 * (row - image * tiles.rows), x = 2 * tx, run = least(tiles.cols - tx, n - done);
-      const int64_t at = out_start + image * out_image + (o * rows + y) * cols + x;
+      const int64_t row = (j + done) / tiles.cols, plane = row / tiles.rows, tx = j + done - row * tiles.cols;
+      const int64_t y = 2 * (row - plane * tiles.rows), x = 2 * tx, run = least(tiles.cols - tx, n - done);
+      const int64_t image = plane / tiles.planes, z = plane - image * tiles.planes;
+      const int64_t at = out_start + image * out_image + ((o * tiles.planes + z) * rows + y) * cols + x;
       const int64_t length = least(2 * run, cols - x);
       end.row(at, first_row + o, length, lines[0] + 2 * done);
       if (y + 1 < rows) end.row(at + cols, first_row + o, length, lines[1] + 2 * done);
@@ -194,7 +200,7 @@ template <class S> struct Layer {
   }
 
   void run(int64_t N) const {
-    const int64_t count = N * tiles.rows * tiles.cols, blocks = ceil_div(count, kLanesB), height = panel_rows();
+    const int64_t count = N * tiles.positions(), blocks = ceil_div(count, kLanesB), height = panel_rows();
     const int64_t part = height * ceil_div(panels(), ceil_div(kPlaces * panels() * C * kLanesA * 4, kMaxFilters));
     constexpr int64_t kFewBlocks = 16;
     float* all = blocks < kFewBlocks ? static_cast<float*>(scratch(2, sizeof(float) * blocks * kPlaces * pixels_step()))
@@ -227,20 +233,22 @@ template <class S> struct Layer {
   }
 };
 
-// x (H x W, padded before by pad) as 4x4 windows for rows x cols results.
+// x (D x H x W) as 4x4 windows for planes x rows x cols results; the offsets of the windows' planes, rows and columns.
 template <class S>
-Image<S> windows(const S* x, int64_t image, int64_t H, int64_t W, int64_t rows, int64_t cols, const int64_t* tap_y,
-                 const int64_t* tap_x) {
-  static constexpr int64_t kNoTap[1] = {0};
-  return {x, image, 1, H, W, 1, ceil_div(rows, 2), ceil_div(cols, 2), 1, 2, 2, kNoTap, tap_y, tap_x, 1, 4, 4};
+Image<S> windows(const S* x, int64_t image, const int64_t* size, const int64_t* out, int64_t kd, const int64_t* tap_z,
+                 const int64_t* tap_y, const int64_t* tap_x) {
+  return {x,     image, size[0], size[1], size[2], out[0], ceil_div(out[1], 2), ceil_div(out[2], 2), 1, 2, 2,
+          tap_z, tap_y, tap_x,   kd,      4,       4};
 }
 
 // dw of one group, F(3x3, 2x2): for each place, M (O x C) += dy' (O x tiles) x' (tiles x C), by chunks of tile rows.
 template <class S> struct WeightGradient {
   const S *x, *dy;
-  int64_t x_image, dy_image, C, O, H, W, oh, ow, pad_y, pad_x;
+  int64_t C, O, kd, D, H, W, od, oh, ow;
+  const int64_t *pad, *dilation;
+  int64_t x_image, dy_image;
   Epilogue<float> end;
-  int64_t out_start;  // of this group in dw (O, C, 3, 3)
+  int64_t out_start;  // of this group in dw (O, C, kd, 3, 3)
 
   // n channels from `plane` on (a plane has `size` pixels), the pixels (y, x0 .. x0 + count) of a rows x cols plane, as
   // to[pixel][lane]; zeros outside.
@@ -252,16 +260,17 @@ template <class S> struct WeightGradient {
     for (int64_t i = hi * lanes; i < count * lanes; i += L) V(0.0f).store(to + i);
   }
 
-  // Row `row` of tiles, channels c0 .. c0 + n: b[place * step + tile][lane].
-  void pixels(float* b, int64_t step, int64_t row, int64_t c0, int n) const {
+  // Row `row` of tiles as plane q of the filters sees it, channels c0 .. c0 + n: b[place * step + tile][lane].
+  void pixels(float* b, int64_t step, int64_t row, int64_t q, int64_t c0, int n) const {
     constexpr int64_t kRun = 16;
     alignas(64) float lines[4][(2 * kRun + 2) * kLanesB];
     const int64_t tile_rows = ceil_div(oh, 2), tile_cols = ceil_div(ow, 2), image = row / tile_rows;
-    const int64_t y = 2 * (row - image * tile_rows) - pad_y;
-    const S* plane = x + image * x_image + c0 * H * W;
+    const int64_t z = image % od + q * dilation[0] - pad[0], size = D * H * W;
+    const int64_t y = z < 0 || z >= D ? -4 : 2 * (row - image * tile_rows) - pad[1];  // all four rows outside
+    const S* plane = x + image / od * x_image + c0 * size + z * H * W;
     for (int64_t t0 = 0; t0 < tile_cols; t0 += kRun) {
       const int64_t run = least(kRun, tile_cols - t0);
-      for (int i = 0; i < 4; ++i) line(lines[i], kLanesB, plane, H * W, n, H, W, y + i, 2 * t0 - pad_x, 2 * run + 2);
+      for (int i = 0; i < 4; ++i) line(lines[i], kLanesB, plane, size, n, H, W, y + i, 2 * t0 - pad[2], 2 * run + 2);
       for (int64_t t = 0; t < run; ++t)
         for (int v = 0; v < n; v += L) {
           V d[4][4];
@@ -279,11 +288,11 @@ template <class S> struct WeightGradient {
     alignas(64) float lines[2][2 * kRun * kLanesA];
     const int64_t tile_rows = ceil_div(oh, 2), tile_cols = ceil_div(ow, 2), image = row / tile_rows;
     const int64_t y = 2 * (row - image * tile_rows);
-    const S* plane = dy + image * dy_image + o0 * oh * ow;
+    const S* plane = dy + image / od * dy_image + (o0 * od + image % od) * oh * ow;
     const V half(0.5f);
     for (int64_t t0 = 0; t0 < tile_cols; t0 += kRun) {
       const int64_t run = least(kRun, tile_cols - t0);
-      for (int i = 0; i < 2; ++i) line(lines[i], kLanesA, plane, oh * ow, n, oh, ow, y + i, 2 * t0, 2 * run);
+      for (int i = 0; i < 2; ++i) line(lines[i], kLanesA, plane, od * oh * ow, n, oh, ow, y + i, 2 * t0, 2 * run);
       for (int64_t t = 0; t < run; ++t)
         for (int v = 0; v < kLanesA; v += L) {
           V g[4][2];
@@ -304,8 +313,8 @@ template <class S> struct WeightGradient {
     }
   }
 
-  // A^T m A, 3x3 of 4x4, of L channels c from m on; stored as dw's row.
-  void results(const float* m, int64_t place, int64_t o, int64_t c, int n) const {
+  // A^T m A, 3x3 of 4x4, of L channels c from m on; stored in dw's row.
+  void results(const float* m, int64_t place, int64_t o, int64_t q, int64_t c, int n) const {
     alignas(64) float taps[9][L], row[9 * L];
     V t[3][4];
     for (int s = 0; s < 4; ++s) {
@@ -321,13 +330,14 @@ template <class S> struct WeightGradient {
     }
     for (int i = 0; i < n; ++i)
       for (int tap = 0; tap < 9; ++tap) row[i * 9 + tap] = taps[tap][i];
-    end.row(out_start + (o * C + c) * 9, 0, n * 9, row);
+    if (kd == 1) return end.row(out_start + (o * C + c) * 9, 0, n * 9, row);
+    for (int i = 0; i < n; ++i) end.row(out_start + ((o * C + c + i) * kd + q) * 9, 0, 9, row + i * 9);
   }
 
   // Output channels o0 .. o0 + n.
   void run(int64_t N, int64_t o0, int64_t n) const {
-    const int64_t tile_cols = ceil_div(ow, 2), rows = N * ceil_div(oh, 2);
-    const int64_t a_panels = ceil_div(n, kMr<float>), height = ceil_div(n, a_panels), b_panels = ceil_div(C, kLanesB);
+    const int64_t tile_cols = ceil_div(ow, 2), rows = N * od * ceil_div(oh, 2), panels = ceil_div(C, kLanesB);
+    const int64_t a_panels = ceil_div(n, kMr<float>), height = ceil_div(n, a_panels), b_panels = kd * panels;
     const int64_t width = b_panels * kLanesB, bytes = kPlaces * 4 * (a_panels * kLanesA + width);
     const int64_t wanted = most(32, least(384, kMaxChunk / bytes)), together = most(1, wanted / tile_cols);
     const int64_t place = n * width + kLanesB, step = together * tile_cols | 1;  // tiles of one chunk
@@ -341,8 +351,8 @@ template <class S> struct WeightGradient {
         if (at < a_panels)
           return gradients(a + (kPlaces * at * step + r * tile_cols) * kLanesA, step, row + r, o0 + at * height,
                            int(least(height, n - at * height)));
-        const int64_t c = (at - a_panels) * kLanesB;
-        pixels(b + (kPlaces * (at - a_panels) * step + r * tile_cols) * kLanesB, step, row + r, c,
+        const int64_t q = (at - a_panels) / panels, c = (at - a_panels) % panels * kLanesB;
+        pixels(b + (kPlaces * (at - a_panels) * step + r * tile_cols) * kLanesB, step, row + r, q, c,
                int(least(kLanesB, C - c)));
       });
       const int64_t groups = ceil_div(a_panels, 8);
@@ -350,14 +360,17 @@ template <class S> struct WeightGradient {
         const int64_t p = piece / groups, first = piece % groups * 8;
         for (int64_t q = 0; q < b_panels; ++q)
           for (int64_t i = first; i < least(a_panels, first + 8); ++i)
-            run_tile<float>(int(least(height, n - i * height)), int(least(kLanesB, C - q * kLanesB)), here * tile_cols,
-                            a + (kPlaces * i + p) * step * kLanesA, kLanesA, b + (kPlaces * q + p) * step * kLanesB,
-                            kLanesB, m + p * place + i * height * width + q * kLanesB, width, row > 0);
+            run_tile<float>(int(least(height, n - i * height)), int(least(kLanesB, C - q % panels * kLanesB)),
+                            here * tile_cols, a + (kPlaces * i + p) * step * kLanesA, kLanesA,
+                            b + (kPlaces * q + p) * step * kLanesB, kLanesB,
+                            m + p * place + i * height * width + q * kLanesB, width, row > 0);
       });
     }
     parallel_ranges(n, ceil_div(512, C), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o)
-        for (int64_t c = 0; c < C; c += L) results(m + o * width + c, place, o0 + o, c, int(least(L, C - c)));
+        for (int64_t q = 0; q < kd; ++q)
+          for (int64_t c = 0; c < C; c += L)
+            results(m + o * width + q * panels * kLanesB + c, place, o0 + o, q, c, int(least(L, C - c)));
     });
   }
 };
@@ -366,73 +379,62 @@ Epilogue<float> stored(const ConvArgs& a, const void* bias) {
   return {a.y, bias, a.dtype, a.dtype, true, Activation::kNone, 1, 0};
 }
 
-}  // namespace
-
-template <class S> void winograd(const ConvArgs& a) {
-  const int64_t C = a.C / a.groups, O = a.O / a.groups, size = a.size[1] * a.size[2], P = a.out[1] * a.out[2];
-  int64_t tap_y[4], tap_x[4];
-  for (int64_t r = 0; r < 4; ++r) tap_y[r] = r - a.pad[1], tap_x[r] = r - a.pad[2];
+// y from x, or dx from dy by the turned filters.
+template <class S> void run_layer(const ConvArgs& a, bool backward) {
+  const int64_t Cg = a.C / a.groups, Og = a.O / a.groups, C = backward ? Og : Cg, O = backward ? Cg : Og;
+  const int64_t *size = backward ? a.out : a.size, *out = backward ? a.size : a.out, kd = a.kernel[0];
+  const int64_t pixels = size[0] * size[1] * size[2], results = out[0] * out[1] * out[2];
+  int64_t tap_z[kMostDeep], tap[2][4];
+  for (int64_t q = 0; q < kd; ++q) tap_z[q] = backward ? a.pad[0] - q * a.dilation[0] : q * a.dilation[0] - a.pad[0];
+  for (int d = 0; d < 2; ++d)
+    for (int64_t r = 0; r < 4; ++r) tap[d][r] = backward ? r - 2 + a.pad[d + 1] : r - a.pad[d + 1];
   for (int64_t g = 0; g < a.groups; ++g) {
-    const S* x = static_cast<const S*>(a.x) + g * C * size;
-    Layer<S>{windows(x, a.C * size, a.size[1], a.size[2], a.out[1], a.out[2], tap_y, tap_x),
-             static_cast<const S*>(a.w) + g * O * C * 9,
-             C,
+    const S* x = static_cast<const S*>(backward ? a.dy : a.x) + g * C * pixels;
+    Layer<S>{windows(x, a.groups * C * pixels, size, out, kd, tap_z, tap[0], tap[1]),
+             static_cast<const S*>(a.w) + g * Og * Cg * kd * 9,
+             C * kd,
              O,
-             C * 9,
-             9,
-             false,
-             a.out[1],
-             a.out[2],
+             (backward ? 1 : Cg) * kd * 9,
+             (backward ? Cg : 1) * kd * 9,
+             backward,
+             out[1],
+             out[2],
              stored(a, a.b),
              g * O,
-             g * O * P,
-             a.O * P}
+             g * O * results,
+             a.groups * O * results}
         .run(a.N);
   }
 }
 
-template <class S> void winograd_backward_x(const ConvArgs& a) {
-  const int64_t C = a.C / a.groups, O = a.O / a.groups, size = a.size[1] * a.size[2], P = a.out[1] * a.out[2];
-  int64_t tap_y[4], tap_x[4];
-  for (int64_t r = 0; r < 4; ++r) tap_y[r] = r - 2 + a.pad[1], tap_x[r] = r - 2 + a.pad[2];
-  for (int64_t g = 0; g < a.groups; ++g) {
-    const S* dy = static_cast<const S*>(a.dy) + g * O * P;
-    Layer<S>{windows(dy, a.O * P, a.out[1], a.out[2], a.size[1], a.size[2], tap_y, tap_x),
-             static_cast<const S*>(a.w) + g * O * C * 9,
-             O,
-             C,
-             9,
-             C * 9,
-             true,
-             a.size[1],
-             a.size[2],
-             stored(a, a.b),
-             g * C,
-             g * C * size,
-             a.C * size}
-        .run(a.N);
-  }
-}
+}  // namespace
+
+template <class S> void winograd(const ConvArgs& a) { run_layer<S>(a, false); }
+template <class S> void winograd_backward_x(const ConvArgs& a) { run_layer<S>(a, true); }
 
 template <class S> void winograd_backward_w(const ConvArgs& a) {
-  const int64_t C = a.C / a.groups, O = a.O / a.groups, size = a.size[1] * a.size[2], P = a.out[1] * a.out[2];
-  const int64_t most_rows = most(kMr<float>, kMaxFilters / (kPlaces * 4 * round_up(C, kLanesB)));
+  const int64_t C = a.C / a.groups, O = a.O / a.groups, kd = a.kernel[0];
+  const int64_t size = a.size[0] * a.size[1] * a.size[2], P = a.out[0] * a.out[1] * a.out[2];
+  const int64_t most_rows = most(kMr<float>, kMaxFilters / (kPlaces * 4 * kd * round_up(C, kLanesB)));
   const int64_t parts = ceil_div(O, most_rows), part = ceil_div(O, parts);
   for (int64_t g = 0; g < a.groups; ++g) {
     const WeightGradient<S> of{static_cast<const S*>(a.x) + g * C * size,
                                static_cast<const S*>(a.dy) + g * O * P,
-                               a.C * size,
-                               a.O * P,
                                C,
                                O,
+                               kd,
+                               a.size[0],
                                a.size[1],
                                a.size[2],
+                               a.out[0],
                                a.out[1],
                                a.out[2],
-                               a.pad[1],
-                               a.pad[2],
+                               a.pad,
+                               a.dilation,
+                               a.C * size,
+                               a.O * P,
                                stored(a, nullptr),
-                               g * O * C * 9};
+                               g * O * C * kd * 9};
     for (int64_t o = 0; o < O; o += part) of.run(a.N, o, least(part, O - o));
   }
 }

@@ -1,8 +1,9 @@
 """Reductions: sums, means, extremes and what is made of them, over the whole tensor or any set of dims.
 
 `dim` is an int, a sequence of ints, or None for all; `keepdim` keeps the reduced dims as size 1. NumPy's names `axis`
-and `keepdims` are taken too, as PyTorch does. float16 and bfloat16 are summed in float32; bool and integer sums are
-int64. IndexError for a dim out of range, ValueError for one named twice.
+and `keepdims` are taken too, as PyTorch does; `out` is a Tensor of the result's shape and dtype. float16 and bfloat16
+are summed in float32; bool and integer sums are int64. IndexError for a dim out of range, ValueError for one named
+twice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections import namedtuple
 
 from tilewright import _engine, autograd
+from tilewright.arguments import write
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops import elementary as _m
@@ -42,8 +44,25 @@ def _count(shape, dim):
     return math.prod(shape[i] for i in _dims(dim, len(shape)))
 
 
+def _given(name, y, input, out):
+    """The array y, in `out` where that is given, whose shape (unless it is empty) and dtype must be y's."""
+    if out is None:
+        return wrap(y)
+
+    def kernel(to):
+        if to is not None:
+            if to.shape != y.shape:
+                raise ValueError(f"{name}: the output's shape must be the result's, got {to.shape} for {y.shape}")
+            _engine.copy_into(to, y)
+        return y
+
+    if isinstance(out, autograd.Tensor) and out.dtype is not y.dtype:
+        raise TypeError(f"{name}: the output's dtype must be {y.dtype}, got {out.dtype}")
+    return write(name, kernel, (input,), out)
+
+
 # --- sums ------------------------------------------------------------------------------------------------------------
-def sum(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepdims: bool = False):
+def sum(input, dim=None, keepdim: bool = False, *, dtype=None, out=None, axis=None, keepdims: bool = False):
     """The sum over `dim`; of bool and integers in int64; 0 over nothing.
 
     >>> import tilewright as tw
@@ -52,14 +71,17 @@ def sum(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepdi
     """
     dim, keepdim = axis if dim is None else dim, keepdim or keepdims
     a = input.array
-    return record(sum_grad, _engine.sum(a, dim, keepdim, dtype), (input,), (), (a.shape, dim, keepdim))
+    y = _engine.sum(a, dim, keepdim, dtype)
+    if out is not None:
+        return _given("sum", y, input, out)
+    return record(sum_grad, y, (input,), (), (a.shape, dim, keepdim))
 
 
 def sum_grad(node, dy):
     return (_spread(dy, *node.attrs),)
 
 
-def mean(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepdims: bool = False):
+def mean(input, dim=None, keepdim: bool = False, *, dtype=None, out=None, axis=None, keepdims: bool = False):
     """The mean over `dim`; NaN over nothing.
 
     Raises:
@@ -71,7 +93,10 @@ def mean(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepd
     """
     dim, keepdim = axis if dim is None else dim, keepdim or keepdims
     a = input.array
-    return record(mean_grad, _engine.mean(a, dim, keepdim, dtype), (input,), (), (a.shape, dim, keepdim))
+    y = _engine.mean(a, dim, keepdim, dtype)
+    if out is not None:
+        return _given("mean", y, input, out)
+    return record(mean_grad, y, (input,), (), (a.shape, dim, keepdim))
 
 
 def mean_grad(node, dy):
@@ -80,7 +105,7 @@ def mean_grad(node, dy):
     return (_spread(dy / n if n else dy, *node.attrs),)
 
 
-def prod(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepdims: bool = False):
+def prod(input, dim=None, keepdim: bool = False, *, dtype=None, out=None, axis=None, keepdims: bool = False):
     """The product over `dim`; of bool and integers in int64; 1 over nothing.
 
     >>> import tilewright as tw
@@ -89,6 +114,8 @@ def prod(input, dim=None, keepdim: bool = False, *, dtype=None, axis=None, keepd
     """
     dim, keepdim = axis if dim is None else dim, keepdim or keepdims
     y = _engine.prod(input.array, dim, keepdim, dtype)
+    if out is not None:
+        return _given("prod", y, input, out)
     return record(prod_grad, y, (input,), (input, y), (input.array.shape, dim, keepdim))
 
 
@@ -135,26 +162,28 @@ def count_nonzero(input, dim=None):
 
 
 # --- extremes --------------------------------------------------------------------------------------------------------
-def amax(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+def amax(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
     """The largest value over `dim`; NaN if there is one. The gradient is shared evenly between equals.
 
     Raises:
         ValueError: a reduced dim of size 0.
     """
-    return _extremum(_engine.amax, amax_grad, input, axis if dim is None else dim, keepdim or keepdims)
+    return _extremum("amax", amax_grad, input, axis if dim is None else dim, keepdim or keepdims, out)
 
 
-def amin(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+def amin(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
     """The smallest value over `dim`; NaN if there is one. The gradient is shared evenly between equals.
 
     Raises:
         ValueError: a reduced dim of size 0.
     """
-    return _extremum(_engine.amin, amin_grad, input, axis if dim is None else dim, keepdim or keepdims)
+    return _extremum("amin", amin_grad, input, axis if dim is None else dim, keepdim or keepdims, out)
 
 
-def _extremum(kernel, rule, x, dim, keepdim):
-    y = kernel(x.array, dim, keepdim)
+def _extremum(name, rule, x, dim, keepdim, out=None):
+    y = getattr(_engine, name)(x.array, dim, keepdim)
+    if out is not None:
+        return _given(name, y, x, out)
     return record(rule, y, (x,), (x, y), (x.array.shape, dim, keepdim))
 
 
@@ -196,7 +225,7 @@ def _pick(op, kernels, rules, pair, binary, input, dim, keepdim, other):
     if dim is None:
         if not a.numel:
             raise ValueError(f"{op}: cannot reduce a dimension of size 0, got shape {a.shape}")
-        return _extremum(kernels[0], rules[0], input, None, False)
+        return _extremum(f"a{op}", rules[0], input, None, False)
     indices = kernels[1](a, dim, keepdim)
     values = record(rules[1], kernels[0](a, dim, keepdim), (input,), (indices,), (a.shape, dim, keepdim))
     return pair(values, wrap(indices))
@@ -236,7 +265,7 @@ def aminmax(input, *, dim=None, keepdim: bool = False):
     return _MinMax(amin(input, dim, keepdim), amax(input, dim, keepdim))
 
 
-def argmax(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+def argmax(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
     """Where the largest value is along `dim`, or in the flattened tensor: the first of equals; the first NaN.
 
     Raises:
@@ -246,26 +275,28 @@ def argmax(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool 
     >>> tw.tensor([[1.0, 5.0], [4.0, 2.0]]).argmax(1).tolist()
     [1, 0]
     """
-    return wrap(_engine.argmax(input.array, axis if dim is None else dim, keepdim or keepdims))
+    y = _engine.argmax(input.array, axis if dim is None else dim, keepdim or keepdims)
+    return _given("argmax", y, input, out)
 
 
-def argmin(input, dim=None, keepdim: bool = False, *, axis=None, keepdims: bool = False):
+def argmin(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
     """Where the smallest value is along `dim`, or in the flattened tensor: the first of equals; the first NaN.
 
     Raises:
         ValueError: a reduced dim of size 0.
     """
-    return wrap(_engine.argmin(input.array, axis if dim is None else dim, keepdim or keepdims))
+    y = _engine.argmin(input.array, axis if dim is None else dim, keepdim or keepdims)
+    return _given("argmin", y, input, out)
 
 
-def any(input, dim=None, keepdim: bool = False, *, axis=None):
+def any(input, dim=None, keepdim: bool = False, *, out=None, axis=None):
     """Whether some value over `dim` is not 0 (NaN counts); False over nothing."""
-    return wrap(_engine.any(input.array, axis if dim is None else dim, keepdim))
+    return _given("any", _engine.any(input.array, axis if dim is None else dim, keepdim), input, out)
 
 
-def all(input, dim=None, keepdim: bool = False, *, axis=None):
+def all(input, dim=None, keepdim: bool = False, *, out=None, axis=None):
     """Whether every value over `dim` is not 0 (NaN counts); True over nothing."""
-    return wrap(_engine.all(input.array, axis if dim is None else dim, keepdim))
+    return _given("all", _engine.all(input.array, axis if dim is None else dim, keepdim), input, out)
 
 
 # --- variance and norms ----------------------------------------------------------------------------------------------

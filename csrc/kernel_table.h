@@ -282,6 +282,7 @@ struct TakeArgs {
   int64_t outer, n, inner, count;
   int64_t low;  // 0, or -n where negative indices count from the end
   int64_t* bad;
+  const char* op;  // its name for the device's report of a bad index, as below
   DType dtype;
 };
 
@@ -292,6 +293,7 @@ struct GatherArgs {
   void* y;
   int64_t outer, n, inner, count;  // n: size of the indexed dimension (x's for gather, y's for scatter)
   int64_t* bad;
+  const char* op;
   bool add;  // scatter: add (in order of i, deterministic) or overwrite (last wins)
   DType dtype;
 };
@@ -309,6 +311,7 @@ struct IndexArgs {
   int64_t slice_shape[kMaxDims], slice_strides[kMaxDims];  // in the array
   int64_t dense_stride, dense_slice_strides[kMaxDims];     // of the count and of the slices in result or values
   int64_t* bad;                                            // position in the count of the first bad index, else -1
+  const char* op;
   bool add;
   bool unique;  // index_put: no two indices meet, so that threads may share the count
   DType dtype;

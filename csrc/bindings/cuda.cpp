@@ -102,8 +102,10 @@ void bind_cuda(py::module_& m) {
     return reinterpret_cast<Handle>(s);
   });
   m.def("cuda_stream_destroy", [](Handle s) { backend().stream_destroy(stream_of(s)); });
-  m.def("cuda_stream_synchronize",
-        [](Handle s) { ensure(backend().stream_synchronize(stream_of(s)), "Stream.synchronize"); });
+  m.def("cuda_stream_synchronize", [](Handle s) {
+    ensure(backend().stream_synchronize(stream_of(s)), "Stream.synchronize");
+    cuda::check("Stream.synchronize");
+  });
   m.def("cuda_stream_query", [](Handle s) { return backend().stream_query(stream_of(s)); });
   m.def("cuda_stream_wait", [](Handle s, Handle e) {
     ensure(backend().stream_wait(stream_of(s), reinterpret_cast<EventHandle>(e)), "Stream.wait_event");

@@ -1,5 +1,7 @@
 // Indexing: basic keys (views), rows by index, gather and scatter, index arrays and masks.
 #include <algorithm>
+#include <set>
+#include <string>
 
 #include "bindings/bind.h"
 #include "dispatch.h"
@@ -105,9 +107,15 @@ Array index_basic_backward(const Array& dy, const Dims& shape, py::handle key) {
 
 // --- index arrays --
 // Where a kernel writes the position of a bad index. A recorded launch outlives this frame, so that it needs memory
-// that the plan keeps.
+// that the plan keeps. A CUDA kernel reports to the device's record instead (backend.h), with the op's name, which must
+// outlive this frame too.
 class BadIndex {
  public:
+  BadIndex(const char* op, Device device) {
+    static auto* names = new std::set<std::string>;
+    if (device.type == DeviceType::kCuda) op_ = names->insert(op).first->c_str();
+  }
+  const char* op() const { return op_; }
   int64_t* pointer() {
     if (!recording()) return &here_;
     kept_ = Array::empty("index", {}, DType::kInt64);
@@ -117,6 +125,7 @@ class BadIndex {
 
  private:
   int64_t here_ = -1;
+  const char* op_ = nullptr;
   Array kept_;
 };
 
@@ -148,10 +157,10 @@ Dims replace_dim(const Dims& shape, int dim, const Dims& by) {
 void launch_take(const char* op, const Slot<TakeArgs>& slot, const Array& x, const Array& index, const Array& y,
                  const Parts& p) {
   if (index.numel() == 0 || p.outer * p.inner == 0) return;
-  BadIndex bad;
+  BadIndex bad(op, x.device());
   launch(x.device(), slot,
          TakeArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, index.numel(), 0, bad.pointer(),
-                  y.dtype()});
+                  bad.op(), y.dtype()});
   if (bad.position() >= 0)
     fail_index(op, value_at(index, bad.position()), p.n, p.n == 1 ? "row" : "rows", bad.position());
 }
@@ -232,9 +241,9 @@ void launch_along(const char* op, const Slot<GatherArgs>& slot, const Array& x, 
                   int64_t n, int dim, bool add) {
   if (index.numel() == 0) return;
   const Parts p = parts_of(index.shape(), dim);
-  BadIndex bad;
-  launch(x.device(), slot,
-         GatherArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, n, p.inner, p.n, bad.pointer(), add, y.dtype()});
+  BadIndex bad(op, x.device());
+  launch(x.device(), slot, GatherArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, n, p.inner, p.n, bad.pointer(),
+                                      bad.op(), add, y.dtype()});
   if (bad.position() >= 0) {
     const int64_t value = value_at(index, bad.position());
     fail<std::out_of_range>(op, ": index ", value, " is out of range for dimension ", dim, " of size ", n,
@@ -442,19 +451,20 @@ Array index(const Array& x, const Arrays& given) {
     const Array& at = s.indices[s.first];
     const Parts p = parts_of(x.shape(), s.first);
     if (y.numel() == 0) return y;
-    BadIndex bad;
+    BadIndex bad("index", x.device());
     launch(x.device(), slots::take,
            TakeArgs{x.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, at.numel(), -p.n, bad.pointer(),
-                    x.dtype()});
+                    bad.op(), x.dtype()});
     s.check("index", x, bad.position());
     return y;
   }
   if (y.numel() == 0) return y;
-  BadIndex bad;
+  BadIndex bad("index", x.device());
   IndexArgs a = s.args(x, y.strides());
   a.x = x.raw();
   a.y = y.raw();
   a.bad = bad.pointer();
+  a.op = bad.op();
   launch(x.device(), slots::index, a);
   s.check("index", x, bad.position());
   return y;
@@ -480,18 +490,19 @@ void index_put_(const std::string& name, Array& x, const Arrays& given, const Ar
   if (values.storage().get() == x.storage().get()) values = clone(values);
   const bool direct = x.dtype() == t;
   const Array y = direct ? x : cast(x, t);
-  BadIndex bad;
+  BadIndex bad(op, x.device());
   if (accumulate && s.indexed == 1 && y.is_contiguous() && !scalar) {
     const Array& at = s.indices[s.first];
     const Parts p = parts_of(y.shape(), s.first);
-    launch(
-        y.device(), slots::take_backward,
-        TakeArgs{values.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, at.numel(), -p.n, bad.pointer(), t});
+    launch(y.device(), slots::take_backward,
+           TakeArgs{values.raw(), at.data<int64_t>(), y.raw(), p.outer, p.n, p.inner, at.numel(), -p.n, bad.pointer(),
+                    bad.op(), t});
   } else {
     IndexArgs a = s.args(y, strides);
     a.x = values.raw();
     a.y = y.raw();
     a.bad = bad.pointer();
+    a.op = bad.op();
     a.add = accumulate;
     launch(y.device(), slots::index_put, a);
   }

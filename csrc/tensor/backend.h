@@ -27,6 +27,15 @@ struct BackendHost {
   void (*release)(void* block);
 };
 
+// What a kernel found wrong in its data (an index, a label), in host memory that the device writes; the first one only.
+// The engine raises it when it next looks: after a launch, a copy to host memory, or synchronize().
+struct Fault {
+  unsigned claimed, complete;  // by a thread; then all of it is written
+  const char* op;              // the engine's string
+  const char* rule;            // "index must be", "labels must be"
+  int64_t value, low, high, position;
+};
+
 struct Backend {
   uint64_t table_bytes;      // sizeof(KernelTable): both sides know the same slots
   const char* (*why_not)();  // null where the device can be used
@@ -37,6 +46,7 @@ struct Backend {
   bool (*set_device)(int device);      // for this thread, as the two below
   void (*set_stream)(StreamHandle s);  // that kernels are launched on
   const char* (*take_error)();         // the first error since it was last asked, or null
+  Fault* (*fault)();                   // the current device's record
   void* (*allocate)(size_t bytes);     // on the current device
   void (*release)(void* block);
   void (*extent)(void* block, size_t bytes, const char* op);  // a block of the cache is handed out (op) or back (null)

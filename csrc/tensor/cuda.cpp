@@ -177,6 +177,14 @@ int device_count() { return backend_or_null() ? loaded().devices : 0; }
 
 void check(const char* op) {
   if (const char* text = backend().take_error()) fail<std::runtime_error>(op, ": ", text);
+  Fault* f = backend().fault();
+  if (__builtin_expect(__atomic_load_n(&f->complete, __ATOMIC_ACQUIRE), 0)) {
+    const Fault seen = *f;
+    f->complete = 0;
+    __atomic_store_n(&f->claimed, 0, __ATOMIC_RELEASE);
+    fail<std::out_of_range>(seen.op, ": ", seen.rule, " in [", seen.low, ", ", seen.high, "), got ", seen.value,
+                            " at position ", seen.position);
+  }
 }
 
 int current_device() { return t_device; }
@@ -308,7 +316,9 @@ void copy(void* dst, Device to, const void* src, Device from, size_t bytes) {
                                                         : CopyKind::kOnDevice;
   if (!d.copy(dst, src, bytes, kind, t_streams[device])) fail_with("copy");
   // Pageable memory may be gone or changed before the copy is made.
-  if (kind != CopyKind::kOnDevice && !d.stream_synchronize(t_streams[device])) fail_with("copy");
+  if (kind == CopyKind::kOnDevice) return;
+  if (!d.stream_synchronize(t_streams[device])) fail_with("copy");
+  check("copy");
 }
 
 void synchronize(int device) {

@@ -25,12 +25,27 @@ void note_error(cudaError_t status, const char* what) {
 
 Stream current_stream() { return t_stream; }
 
-const DeviceInfo& device_info() {
-  constexpr int kMost = 64;
-  static DeviceInfo info[kMost];
+namespace {
+constexpr int kMaxDevices = 64;
+}
+
+Fault* fault_record() {
+  static Fault* records[kMaxDevices] = {};
   int device = 0;
   cudaGetDevice(&device);
-  DeviceInfo& d = info[device % kMost];
+  Fault*& f = records[device % kMaxDevices];
+  if (!f) {
+    note_error(cudaHostAlloc(reinterpret_cast<void**>(&f), sizeof(Fault), cudaHostAllocPortable), "cudaHostAlloc");
+    *f = {};
+  }
+  return f;
+}
+
+const DeviceInfo& device_info() {
+  static DeviceInfo info[kMaxDevices];
+  int device = 0;
+  cudaGetDevice(&device);
+  DeviceInfo& d = info[device % kMaxDevices];
   if (!d.multiprocessors) {
     int major = 0, minor = 0, count = 1;
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
@@ -152,6 +167,7 @@ const Backend kBackend = {
       cuda::t_error[0] = 0;
       return text;
     },
+    .fault = cuda::fault_record,
     .allocate = [](size_t bytes) -> void* {
       void* p = nullptr;
       return ok(cudaMalloc(&p, bytes), "cudaMalloc") ? p : nullptr;

@@ -35,6 +35,22 @@ struct DeviceInfo {
 const DeviceInfo& device_info();  // of the current device
 extern const BackendHost* backend_host;
 
+// Bad data, found by a kernel. fault_record() is the current device's, to be handed to the kernel; the first report
+// stays until the engine has raised it as an IndexError, with op, rule, [low, high), value and position.
+Fault* fault_record();
+TW_DEVICE void report_fault(Fault* f, const char* op, const char* rule, int64_t value, int64_t low, int64_t high,
+                            int64_t position) {
+  if (atomicCAS(&f->claimed, 0u, 1u) != 0) return;
+  f->op = op;
+  f->rule = rule;
+  f->value = value;
+  f->low = low;
+  f->high = high;
+  f->position = position;
+  __threadfence_system();
+  *static_cast<volatile unsigned*>(&f->complete) = 1;
+}
+
 // Device memory for one op's launches, in stream order: freed memory is given to later launches of the stream only.
 class Workspace {
  public:

@@ -15,6 +15,14 @@ namespace cuda {
 extern const KernelTable kernel_table;
 const BackendHost* backend_host;
 Stream current_stream() { return nullptr; }
+Fault* fault_record() {
+  static Fault* f = [] {
+    void* made = simt::heap_allocate(sizeof(Fault));
+    std::memset(made, 0, sizeof(Fault));
+    return static_cast<Fault*>(made);
+  }();
+  return f;
+}
 const DeviceInfo& device_info() {
   static const DeviceInfo info = {kEmulatedMultiprocessors, 900, 227 << 10};
   return info;
@@ -60,6 +68,7 @@ const Backend kBackend = {
       text = simt::take_findings();
       return text.empty() ? nullptr : text.c_str();
     },
+    .fault = cuda::fault_record,
     .allocate = [](size_t bytes) -> void* {
       if (static_cast<int64_t>(bytes) > kMemory - used) return nullptr;
       void* p = simt::heap_allocate(bytes);

@@ -115,6 +115,7 @@ inline void __syncwarp(unsigned mask = ~0u, tw::simt::Site at = tw::simt::Site::
 }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
+inline void __threadfence_system() {}
 inline unsigned __ballot_sync(unsigned mask, int p, tw::simt::Site at = tw::simt::Site::here()) {
   unsigned result;
   tw::simt::collective(

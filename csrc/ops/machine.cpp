@@ -52,7 +52,8 @@ double fma_peak(DType t, double seconds, Device device) {
   Array y = Array::empty("fma_peak", {pieces * 64}, DType::kUInt8, device);
   Array operations = Array::empty("fma_peak", {1}, DType::kFloat64);
   return best_rate(seconds, [&](int64_t repeats) {
-    launch(device, slots::fma_peak, FmaPeakArgs{y.raw(), operations.data<double>(), pieces, repeats * (host ? 1000 : 100), t});
+    launch(device, slots::fma_peak,
+           FmaPeakArgs{y.raw(), operations.data<double>(), pieces, repeats * (host ? 1000 : 100), t});
     finish(device);
     return *operations.data<double>();
   });

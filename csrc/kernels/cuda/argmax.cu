@@ -17,8 +17,7 @@ namespace {
 constexpr int kThreads = 256, kColumns = 32;
 constexpr int kPiece = 16384;
 
-template <class S>
-using ArgOf = std::conditional_t<std::is_integral_v<S> && sizeof(S) < 4, int32_t, Accumulator<S>>;
+template <class S> using ArgOf = std::conditional_t<std::is_integral_v<S> && sizeof(S) < 4, int32_t, Accumulator<S>>;
 
 template <class A> TW_DEVICE A lowest() {
   if constexpr (std::is_floating_point_v<A>) return -A(__builtin_inf());

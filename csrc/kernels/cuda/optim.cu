@@ -30,7 +30,8 @@ struct TensorList {
 };
 static_assert(sizeof(TensorList) <= 6 << 10);
 
-template <class S, class Rule> TW_DEVICE void step_chunk(const TensorList& list, int t, int64_t begin, const Rule& rule) {
+template <class S, class Rule>
+TW_DEVICE void step_chunk(const TensorList& list, int t, int64_t begin, const Rule& rule) {
   using T = Accumulator<S>;
   constexpr int kItems = 16 / int(sizeof(T));
   S* p = static_cast<S*>(list.param[t]);
@@ -129,8 +130,8 @@ template <class Rule> void over_list(const OptimTensor* tensors, int64_t count, 
       list.state0[k] = t.state0, list.state1[k] = t.state1, list.state2[k] = t.state2;
       list.n[k] = t.n;
       list.dtype[k] = t.dtype;
-      list.aligned[k] = aligned(t.param, 16) && aligned(t.grad, 16) && aligned(t.state0, 16) &&
-                        aligned(t.state1, 16) && aligned(t.state2, 16);
+      list.aligned[k] = aligned(t.param, 16) && aligned(t.grad, 16) && aligned(t.state0, 16) && aligned(t.state1, 16) &&
+                        aligned(t.state2, 16);
       list.first[k++] = chunks;
       chunks += static_cast<uint32_t>(ceil_div(t.n, kChunk));
     }

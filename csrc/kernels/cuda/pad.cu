@@ -17,12 +17,11 @@ namespace {
 struct PadWalk {
   const void* x;
   void* y;
-  int64_t total;                          // items of the result
-  Splitter block, size[kMaxDims];         // of the result
+  int64_t total;                                                           // items of the result
+  Splitter block, size[kMaxDims];                                          // of the result
   int64_t n[kMaxDims], out[kMaxDims], before[kMaxDims], stride[kMaxDims];  // stride: of the input, in items
-  int last;                               // dimension
+  int last;                                                                // dimension
   PadMode mode;
-  DType dtype;
 };
 
 // The item of x that item i of y shows, counted from x's first; outside [0, n) only for constant.
@@ -140,7 +139,8 @@ struct Shown {
 
 // x: dy (out..., block); y: dx (n..., block); size: n; stride: of dy. Each term of an item is one combination of places,
 // the last dimension fastest.
-template <class S> __global__ void __launch_bounds__(kPlaceThreads) pad_backward_kernel(const __grid_constant__ PadWalk w) {
+template <class S>
+__global__ void __launch_bounds__(kPlaceThreads) pad_backward_kernel(const __grid_constant__ PadWalk w) {
   using A = Accumulator<S>;
   const S* dy = static_cast<const S*>(w.x);
   for (int64_t i = first_item(); i < w.total; i += item_step()) {
@@ -171,7 +171,6 @@ PadWalk walk_of(const PadArgs& a, const int64_t* from, const int64_t* to) {
   PadWalk w;
   w.x = a.x, w.y = a.y;
   w.mode = a.mode;
-  w.dtype = a.dtype;
   w.last = a.ndim - 1;
   w.total = a.block;
   int64_t stride = a.block;

@@ -220,13 +220,13 @@ PoolWalk walk_of(const PoolArgs& a, bool backward) {
 
 }  // namespace
 
-#define TW_POOL(slot, kernel, backward)                                                                               \
-  void slot(const PoolArgs& a) {                                                                                      \
-    const PoolWalk w = walk_of(a, backward);                                                                          \
-    const Grid grid = grid_of(w.items);                                                                               \
-    visit_float(a.dtype, [&](auto tag) {                                                                              \
-      launch_kernel<kernel<typename decltype(tag)::type>>(grid.blocks, grid.threads, 0, current_stream(), w);         \
-    });                                                                                                               \
+#define TW_POOL(slot, kernel, backward)                                                                       \
+  void slot(const PoolArgs& a) {                                                                              \
+    const PoolWalk w = walk_of(a, backward);                                                                  \
+    const Grid grid = grid_of(w.items);                                                                       \
+    visit_float(a.dtype, [&](auto tag) {                                                                      \
+      launch_kernel<kernel<typename decltype(tag)::type>>(grid.blocks, grid.threads, 0, current_stream(), w); \
+    });                                                                                                       \
   }
 TW_POOL(max_pool, max_kernel, false)
 TW_POOL(max_pool_backward, max_backward, true)

@@ -121,7 +121,8 @@ template <class T> TW_DEVICE T log_positive(T x) {
 // cos and sin of 2 pi k / 2^24 (2^53).
 template <class T, class K> TW_DEVICE void cos_sin_turn(K k, T* cosine, T* sine) {
   constexpr int kQuarter = (sizeof(T) == 4 ? 24 : 53) - 2;
-  const K shifted = k + (K(1) << (kQuarter - 1)), quarter = shifted >> kQuarter, part = shifted & ((K(1) << kQuarter) - 1);
+  const K shifted = k + (K(1) << (kQuarter - 1)), quarter = shifted >> kQuarter,
+          part = shifted & ((K(1) << kQuarter) - 1);
   const T turns = T(part) * pick<T>(0x1p-24f, 0x1p-53) - T(0.125);
   const T r = turns * T(6.283185307179586), z = r * r;
   T p, q;

@@ -165,8 +165,8 @@ template <class F> void in_pieces(const ReduceArgs& a, int64_t size, const F& la
 template <class S, int kGroup, int P> void launch_rows(const ReduceArgs& a) {
   in_pieces(a, kRowPiece<S, kGroup, P>, [&](int64_t pieces, Moments* partial) {
     const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(a.outer * pieces, kThreads / kGroup));
-    launch_kernel<var_rows<S, kGroup, P>>(blocks, kThreads, 0, current_stream(), a, pieces,
-                                          rows_aligned<S>(a.n, {a.x}), partial);
+    launch_kernel<var_rows<S, kGroup, P>>(blocks, kThreads, 0, current_stream(), a, pieces, rows_aligned<S>(a.n, {a.x}),
+                                          partial);
   });
 }
 

@@ -213,7 +213,8 @@ PoolWalk walk_of(const PoolArgs& a, bool backward) {
   w.items = (backward ? w.x_size : w.y_size) * ceil_div<int64_t>(a.planes, kPlanes);
   for (int d = 0; d < 3; ++d) {
     w.place[d] = Splitter(backward ? a.in[d] : a.out[d], w.items);
-    w.stride[d] = Splitter(a.stride[d], greatest(a.stride[d], a.in[d] + a.pad[d]));
+    const int64_t stride = greatest<int64_t>(a.stride[d], 1);  // uneven windows have none
+    w.stride[d] = Splitter(stride, greatest(stride, a.in[d] + a.pad[d]));
   }
   return w;
 }

@@ -44,6 +44,7 @@ template <class A> TW_DEVICE Candidate<A> join_group(Candidate<A> c, int group, 
   if (group == 32) return c;
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = c;
   __syncthreads();
+#pragma unroll 1
   for (int i = 0; i < kThreads / 32; ++i) join(c, shared[i]);
   return c;
 }
@@ -122,8 +123,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t result = int64_t(blockIdx.x) * (kThreads / group) + int(threadIdx.x) / group;
   if (result >= results) return;
   Candidate<A> c{lowest<A>(), INT64_MAX};
-  for (int64_t p = int(threadIdx.x) % group; p < pieces; p += group)
-    join(c, {values[p * results + result], places[p * results + result]});
+  for (int64_t i = int(threadIdx.x) % group * results + result; i < pieces * results; i += group * results)
+    join(c, {values[i], places[i]});
   c = join_group(c, group, shared);
   if (int(threadIdx.x) % group == 0) y[result] = c.at;
 }

@@ -53,6 +53,7 @@ __global__ void __launch_bounds__(kPlaceThreads) interpolate_kernel(const __grid
       }
       bool fresh = true;
       for (int64_t t0 = 0; t0 < a.taps[0]; ++t0)
+#pragma unroll 1
         for (int64_t t1 = 0; t1 < a.taps[1]; ++t1) {
           const A row_share = weight[0][t0 * a.out[0] + o0] * weight[1][t1 * a.out[1] + o1];
           if (row_share == A(0)) continue;
@@ -90,7 +91,9 @@ template <class S, int kTaps> void launch_taps(const InterpolateWalk& w) {
 }  // namespace
 
 void interpolate(const InterpolateArgs& a) {
-  InterpolateWalk w{a, {}, {}, {}, a.out[0] * a.out[1] * a.out[2] * ceil_div<int64_t>(a.planes, kPlanes)};
+  InterpolateWalk w;
+  w.a = a;
+  w.items = a.out[0] * a.out[1] * a.out[2] * ceil_div<int64_t>(a.planes, kPlanes);
   w.width = Splitter(a.out[2], w.items);
   w.height = Splitter(a.out[1], w.items);
   w.depth = Splitter(a.out[0], w.items);

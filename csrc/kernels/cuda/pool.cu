@@ -137,6 +137,7 @@ template <class S> __global__ void __launch_bounds__(kPlaceThreads) max_backward
     A total[kPlanes] = {};
     for (int64_t od = d.begin; od < d.end; ++od)
       for (int64_t oh = h.begin; oh < h.end; ++oh)
+#pragma unroll 1
         for (int64_t ow = c.begin; ow < c.end; ++ow) {
           const int64_t o = (od * a.out[1] + oh) * a.out[2] + ow;
 #pragma unroll

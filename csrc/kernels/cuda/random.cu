@@ -6,9 +6,10 @@
 // them (the scalar level rounds otherwise), on the interval that Box-Muller needs. Dtypes, formulas and errors are those
 // of kernels/cpu/random.cpp; tests/test_cuda.py holds the bits against the CPU's, test_op_table the distributions.
 // A thread makes 16 bytes of y: whole counters of Philox, or for items of 8 bytes a counter. Bytes: y (dropout: x, y and
-// a byte of mask). Operations: a counter is 20 products of 32 x 32 bits and 40 more; at 64 products a clock and
-// multiprocessor, 132 of them at 1.7 GHz make 2.9e12 words a second, so float32 uniforms (4.3e12 / 4) are bound by the
-// store of an H100-class GPU, and halves just so; normals of float32 take some 45 instructions a number more.
+// a byte of mask). Operations: a counter is 40 products of words, low and high halves, and some 50 instructions more; at
+// 64 products a clock and multiprocessor, 132 of them at 1.7 GHz make 1.4e12 words a second. An H100-class GPU's memory
+// takes 3.35e12 bytes, 0.84e12 float32 uniforms: bound by the store, halves by arithmetic at 0.86 of it. Normals of
+// float32 cost some 60 instructions a number more (no library calls, one root a pair), twice the store's time.
 #include <cstring>
 
 #include "kernels/cuda/places.cuh"

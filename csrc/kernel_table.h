@@ -363,9 +363,9 @@ struct AdamArgs {
 struct GradArgs {
   const OptimTensor* tensors;  // grad_norm reads grad, grad_scale changes param
   int64_t count;
-  double p;        // grad_norm: of the norm; infinity: the largest magnitude
-  double* value;   // grad_norm: written, (sum |g|^p)^(1/p); grad_scale: the factor, read
-  float* infinite; // grad_scale: null, or becomes 1 where a product is not finite
+  double p;         // grad_norm: of the norm; infinity: the largest magnitude
+  double* value;    // grad_norm: written, (sum |g|^p)^(1/p); grad_scale: the factor, read
+  float* infinite;  // grad_scale: null, or becomes 1 where a product is not finite
 };
 
 // --- the machine's own limits, which the benchmarks hold kernels against --

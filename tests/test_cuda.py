@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -181,6 +182,7 @@ else:
 @needs_emulator
 def test_fork_after_start_is_refused():
     script("""
+import csv
 import os
 x = tw.ones(2, device="cuda")
 if os.fork() == 0:
@@ -197,7 +199,6 @@ assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 def test_random_numbers_are_the_cpus():
     """Bit for bit, for every dtype, also where y is not aligned, the tail is short and the counter wraps round."""
     script("""
-from functools import partial
 from tilewright import _engine as e
 floats, ints = (tw.float16, tw.bfloat16, tw.float32, tw.float64), (tw.uint8, tw.int8, tw.int16, tw.int32, tw.int64)
 seeds = (2**63 + 11, 5), (3, 2**64 - 3)
@@ -301,3 +302,18 @@ assert e.fma_peak(e.float32, 0.01, device) > 0 and e.fma_peak(e.float64, 0.01, d
 for kind in ("read", "copy", "triad"):
     assert e.stream(kind, 300_000, False, 0.01, device) > 0
 """)
+
+
+RESOURCES = Path(tw.__file__).parent / "_cuda_resources.csv"
+# Kernels that may keep values in local memory, and why; all others keep them in registers.
+SPILLS: dict[str, str] = {}
+
+
+@pytest.mark.skipif(not RESOURCES.exists(), reason="the build has no CUDA kernels (nvcc was not found)")
+def test_kernels_keep_their_values_in_registers():
+    with open(RESOURCES, newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    assert {r["arch"] for r in rows} >= {"sm_90a"} and any(r["kernel"].startswith("softmax_rows<") for r in rows)
+    spilling = [r for r in rows if (int(r["spill_stores"]) or int(r["spill_loads"]) or int(r["stack"]))
+                and r["kernel"].partition("<")[0] not in SPILLS]
+    assert not spilling, spilling[:5]

@@ -9,7 +9,7 @@
 // a byte of mask). Operations: a counter is 40 products of words, low and high halves, and some 50 instructions more; at
 // 64 products a clock and multiprocessor, 132 of them at 1.7 GHz make 1.4e12 words a second. An H100-class GPU's memory
 // takes 3.35e12 bytes, 0.84e12 float32 uniforms: bound by the store, halves by arithmetic at 0.86 of it. Normals of
-// float32 cost some 60 instructions a number more (no library calls, one root a pair), twice the store's time.
+// float32 cost some 60 instructions a number more (no library calls, a root a pair): two to three times the store.
 #include <cstring>
 
 #include "kernels/cuda/places.cuh"

@@ -14,7 +14,7 @@
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                    \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)                \
   X(dropout, DropoutArgs)                                                                                     \
-  X(sgd_step, SgdArgs) X(adam_step, AdamArgs)                                                                 \
+  X(sgd_step, SgdArgs) X(adam_step, AdamArgs) X(grad_norm, GradArgs) X(grad_scale, GradArgs)                  \
   X(fma_peak, FmaPeakArgs) X(stream_read, StreamArgs) X(stream_copy, StreamArgs) X(stream_triad, StreamArgs)
 #define TW_CUDA_KERNELS                                                                                       \
   TW_UNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_BINARY_LIST(TW_ELEMENTWISE_KERNEL)                                  \

@@ -7,7 +7,10 @@
 #define TW_CUDA_OWN_KERNELS(X)                                                                                \
   X(copy, ElementwiseArgs) X(where, ElementwiseArgs)                                                          \
   X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)           \
-  X(all, ReduceArgs) X(gemm, GemmArgs) X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)
+  X(all, ReduceArgs) X(gemm, GemmArgs) X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                   \
+  X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                              \
+  X(layer_norm, LayerNormArgs) X(layer_norm_backward, LayerNormArgs)                                          \
+  X(batch_norm, BatchNormArgs) X(batch_norm_backward, BatchNormArgs)
 #define TW_CUDA_KERNELS                                                                                       \
   TW_UNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_BINARY_LIST(TW_ELEMENTWISE_KERNEL)                                  \
   TW_TERNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_CUDA_OWN_KERNELS(X)

@@ -1,7 +1,7 @@
 // gemm of halves on Hopper: c = act(alpha * a @ b + beta * c + bias) over a batch, what gemm.cu's opening says, through
 // wgmma. Any strides: an operand that the copy engine cannot take (not 16-byte steps along one contiguous dimension) is
 // first copied, so layout never changes a bit. Error: K 2^-24 of the sum of magnitudes and one rounding; measured by
-// tests/test_simt.py::test_hopper_product.
+// tests/test_cuda.py::test_hopper_product.
 //
 // A cluster of two blocks computes 256 x 256 of c, a block 128 x 256, each of its two consumer warpgroups 64 x 256 in
 // 128 registers a thread (wgmma m64n256k16). One thread of a third warpgroup, which gives its registers away (40, the
@@ -25,8 +25,6 @@
 #include "kernels/cuda/hopper.cuh"
 
 namespace tw::cuda {
-
-void copy(const ElementwiseArgs& a);
 
 namespace {
 
@@ -262,8 +260,8 @@ template <class T> void run(const GemmArgs& g, const Side& a, const Side& b, con
     launch_cluster<gemm_sm90_kernel<T, decltype(across_a)::value, decltype(across_b)::value>>(
         blocks, kThreads, 2, kSharedBytes, current_stream(), g, s, map_a, map_b);
   };
-  constexpr std::false_type kAlong;
-  constexpr std::true_type kAcross;
+  constexpr std::false_type kAlong{};
+  constexpr std::true_type kAcross{};
   if (a.across()) b.across() ? go(kAcross, kAcross) : go(kAcross, kAlong);
   else b.across() ? go(kAlong, kAcross) : go(kAlong, kAlong);
 }

@@ -43,7 +43,7 @@ template <class A> TW_DEVICE void put_value(const CrossEntropyArgs& a, A loss, A
 
 // Row (block * each + i) * groups + group, i < each.
 template <class A, int kGroup, int P>
-__global__ void __launch_bounds__(kBlock<kGroup>)
+__global__ void __launch_bounds__(kBlock<kGroup>, 512 / kBlock<kGroup>)
     cross_entropy_rows(CrossEntropyArgs a, bool aligned, int64_t each, A* partial, Report report) {
   constexpr int kGroups = kBlock<kGroup> / kGroup, kStep = kGroup * kPack<A>, kWarps = kBlock<kGroup> / 32;
   constexpr A kNone = MaxOp::kIdentity<A>;

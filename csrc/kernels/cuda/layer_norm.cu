@@ -86,16 +86,18 @@ template <class A, int kGroup, int P>
 __global__ void __launch_bounds__(greatest(kBackwardThreads, kGroup))
     layer_norm_backward_rows(LayerNormArgs a, int64_t part_rows, bool aligned, bool params_aligned, A* cells) {
   constexpr int kBlockThreads = greatest(kBackwardThreads, kGroup), kGroups = kBlockThreads / kGroup,
-                kStep = kGroup * kPack<A>, kWarps = kBlockThreads / 32, kColumns = P * kStep;
+                kStep = kGroup * kPack<A>, kWarps = kBlockThreads / 32;
+  constexpr int kShare = kGroups == 1 ? 1 : 2 * P * kStep;
   TW_SHARED(shared, A[2][2 * kWarps]);
-  TW_SHARED(sums, A[kGroups > 1 ? kGroups : 1][kGroups > 1 ? 2 * kColumns : 1]);
+  TW_SHARED(sums, A[kGroups][kShare]);
   const int64_t part = blockIdx.x / a.groups, g = blockIdx.x - part * a.groups, n = a.cols;
   const int group = threadIdx.x / kGroup, first = threadIdx.x % kGroup * kPack<A>;
-  const int64_t begin = part * part_rows, images = least(part_rows, a.rows / a.groups - begin);
+  const int64_t begin = part * part_rows;
+  const int images = int(least(part_rows, a.rows / a.groups - begin));
   const auto columns = [&](int p) { return span<A>(0, 0, n, first + p * kStep); };
   A w[P][kPack<A>], w_sum[P][kPack<A>] = {}, b_sum[P][kPack<A>] = {};
   if (a.w) load_params<A, P>(w, a.w, a.param_dtype, params_aligned, g * (n / a.run), a.run, columns);
-  for (int64_t i = 0, turn = 0; i < images; i += kGroups, turn ^= 1) {
+  for (int i = 0, turn = 0; i < images; i += kGroups, turn ^= 1) {
     const bool there = i + group < images;
     const int64_t row = (begin + (there ? i + group : 0)) * a.groups + g;
     const auto place = [&](int p) { return span<A>(row * n, 0, there ? n : 0, first + p * kStep); };
@@ -290,7 +292,7 @@ void layer_norm(const LayerNormArgs& a) {
     if (n <= 32 * kPack<A>) return forward_rows<A, 32, 1>(a);
     if (n <= 128 * kPack<A>) return forward_rows<A, 32, 4>(a);
     if (n <= 1024 * kPack<A>) return forward_rows<A, 256, 4>(a);
-    if (n <= 4096 * kPack<A>) return forward_rows<A, 1024, 4>(a);
+    if (n <= 2048 * kPack<A>) return forward_rows<A, 1024, 2>(a);
     const RowPieces pieces(a.cols);
     const Workspace cells(static_cast<size_t>(2 * a.rows * pieces.count) * sizeof(A));
     row_moments(rows_as_runs(a), cells.as<void>());

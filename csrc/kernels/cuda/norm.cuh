@@ -85,7 +85,7 @@ struct GradientSums {
 
 // finish.add(sums, first, second, p, o, q, size) for each cell of output p, then finish.end(sums, p).
 template <class A, class Finish, int kLanes>
-__global__ void __launch_bounds__(128) join_cells(const A* cells, CellGrid g, Finish finish) {
+__global__ void __launch_bounds__(128, 8) join_cells(const A* cells, CellGrid g, Finish finish) {
   const int64_t p = (blockIdx.x * int64_t{128} + threadIdx.x) / kLanes, count = p < g.count ? g.outer * g.inner : 0;
   typename Finish::Sums sums;
   for (int64_t i = threadIdx.x % kLanes; i < count; i += kLanes) {

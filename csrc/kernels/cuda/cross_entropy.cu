@@ -132,7 +132,8 @@ __global__ void __launch_bounds__(kBlock<kGroup>, 512 / kBlock<kGroup>)
 }
 
 template <class A>
-__global__ void __launch_bounds__(kFinishThreads) cross_entropy_finish(CrossEntropyArgs a, const A* partial, int count) {
+__global__ void __launch_bounds__(kFinishThreads)
+    cross_entropy_finish(CrossEntropyArgs a, const A* partial, int count) {
   TW_SHARED(shared, A[2 * kFinishThreads / 32]);
   A loss = 0, weight = 0;
   for (int i = threadIdx.x; i < count; i += kFinishThreads) {

@@ -32,7 +32,7 @@ constexpr int kBlockM = 128, kBlockN = 256, kBlockK = 64, kStages = 4, kRaster =
 constexpr int kConsumers = 256, kThreads = kConsumers + 128;
 constexpr unsigned kChunk = 64 * kBlockK * 2;  // bytes of 64 lines of a tile
 constexpr unsigned kTileA = kBlockM / 64 * kChunk, kTileB = kBlockN / 64 * kChunk, kStage = kTileA + kTileB;
-constexpr int kSumsRow = 40;  // floats: two rows of four threads meet no bank twice
+constexpr int kSumsRow = 40;                   // floats: two rows of four threads meet no bank twice
 constexpr unsigned kSums = 16 * kSumsRow * 4;  // bytes a warp
 constexpr size_t kSharedBytes = kStages * kStage + kConsumers / 32 * kSums + 2 * kStages * sizeof(uint64_t);
 constexpr unsigned kReleases = 2 * kConsumers / 32;  // of a stage: by each consumer warp of both blocks
@@ -253,8 +253,9 @@ bool map_of(TensorMap* map, const GemmArgs& g, const Side& s, const Batch& batch
   return make_tensor_map(map, s.data, 2, 4, sizes, strides, box, 128);
 }
 
-template <class T> void run(const GemmArgs& g, const Side& a, const Side& b, const Schedule& s, const TensorMap& map_a,
-                            const TensorMap& map_b) {
+template <class T>
+void run(const GemmArgs& g, const Side& a, const Side& b, const Schedule& s, const TensorMap& map_a,
+         const TensorMap& map_b) {
   const auto blocks = static_cast<unsigned>(2 * least(s.count, greatest(1, device_info().multiprocessors / 2)));
   const auto go = [&](auto across_a, auto across_b) {
     launch_cluster<gemm_sm90_kernel<T, decltype(across_a)::value, decltype(across_b)::value>>(

@@ -197,8 +197,7 @@ template <class A> struct ParameterGradients {
   LayerNormArgs a;
   bool scale;  // cells are not yet multiplied by rstd
   TW_DEVICE void add(Sums& s, A g, A gx, int64_t p, int64_t o, int64_t, int64_t) const {
-    const double r =
-        scale ? double(static_cast<const A*>(a.rstd)[o * a.groups + divide(p, a.cols / a.run)]) : 1;
+    const double r = scale ? double(static_cast<const A*>(a.rstd)[o * a.groups + divide(p, a.cols / a.run)]) : 1;
     s.join({double(g), double(gx) * r});
   }
   TW_DEVICE void end(const Sums& s, int64_t p) const {
@@ -209,8 +208,8 @@ template <class A> struct ParameterGradients {
 
 NormView view_of(const LayerNormArgs& a) {
   const int64_t K = a.cols / a.run;
-  return {a.x,           a.dy,           a.y,   a.w,      a.b, a.mean,  a.rstd,        nullptr, a.rows / a.groups,
-          a.groups * K,  a.run,          a.groups, K,     a.dtype, a.param_dtype, a.rms};
+  return {a.x,          a.dy,  a.y,      a.w, a.b,     a.mean,        a.rstd, nullptr, a.rows / a.groups,
+          a.groups * K, a.run, a.groups, K,   a.dtype, a.param_dtype, a.rms};
 }
 NormView rows_as_runs(const LayerNormArgs& a) {
   NormView v = view_of(a);
@@ -231,10 +230,9 @@ template <class A, int kGroup, int P> void backward_rows(const LayerNormArgs& a)
   const int64_t parts = ceil_div(images, part_rows), width = a.groups * a.cols;
   const bool affine = a.dw || a.db, aligned = a.cols % kPack<A> == 0;
   const Workspace cells(affine ? static_cast<size_t>(2 * parts * width) * sizeof(A) : 0);
-  launch_kernel<layer_norm_backward_rows<A, kGroup, P>>(static_cast<unsigned>(parts * a.groups), kBlockThreads, 0,
-                                                        current_stream(), a, part_rows,
-                                                        aligned && all_aligned({a.x, a.dy, a.y}),
-                                                        aligned && all_aligned({a.w}), cells.as<A>());
+  launch_kernel<layer_norm_backward_rows<A, kGroup, P>>(
+      static_cast<unsigned>(parts * a.groups), kBlockThreads, 0, current_stream(), a, part_rows,
+      aligned && all_aligned({a.x, a.dy, a.y}), aligned && all_aligned({a.w}), cells.as<A>());
   if (affine)
     join<A>(cells.as<A>(), CellGrid{a.groups * K, parts, width, a.run, images, part_rows, false},
             ParameterGradients<A>{a, false});
@@ -249,8 +247,7 @@ template <class A> void backward_runs(const LayerNormArgs& a) {
   const Workspace slopes(static_cast<size_t>(2 * a.rows) * sizeof(A));
   row_gradients(v, {}, cells.as<void>());
   if (a.dw || a.db)
-    join<A>(cells.as<A>(),
-            CellGrid{v.params, v.outer, v.params * pieces.count, pieces.count, a.run, pieces.size, true},
+    join<A>(cells.as<A>(), CellGrid{v.params, v.outer, v.params * pieces.count, pieces.count, a.run, pieces.size, true},
             ParameterGradients<A>{a, true});
   if (!a.y) return;
   join<A>(cells.as<A>(), CellGrid{a.rows, 1, 0, row_cells, a.run, pieces.size, true},

@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(kThreads) apply_flat(NormView v, Divisor run, 
 
 template <class A, bool kBackward>
 __global__ void __launch_bounds__(kThreads, 2) apply_columns(NormView v, ColumnParts parts, bool aligned) {
-  constexpr int L = kPack<A>, P = 2;
+  constexpr int L = kPack<A>, P = kBackward ? 1 : 2;  // what two blocks have registers for
   const int64_t width = v.params * v.run;
   const Place at(parts, v.outer, width, L);
   if (at.count == 0) return;

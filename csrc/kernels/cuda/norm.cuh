@@ -16,9 +16,9 @@ namespace tw::cuda {
 constexpr int64_t kMinRun = 32;  // shorter runs are columns, one value of a table each
 
 struct NormView {
-  const void *x, *dy;  // dy: backward only
-  void* y;             // forward: y; backward: dx
-  const void *w, *b;   // (params) of param_dtype, or null
+  const void *x, *dy;                // dy: backward only
+  void* y;                           // forward: y; backward: dx
+  const void *w, *b;                 // (params) of param_dtype, or null
   const void *mean, *rstd, *slopes;  // of A; slopes (backward): pairs (shift, slope) of each statistic
   int64_t outer, params, run, stat_step, per_stat;
   DType dtype, param_dtype;

@@ -27,9 +27,7 @@ template <class F> void visit_arithmetic(DType t, const F& f) {
 }
 
 // a / b of numbers that are not negative, by the shorter division where it does.
-TW_DEVICE int64_t divide(int64_t a, int64_t b) {
-  return (a | b) >> 31 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
-}
+TW_DEVICE int64_t divide(int64_t a, int64_t b) { return (a | b) >> 31 ? a / b : int64_t(uint32_t(a) / uint32_t(b)); }
 
 template <class A> TW_DEVICE A load_item(const void* p, DType t, int64_t i) {
   A v;

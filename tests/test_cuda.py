@@ -16,11 +16,11 @@ needs_emulator = pytest.mark.skipif(not (Path(tw.__file__).parent / "_simt.so").
                                     reason="the build has no emulator (TILEWRIGHT_SIMT=ON)")
 
 
-def script(code: str, device: str = "simt") -> str:
-    env = {**os.environ, "TILEWRIGHT_CUDA": device}
+def script(code: str, device: str = "simt", **more: str) -> str:
+    env = {**os.environ, "TILEWRIGHT_CUDA": device, **more}
     code = "import tilewright as tw, numpy as np, warnings\nfrom tilewright import nn, cuda\n" + code
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True,
-                          timeout=120)
+                          timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -317,3 +317,68 @@ def test_kernels_keep_their_values_in_registers():
     spilling = [r for r in rows if (int(r["spill_stores"]) or int(r["spill_loads"]) or int(r["stack"]))
                 and r["kernel"].partition("<")[0] not in SPILLS]
     assert not spilling, spilling[:5]
+
+
+# Integers, so that every sum is exact and the result is its rounding: a wrong fragment, stage or tail moves a value.
+HOPPER = """
+rng = np.random.default_rng(3)
+def halves(x, dtype):
+    return tw.tensor(x.astype(np.float32)).to(dtype)
+def operand(x, across, dtype):
+    return halves(x.swapaxes(-1, -2).copy(), dtype).cuda().transpose(-1, -2) if across else halves(x, dtype).cuda()
+def product(a_shape, b_shape, dtype, across_a=False, across_b=True):
+    a, b = rng.integers(-4, 5, a_shape), rng.integers(-4, 5, b_shape)
+    got = (operand(a, across_a, dtype) @ operand(b, across_b, dtype)).cpu()
+    assert bool((got == halves(a @ b, dtype)).all()), (a_shape, b_shape, dtype, across_a, across_b)
+"""
+
+
+@needs_emulator
+@pytest.mark.parametrize("across_b", [False, True])
+@pytest.mark.parametrize("across_a", [False, True])
+def test_hopper_product(across_a, across_b):
+    """gemm_sm90: tails of M, N and K, a block past the last row, a ring that wraps, more tiles than blocks."""
+    for seed, dtype in enumerate(("float16", "bfloat16")):
+        script(HOPPER + f"product((304, 616), (616, 520), tw.{dtype}, {across_a}, {across_b})",
+               TILEWRIGHT_SIMT_SEED=str(seed))
+
+
+@needs_emulator
+def test_hopper_product_of_other_layouts():
+    """Operands that the copy engine cannot take are copied; batches have up to two dimensions, broadcast or not."""
+    script(HOPPER + """
+product((131, 129), (129, 201), tw.bfloat16, True, True)  # rows of odd length
+product((2, 136, 128), (2, 128, 136), tw.float16, False, True)
+product((2, 1, 129, 136), (3, 136, 136), tw.bfloat16, True, False)
+product((2, 1, 2, 129, 128), (2, 1, 128, 136), tw.float16)  # three dimensions that do not merge
+x = halves(rng.integers(-4, 5, (300, 140)), tw.float16).cuda()
+y = halves(rng.integers(-4, 5, (140, 300)), tw.float16).cuda()
+wide = tw.zeros(300, 280, dtype=tw.float16, device="cuda")
+wide[:, ::2] = x
+assert bool((wide[:, ::2] @ y == x @ y).all())
+""")
+
+
+@needs_emulator
+def test_hopper_epilogue():
+    """alpha, beta, bias and activation as on the CPU, in rows that allow 16 bytes an access and in rows that do not."""
+    script(HOPPER + """
+for n, activation, out in ((200, "relu", tw.bfloat16), (201, "gelu", tw.float32), (136, "none", tw.float16)):
+    dtype = tw.float16 if out is tw.float16 else tw.bfloat16
+    a, b = halves(rng.integers(-4, 5, (150, 192)), dtype), halves(rng.integers(-4, 5, (192, n)), dtype)
+    c, bias = halves(rng.integers(-9, 10, (150, n)), tw.float32).to(out), halves(rng.integers(-9, 10, n), dtype)
+    results = []
+    for device in ("cpu", "cuda"):
+        to = c.to(device, copy=True)
+        tw.kernels.gemm(a.to(device), b.to(device), out=to, bias=bias.to(device), activation=activation,
+                        alpha=0.03125, beta=0.5)
+        results.append(to.cpu().to(tw.float32).numpy())
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-6, atol=1e-6)
+""")
+
+
+@needs_emulator
+def test_hopper_product_has_no_findings():
+    """Every access watched: bounds, alignment, order."""
+    script(HOPPER + "product((136, 392), (392, 136), tw.bfloat16, True, False)", TILEWRIGHT_SIMT_CHECKS="1",
+           TILEWRIGHT_SIMT_SEED="2")

@@ -138,13 +138,13 @@ __global__ void __launch_bounds__(kWarpsThreads, 2)
 
 // 64 queries a block; blockIdx.y takes 64 columns of y.
 template <class A>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     attention_tiles(const __grid_constant__ AttentionArgs a, unsigned blocks) {
   A* const room = dynamic_shared<A>();
   const int64_t number = blockIdx.x / blocks, first = int64_t(blockIdx.x % blocks) * kTile;
   const int64_t mask_start = a.mask.data ? item_start(a, a.mask, number) : 0;
-  const Operand q = operand_of(a, a.q, number, a.L, a.E), k = operand_of(a, a.k, number, a.S, a.E);
-  const Operand v = operand_of(a, a.v, number, a.S, a.Ev);
+  const Operand<A> q = operand_of<A>(a, a.q, number, a.L, a.E), k = operand_of<A>(a, a.k, number, a.S, a.E);
+  const Operand<A> v = operand_of<A>(a, a.v, number, a.S, a.Ev);
   const int64_t c0 = int64_t(blockIdx.y) * kTile, row = first + threadIdx.x / 16 * 4;
   const int64_t seen = a.causal ? least(a.S, least(a.L, first + kTile)) : a.S;
   const bool active = first + threadIdx.x / 32 * 8 < a.L;

@@ -247,16 +247,19 @@ template <class A> constexpr int kTilePitch = kTile + 16 / int(sizeof(A));
 // Two operands' slices of kTileStep, and a block of weights.
 template <class A> constexpr size_t kTileBytes = sizeof(A) * size_t((2 * kTileStep + kTile) * kTilePitch<A>);
 
-struct Operand {
-  const void* data;
-  int64_t start, row, rows, cols;
+template <class A> struct Operand {
+  const char* data;  // of the item
+  int64_t row, rows, cols;
   DType dtype;
-  template <class A> TW_DEVICE A at(int64_t r, int64_t c) const {
-    return r < rows && c < cols ? load_any<A>(data, dtype, start + r * row + c) : A(0);
+  TW_DEVICE A at(int64_t r, int64_t c) const {
+    return r < rows && c < cols ? load_any<A>(data, dtype, r * row + c) : A(0);
   }
 };
-TW_DEVICE Operand operand_of(const AttentionArgs& a, const BatchedRows& r, int64_t number, int64_t rows, int64_t cols) {
-  return {r.data, item_start(a, r, number), r.row, rows, cols, a.dtype};
+template <class A>
+TW_DEVICE Operand<A> operand_of(const AttentionArgs& a, const BatchedRows& r, int64_t number, int64_t rows,
+                                int64_t cols) {
+  const int bytes = sizeof(A) == 8 ? 8 : a.dtype == DType::kFloat32 ? 4 : 2;
+  return {static_cast<const char*>(r.data) + bytes * item_start(a, r, number), r.row, rows, cols, a.dtype};
 }
 
 template <class A> TW_DEVICE void load_four(A (&v)[4], const A* p) {
@@ -283,7 +286,7 @@ template <class A> TW_DEVICE void multiply_lines(A (&sum)[4][4], const A* x, con
 }
 // sum += x w^T over all columns, for 64 rows of x from x0 and of w from w0.
 template <class A>
-TW_DEVICE void tile_along(A (&sum)[4][4], const Operand& x, int64_t x0, const Operand& w, int64_t w0, A* room) {
+TW_DEVICE void tile_along(A (&sum)[4][4], const Operand<A>& x, int64_t x0, const Operand<A>& w, int64_t w0, A* room) {
   A *tile_x = room, *tile_w = room + kTileStep * kTilePitch<A>;
   const bool active = x0 + threadIdx.x / 32 * 8 < x.rows;  // a whole warp
   for (int64_t k0 = 0; k0 < x.cols; k0 += kTileStep) {
@@ -291,8 +294,8 @@ TW_DEVICE void tile_along(A (&sum)[4][4], const Operand& x, int64_t x0, const Op
 #pragma unroll
     for (int i = 0; i < kTile * kTileStep / kTileThreads; ++i) {
       const int at = int(threadIdx.x) + i * kTileThreads, line = at / kTileStep, k = at % kTileStep;
-      tile_x[k * kTilePitch<A> + line] = x.at<A>(x0 + line, k0 + k);
-      tile_w[k * kTilePitch<A> + line] = w.at<A>(w0 + line, k0 + k);
+      tile_x[k * kTilePitch<A> + line] = x.at(x0 + line, k0 + k);
+      tile_w[k * kTilePitch<A> + line] = w.at(w0 + line, k0 + k);
     }
     __syncthreads();
     if (active) multiply_lines(sum, tile_x, tile_w);
@@ -300,14 +303,14 @@ TW_DEVICE void tile_along(A (&sum)[4][4], const Operand& x, int64_t x0, const Op
 }
 // acc += p w for 64 rows of w from w0 and 64 columns from c0; p, behind the slices, has its columns as rows.
 template <class A>
-TW_DEVICE void tile_across(A (&acc)[4][4], const Operand& w, int64_t w0, int64_t c0, A* room, bool active) {
+TW_DEVICE void tile_across(A (&acc)[4][4], const Operand<A>& w, int64_t w0, int64_t c0, A* room, bool active) {
   const A* p = room + 2 * kTileStep * kTilePitch<A>;
   for (int k0 = 0; k0 < kTile && w0 + k0 < w.rows; k0 += kTileStep) {
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kTile * kTileStep / kTileThreads; ++i) {
       const int at = int(threadIdx.x) + i * kTileThreads, k = at / kTile, c = at % kTile;
-      room[k * kTilePitch<A> + c] = w.at<A>(w0 + k0 + k, c0 + c);
+      room[k * kTilePitch<A> + c] = w.at(w0 + k0 + k, c0 + c);
     }
     __syncthreads();
     if (active) multiply_lines(acc, p + k0 * kTilePitch<A>, room);

@@ -151,14 +151,14 @@ __global__ void __launch_bounds__(kWarpsThreads, 2)
 
 // blockIdx.y takes 64 columns of the gradients.
 template <class A, bool kKeys>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     attention_backward_tiles(const __grid_constant__ AttentionArgs a, unsigned blocks, const A* D) {
   A* const room = dynamic_shared<A>();
   const int64_t number = blockIdx.x / blocks, first = int64_t(blockIdx.x % blocks) * kTile;
   const int64_t mask_start = a.mask.data ? item_start(a, a.mask, number) : 0;
-  const Operand q = operand_of(a, a.q, number, a.L, a.E), k = operand_of(a, a.k, number, a.S, a.E);
-  const Operand dy = operand_of(a, a.dy, number, a.L, a.Ev), v = operand_of(a, a.v, number, a.S, a.Ev);
-  const Operand &x0 = kKeys ? k : q, &x1 = kKeys ? v : dy, &w0 = kKeys ? q : k, &w1 = kKeys ? dy : v;
+  const Operand<A> q = operand_of<A>(a, a.q, number, a.L, a.E), k = operand_of<A>(a, a.k, number, a.S, a.E);
+  const Operand<A> dy = operand_of<A>(a, a.dy, number, a.L, a.Ev), v = operand_of<A>(a, a.v, number, a.S, a.Ev);
+  const Operand<A>&x0 = kKeys ? k : q, &x1 = kKeys ? v : dy, &w0 = kKeys ? q : k, &w1 = kKeys ? dy : v;
   const int64_t c0 = int64_t(blockIdx.y) * kTile, row = first + threadIdx.x / 16 * 4;
   const A* const lse = static_cast<const A*>(a.lse) + number * a.L;
   const A* const delta = D + number * a.L;
@@ -174,11 +174,11 @@ __global__ void __launch_bounds__(kTileThreads)
     tile_along(s, x0, first, w0, from, room);
     tile_along(dp, x1, first, w1, from, room);
     if (active) {
-      unsigned dropped[4] = {};  // of four keys of a query; queries are rows, or columns
+      unsigned dropped = 0;  // four keys of each of four queries, which are rows or columns
       if (a.dropout_p > 0) {
-#pragma unroll
+#pragma unroll 1
         for (int i = 0; i < 4; ++i)
-          dropped[i] = dropped_of(a, threshold, number * a.L + (kKeys ? col : row) + i, (kKeys ? row : col) / 4);
+          dropped |= dropped_of(a, threshold, number * a.L + (kKeys ? col : row) + i, (kKeys ? row : col) / 4) << 4 * i;
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i)
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(kTileThreads)
           const int64_t query = kKeys ? col + j : row + i, key = kKeys ? row + i : col + j;
           const A l = query < a.L ? lse[query] : kInfinity<A>, d = query < a.L ? delta[query] : A(0);
           const A p = exp2(finish_score(a, mask_start, query, key, factor, s[i][j]) - l);
-          const bool gone = kKeys ? dropped[j] >> i & 1 : dropped[i] >> j & 1;
+          const bool gone = dropped >> (kKeys ? 4 * j + i : 4 * i + j) & 1;
           s[i][j] = gone ? A(0) : p;
           dp[i][j] = p * ((gone ? A(0) : dp[i][j] * keep) - d);
         }

@@ -170,7 +170,7 @@ template <class T, Cell kCell, bool kBackward> struct Product {
 
 // One step of all directions: blockIdx is the block of hidden values, of rows, and direction and part of K.
 template <class T, Cell kCell, bool kBackward>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1)
     rnn_step(const __grid_constant__ RnnArgs a, const __grid_constant__ Step step, const T* turned, T* parts,
              unsigned* counters, int splits, bool aligned) {
   using P = Product<T, kCell, kBackward>;
@@ -292,7 +292,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // The biases of the input's product, (D, G H): GRU's state bias of n stands inside the product with r.
 template <class T, Cell kCell>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1)
     rnn_bias(const __grid_constant__ RnnArgs a, T* bias, unsigned* counters, int64_t count) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x, all = Shape<kCell>::kGates * a.H;
   if (i < count) counters[i] = 0;
@@ -304,7 +304,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // turned (D, H, K): w_hh with the gates in the order of dgates' slots along K, 32 x 32 at a time.
 template <class T, Cell kCell>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1)
     rnn_turn(const __grid_constant__ RnnArgs a, T* turned, unsigned* counters, int64_t count) {
   TW_SHARED(tile, T[32][33]);
   const int64_t H = a.H, K = Shape<kCell>::kGates * H, d = blockIdx.z;

@@ -7,7 +7,9 @@
 #define TW_CUDA_OWN_KERNELS(X)                                                                                \
   X(copy, ElementwiseArgs) X(where, ElementwiseArgs)                                                          \
   X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)           \
-  X(all, ReduceArgs) X(gemm, GemmArgs) X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)
+  X(all, ReduceArgs) X(gemm, GemmArgs)                                                                        \
+  X(conv, ConvArgs) X(conv_backward_x, ConvArgs) X(conv_backward_w, ConvArgs)                                 \
+  X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)
 #define TW_CUDA_KERNELS                                                                                       \
   TW_UNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_BINARY_LIST(TW_ELEMENTWISE_KERNEL)                                  \
   TW_TERNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_CUDA_OWN_KERNELS(X)

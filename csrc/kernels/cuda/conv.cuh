@@ -183,6 +183,11 @@ void conv_direct(const Pass& f, int64_t N);
 void conv_direct_backward_w(const Pass& f, void* partial, uint32_t length);
 constexpr int kDirectTerms = 16;  // of a block of conv_direct_backward_w
 
+// conv_depthwise.cu: the most usual of them.
+bool is_tiled_depthwise(const Pass& f);
+void conv_depthwise(const Pass& f, int64_t N);
+int64_t conv_depthwise_backward_w(const Pass& f, int64_t N, float* partial);  // its pieces; partial null: that alone
+
 void gemm(const GemmArgs& a);
 
 }  // namespace tw::cuda

@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kSumThreads)
 template <class T, class A> void backward_w(const ConvArgs& a) {
   Pass f(a, false);
   f.y = static_cast<char*>(const_cast<void*>(a.dy));
-  const bool half = sizeof(T) == 2, few = few_rows(f);
+  const bool half = sizeof(T) == 2, few = few_rows(f), tiled = is_tiled_depthwise(f);
   const int64_t O = a.O, terms = f.terms(), size = O * terms, positions = a.N * f.depth() * f.plane();
   const bool large = f.rows > 64 && (half || (sizeof(T) == 4 && terms > 64));
   const int64_t block_m = large ? 128 : 64, block_n = half ? 16384 / block_m : block_m;
@@ -206,34 +206,36 @@ template <class T, class A> void backward_w(const ConvArgs& a) {
   const int64_t most = greatest<int64_t>(1, least(ceil_div<int64_t>(positions, 512), (int64_t{1} << 26) / size));
   const auto length = static_cast<uint32_t>(
       least<int64_t>(ceil_div(ceil_div(positions, least(wanted, most)), int64_t{32}) * 32, 1 << 30));
-  int64_t pieces = 0, first = 0;
-  for_parts(f, a.N, [&](const Pass& part) { pieces += ceil_div(part.positions, length); });
+  int64_t pieces = tiled ? conv_depthwise_backward_w(f, a.N, nullptr) : 0, first = 0;
+  if (!tiled) for_parts(f, a.N, [&](const Pass& part) { pieces += ceil_div(part.positions, length); });
   const Workspace partial(static_cast<size_t>(pieces * size) * sizeof(A));
-  for_parts(f, a.N, [&](const Pass& part) {
-    A* const to = partial.as<A>() + first * size;
-    const uint32_t here = ceil_div(part.positions, length);
-    first += here;
-    if (few) return conv_direct_backward_w(part, to, length);
-    constexpr int kMost = 65535;
-    for (int group = 0; group < f.groups; group += kMost) {
-      const int groups = least(kMost, f.groups - group);
-      const dim3 grid(static_cast<unsigned>(here * (tiles / f.groups)), 1, static_cast<unsigned>(groups));
-      const bool rows_aligned =
-          f.y_channel % 8 == 0 && part.steps[0].divisor * f.plane() % 8 == 0 && f.cols % 2 == 0 && aligned(part.y, 16);
-      if constexpr (half) {
-        const auto halves = [&](auto warps) {
-          constexpr int kWarpsM = decltype(warps)::value;
-          launch_kernel<backward_w_halves<T, kWarpsM>>(grid, kTileThreads, HalvesTile<kWarpsM>::kSharedBytes,
-                                                       current_stream(), part, to, length, group, rows_aligned);
-        };
-        if (large) halves(std::integral_constant<int, 2>());
-        else halves(std::integral_constant<int, 1>());
-      } else if (large)
-        launch_kernel<backward_w_plain<T, sizeof(T) == 4 ? 8 : 4>>(grid, kTileThreads, 0, current_stream(), part, to,
-                                                                   length, group);
-      else launch_kernel<backward_w_plain<T, 4>>(grid, kTileThreads, 0, current_stream(), part, to, length, group);
-    }
-  });
+  if (tiled) conv_depthwise_backward_w(f, a.N, partial.as<float>());
+  else
+    for_parts(f, a.N, [&](const Pass& part) {
+      A* const to = partial.as<A>() + first * size;
+      const uint32_t here = ceil_div(part.positions, length);
+      first += here;
+      if (few) return conv_direct_backward_w(part, to, length);
+      constexpr int kMost = 65535;
+      for (int group = 0; group < f.groups; group += kMost) {
+        const int groups = least(kMost, f.groups - group);
+        const dim3 grid(static_cast<unsigned>(here * (tiles / f.groups)), 1, static_cast<unsigned>(groups));
+        const bool rows_aligned = f.y_channel % 8 == 0 && part.steps[0].divisor * f.plane() % 8 == 0 &&
+                                  f.cols % 2 == 0 && aligned(part.y, 16);
+        if constexpr (half) {
+          const auto halves = [&](auto warps) {
+            constexpr int kWarpsM = decltype(warps)::value;
+            launch_kernel<backward_w_halves<T, kWarpsM>>(grid, kTileThreads, HalvesTile<kWarpsM>::kSharedBytes,
+                                                         current_stream(), part, to, length, group, rows_aligned);
+          };
+          if (large) halves(std::integral_constant<int, 2>());
+          else halves(std::integral_constant<int, 1>());
+        } else if (large)
+          launch_kernel<backward_w_plain<T, sizeof(T) == 4 ? 8 : 4>>(grid, kTileThreads, 0, current_stream(), part, to,
+                                                                     length, group);
+        else launch_kernel<backward_w_plain<T, 4>>(grid, kTileThreads, 0, current_stream(), part, to, length, group);
+      }
+    });
   launch_kernel<add_pieces<A>>(persistent_blocks(ceil_div<int64_t>(size, kSumThreads), 16), kSumThreads, 0,
                                current_stream(), f, partial.as<const A>(), pieces, a.y);
 }

@@ -6,10 +6,8 @@
 // comes from L1. A block has several small planes or a part of a large one. dx goes by phases, as in conv.cuh.
 // dw: a block has 16 terms of one row of dw and a piece of positions; a thread adds up its positions, 128 apart, for
 // all terms in registers, then a fixed tree over the block.
-// Bytes: x + y, and beyond 1 / kRows of the loads L1's. A tap costs some 6 instructions a result, so that 3x3 filters
-// are near memory's limit, larger ones at that of instructions: 9 taps at 4 bytes a result are 16 instructions a byte,
-// an SM issues 128 lanes' a clock and has about 16 to 20 bytes of memory a clock. Tiles of pixels in shared memory would save
-// a third of the instructions for stride 1 and nothing for small planes. Not yet timed on a GPU.
+// Bytes: x + y, beyond that L1's. A tap costs some 6 instructions a result (dw: 12), so that instructions, not memory,
+// are the limit from 9 taps on; depthwise filters of stride 1 therefore have conv_depthwise.cu. Not yet timed on a GPU.
 #include "kernels/cuda/conv.cuh"
 
 namespace tw::cuda {
@@ -172,6 +170,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void conv_direct(const Pass& f, int64_t N) {
+  if (is_tiled_depthwise(f)) return conv_depthwise(f, N);
   visit_float(f.dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     if (f.steps[1].divisor > 1) run_direct<S, 4>(f, N);

@@ -128,7 +128,7 @@ TW_DEVICE int64_t dy_place(const Pass& f, const Spot& s) {
 // so a step costs an addition and a comparison, and only the next tap, once for all channels, costs its bounds.
 template <class S, int kPixels = 1> struct Terms {
   const S* image = nullptr;  // the group's first channel of the positions' image
-  int64_t at = 0;            // the current term's item there, for the first position
+  const S* at = nullptr;     // the current term's item there, for the first position
   int z = 0, y = 0, x = 0;   // the coordinates that tap 0 reads for it
   int iz = 0, iy = 0, ix = 0, c = 0;
   int pixels = 0;             // that exist
@@ -151,7 +151,7 @@ template <class S, int kPixels = 1> struct Terms {
 #pragma unroll
     for (int p = 0; p < kPixels; ++p)
       inside[p] = row && p < pixels && unsigned(tx + p * f.axis[2].pitch) < unsigned(f.axis[2].in);
-    at = c * f.channel + (int64_t(tz) * f.axis[1].in + ty) * f.axis[2].in + tx;
+    at = image + c * f.channel + (int64_t(tz) * f.axis[1].in + ty) * f.axis[2].in + tx;
   }
   TW_DEVICE void skip(const Pass& f, const Taps* t, int n) {
     c += n;
@@ -170,7 +170,7 @@ template <class S, int kPixels = 1> struct Terms {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
 #pragma unroll
-      for (int p = 0; p < kPixels; ++p) v[i][p] = inside[p] ? image[at + p * f.axis[2].pitch] : S{};
+      for (int p = 0; p < kPixels; ++p) v[i][p] = inside[p] ? at[p * f.axis[2].pitch] : S{};
       skip(f, t, 1);
     }
   }

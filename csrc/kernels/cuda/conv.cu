@@ -144,9 +144,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const int warp = threadIdx.x / 32, warp_m = warp % kWarpsM * 64, warp_n = warp / kWarpsM * 32;
   const bool busy = t.m0 + warp_m < f.rows && t.n0 + warp_n < f.positions;
   const int pixel = int(threadIdx.x) % (kBlockN / 2) * 2, first_item = int(threadIdx.x) / (kBlockN / 2) * kItems;
-  Terms<T, 2> terms;
+  TW_SHARED(walks, Walks);
+  Terms<T, 2> terms(walks);
   terms.move(f, taps, t.group, t.n0 + pixel, f.positions);
-  terms.seek(f, taps);
+  terms.go_to(f, taps, {});
   terms.skip(f, taps, first_item);
 
   const auto tile_a = [&](int step) {
@@ -210,9 +211,10 @@ __global__ void __launch_bounds__(kTileThreads)
   const T* panel = panel_of(f, panels, t);
   const int pixel = int(threadIdx.x) % kTile, first_item = int(threadIdx.x) / kTile * kPer;
   const int line = int(threadIdx.x) / kPlainStep, k_of_line = int(threadIdx.x) % kPlainStep;
-  Terms<T> terms;
+  TW_SHARED(walks, Walks);
+  Terms<T> terms(walks);
   terms.move(f, taps, t.group, t.n0 + pixel, f.positions);
-  terms.seek(f, taps);
+  terms.go_to(f, taps, {});
   terms.skip(f, taps, first_item);
   T next_a[kPer];
   Vector<T, 1> next_b[kPer];

@@ -85,6 +85,9 @@ TW_DEVICE void phase_of(const Pass& f, int number, int (&phase)[3]) {
   phase[1] = number % f.axis[1].phases;
   phase[0] = number / f.axis[1].phases;
 }
+TW_DEVICE int count_terms(const Taps* taps, const Pass& f) {
+  return taps[0].count * taps[1].count * taps[2].count * f.channels;
+}
 // Puts a phase's taps into shared memory; returns how many terms they have.
 TW_DEVICE int set_taps(Taps* taps, const Pass& f, int number) {
   if (threadIdx.x == 0) {
@@ -95,7 +98,7 @@ TW_DEVICE int set_taps(Taps* taps, const Pass& f, int number) {
     if (taps[1].count * taps[2].count == 0) taps[0].count = 0;
   }
   __syncthreads();
-  return taps[0].count * taps[1].count * taps[2].count * f.channels;
+  return count_terms(taps, f);
 }
 
 struct Spot {
@@ -125,46 +128,75 @@ TW_DEVICE int64_t dy_place(const Pass& f, const Spot& s) {
 }
 
 // Walks over a group's terms k at kPixels neighbouring positions of one row. Lanes side by side stand at the same term,
-// so a step costs an addition and a comparison, and only the next tap, once for all channels, costs its bounds.
+// so a step costs an addition and a comparison, and only the next tap, once for all channels, costs its bounds. What
+// only that reads is in shared memory, as registers are short: each thread has its own.
+struct Walks {
+  const void* image[kTileThreads];                           // the group's first channel of the positions' image
+  int z[kTileThreads], y[kTileThreads], x[kTileThreads];     // the coordinates that tap 0 reads, for the first position
+  int iz[kTileThreads], iy[kTileThreads], ix[kTileThreads];  // the tap
+};
+struct Term {
+  int iz, iy, ix, c;
+};
 template <class S, int kPixels = 1> struct Terms {
-  const S* image = nullptr;  // the group's first channel of the positions' image
-  const S* at = nullptr;     // the current term's item there, for the first position
-  int z = 0, y = 0, x = 0;   // the coordinates that tap 0 reads for it
-  int iz = 0, iy = 0, ix = 0, c = 0;
-  int pixels = 0;             // that exist
-  bool inside[kPixels] = {};  // at the current tap
+  Walks& walk;
+  const S* at;           // the current term's item, for the first position
+  int c;                 // its channel
+  bool inside[kPixels];  // at the current tap
 
-  // To positions, tap and channel staying as they are; call seek() next. `end` bounds the positions.
-  TW_DEVICE void move(const Pass& f, const Taps* t, int group, uint32_t position, uint32_t end) {
-    pixels = 0;
-    if (position >= end) return;
-    const Spot s = spot_of(f, position);
-    pixels = least(kPixels, f.cols - s.x);
-    image = reinterpret_cast<const S*>(f.x) + s.n * f.image + int64_t(group) * f.channels * f.channel;
-    z = s.z * f.axis[0].pitch + t[0].base;
-    y = s.y * f.axis[1].pitch + t[1].base;
-    x = s.x * f.axis[2].pitch + t[2].base;
+  TW_DEVICE explicit Terms(Walks& w) : walk(w) {  // at the first term of no position
+    const int i = threadIdx.x;
+    walk.image[i] = nullptr;
+    walk.z[i] = INT32_MIN / 2;  // outside with any tap
+    walk.y[i] = walk.x[i] = walk.iz[i] = walk.iy[i] = walk.ix[i] = 0;
+    at = nullptr;
+    c = 0;
+    for (bool& b : inside) b = false;
   }
-  TW_DEVICE void seek(const Pass& f, const Taps* t) {
-    const int tz = z + iz * t[0].step, ty = y + iy * t[1].step, tx = x + ix * t[2].step;
+  TW_DEVICE Term term() const { return {walk.iz[threadIdx.x], walk.iy[threadIdx.x], walk.ix[threadIdx.x], c}; }
+  // To positions; call go_to() next. `end` bounds the positions.
+  TW_DEVICE void move(const Pass& f, const Taps* t, int group, uint32_t position, uint32_t end) {
+    const int i = threadIdx.x;
+    if (position >= end) {
+      walk.z[i] = INT32_MIN / 2;
+      return;
+    }
+    const Spot s = spot_of(f, position);
+    walk.image[i] = reinterpret_cast<const S*>(f.x) + s.n * f.image + int64_t(group) * f.channels * f.channel;
+    walk.z[i] = s.z * f.axis[0].pitch + t[0].base;
+    walk.y[i] = s.y * f.axis[1].pitch + t[1].base;
+    walk.x[i] = s.x * f.axis[2].pitch + t[2].base;
+  }
+  TW_DEVICE void go_to(const Pass& f, const Taps* t, Term to) {
+    const int i = threadIdx.x;
+    walk.iz[i] = to.iz, walk.iy[i] = to.iy, walk.ix[i] = to.ix;
+    c = to.c;
+    seek(f, t, to.iz, to.iy, to.ix);
+  }
+  TW_DEVICE void seek(const Pass& f, const Taps* t, int iz, int iy, int ix) {
+    const int i = threadIdx.x, x = walk.x[i];
+    const int tz = walk.z[i] + iz * t[0].step, ty = walk.y[i] + iy * t[1].step, tx = x + ix * t[2].step;
     const bool row = iz < t[0].count && unsigned(tz) < unsigned(f.axis[0].in) && unsigned(ty) < unsigned(f.axis[1].in);
+    const int pitch = f.axis[2].pitch, end = f.cols * pitch + t[2].base;  // of x: a pair may reach over its row
 #pragma unroll
     for (int p = 0; p < kPixels; ++p)
-      inside[p] = row && p < pixels && unsigned(tx + p * f.axis[2].pitch) < unsigned(f.axis[2].in);
-    at = image + c * f.channel + (int64_t(tz) * f.axis[1].in + ty) * f.axis[2].in + tx;
+      inside[p] = row && (p == 0 || x + p * pitch < end) && unsigned(tx + p * pitch) < unsigned(f.axis[2].in);
+    at = static_cast<const S*>(walk.image[i]) + c * f.channel + (int64_t(tz) * f.axis[1].in + ty) * f.axis[2].in + tx;
   }
   TW_DEVICE void skip(const Pass& f, const Taps* t, int n) {
     c += n;
     at += n * f.channel;
     if (c < f.channels) return;
+    Term to = term();
     do {
       c -= f.channels;
-      if (++ix == t[2].count) {
-        ix = 0;
-        if (++iy == t[1].count) iy = 0, ++iz;
+      if (++to.ix == t[2].count) {
+        to.ix = 0;
+        if (++to.iy == t[1].count) to.iy = 0, ++to.iz;
       }
     } while (c >= f.channels);
-    seek(f, t);
+    to.c = c;
+    go_to(f, t, to);
   }
   template <int kCount> TW_DEVICE void take(Vector<S, kPixels> (&v)[kCount], const Pass& f, const Taps* t) {
 #pragma unroll

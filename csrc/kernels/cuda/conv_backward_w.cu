@@ -19,19 +19,18 @@ namespace {
 struct PieceAt {
   uint32_t begin, end;  // of the piece's positions
   int m0, q0, group;
-  int64_t out;  // of the group's first row in the piece's sums
+  // Where the sums of the group's first row go.
+  TW_DEVICE int64_t out(const Pass& f, uint32_t length, int terms) const {
+    return (int64_t(begin / length) * f.groups + group) * f.rows * terms;
+  }
 };
 template <int kBlockM, int kBlockN>
 TW_DEVICE PieceAt piece_at(const Pass& f, int terms, uint32_t length, int first_group) {
   const uint32_t tiles_m = ceil_div(f.rows, kBlockM), tiles_q = ceil_div(terms, kBlockN);
   const uint32_t line = blockIdx.x / tiles_q, piece = line / tiles_m, begin = piece * length;
   const int group = first_group + int(blockIdx.z);
-  return {begin,
-          begin + least(length, f.positions - begin),
-          int(line - piece * tiles_m) * kBlockM,
-          int(blockIdx.x - line * tiles_q) * kBlockN,
-          group,
-          (int64_t(piece) * f.groups + group) * f.rows * terms};
+  return {begin, begin + least(length, f.positions - begin), int(line - piece * tiles_m) * kBlockM,
+          int(blockIdx.x - line * tiles_q) * kBlockN, group};
 }
 
 // The values of neighbouring rows of dy at kPixels positions.
@@ -57,24 +56,30 @@ template <int kWarpsM> struct HalvesTile {
   static_assert(kSumsBytes <= kSharedBytes);
 };
 
-// Rows of dy are aligned (f.y_channel and the launch's pixels of an image in eights): cp.async brings them.
+// `aligned`: rows of dy are (f.y_channel and the launch's pixels of an image in eights), so that cp.async
+// brings them.
 template <class T, int kWarpsM>
 __global__ void __launch_bounds__(kTileThreads, 2)
     backward_w_halves(const __grid_constant__ Pass f, float* partial, uint32_t length, int first_group, bool aligned) {
   using Tile = HalvesTile<kWarpsM>;
   constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN, kRow = kTileRow<Lie::kAlong, kBlockM>;
   constexpr int kBlocksN = 2 / kWarpsM;  // half of a warp's lines of x are so many blocks of 8; of dy kWarpsM
+  TW_SHARED(firsts, Term[kTileThreads / 16]);
   TW_SHARED(taps, Taps[3]);
-  const int terms = set_taps(taps, f, 0);
-  const PieceAt t = piece_at<kBlockM, kBlockN>(f, terms, length, first_group);
+  set_taps(taps, f, 0);
+  const PieceAt t = piece_at<kBlockM, kBlockN>(f, count_terms(taps, f), length, first_group);
   const int steps = int(ceil_div<uint32_t>(t.end - t.begin, kTileK));
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int warp_m = warp % kWarpsM * 64, warp_n = warp / kWarpsM * 32;
-  const bool busy = t.m0 + warp_m < f.rows && t.q0 + warp_n < terms;
+  const bool busy = t.m0 + warp_m < f.rows && t.q0 + warp_n < count_terms(taps, f);
   // A thread has two positions and 4 of 8 lines: the two halves of a warp then store to different banks.
   const int pixel = lane % 16 * 2, line = lane / 16 * 4;
-  Terms<T, 2> first, here;
-  first.skip(f, taps, t.q0 + warp * 16 * kBlocksN + line);
+  const int group = int(threadIdx.x) / 16;  // of threads with the same terms
+  TW_SHARED(walks, Walks);
+  Terms<T, 2> terms(walks);
+  terms.skip(f, taps, t.q0 + warp * 16 * kBlocksN + line);
+  if (threadIdx.x % 16 == 0) firsts[group] = terms.term();
+  __syncthreads();
 
   const auto tile_a = [&](int step) { return dynamic_shared<T>() + step % 2 * (Tile::kItemsA + Tile::kItemsB); };
   const auto tile_b = [&](int step) { return tile_a(step) + Tile::kItemsA; };
@@ -90,24 +95,19 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                    inside ? 16 : 0);
     }
   };
-  Vector<T, 2> next_a[kWarpsM][4], next_b[kBlocksN][4];
+  Vector<T, 2> next_a[4], next_b[kBlocksN][4];
   const auto take = [&](int step, int half) {
+    const uint32_t position = t.begin + uint32_t(step) * kTileK + pixel;
+    if (aligned && half == 0) bring_dy(step);
+    if (!aligned && half < kWarpsM) take_dy(next_a, f, t, t.m0 + (warp * kWarpsM + half) * 8 + line, position);
     if (half == 0) {
-      const uint32_t position = t.begin + uint32_t(step) * kTileK + pixel;
-      if (aligned) {
-        bring_dy(step);
-      } else {
-#pragma unroll
-        for (int b = 0; b < kWarpsM; ++b) take_dy(next_a[b], f, t, t.m0 + (warp * kWarpsM + b) * 8 + line, position);
-      }
-      here = first;
-      here.move(f, taps, t.group, position, t.end);
-      here.seek(f, taps);
+      terms.move(f, taps, t.group, position, t.end);
+      terms.go_to(f, taps, firsts[group]);
     }
 #pragma unroll
     for (int b = 0; b < kBlocksN; ++b) {
-      here.take(next_b[b], f, taps);
-      here.skip(f, taps, 4);
+      terms.take(next_b[b], f, taps);
+      terms.skip(f, taps, 4);
     }
   };
   const auto put = [&](T* tile, int block, const Vector<T, 2>(&v)[4]) {
@@ -115,9 +115,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     for (int i = 0; i < 4; ++i) store_vector(tile + (block * 8 + line + i) * kRow + pixel, v[i]);
   };
   const auto put_all = [&](int step, int half) {
-#pragma unroll
-    for (int b = 0; b < kWarpsM; ++b)
-      if (half == 0 && !aligned) put(tile_a(step), warp * kWarpsM + b, next_a[b]);
+    if (!aligned && half < kWarpsM) put(tile_a(step), warp * kWarpsM + half, next_a);
 #pragma unroll
     for (int b = 0; b < kBlocksN; ++b) put(tile_b(step), (warp * 2 + half) * kBlocksN + b, next_b[b]);
   };
@@ -142,9 +140,11 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   }
   __syncthreads();
   if (!busy) return;
+  const int count = count_terms(taps, f);
+  float* to = partial + t.out(f, length, count);
   const int q = t.q0 + warp_n + lane, m0 = t.m0 + warp_m;
   each_sum(acc, dynamic_shared<float>(), [&](int row, float sum) {
-    if (m0 + row < f.rows && q < terms) partial[t.out + int64_t(m0 + row) * terms + q] = sum;
+    if (m0 + row < f.rows && q < count) to[int64_t(m0 + row) * count + q] = sum;
   });
 }
 
@@ -153,27 +153,29 @@ __global__ void __launch_bounds__(kTileThreads)
     backward_w_plain(const __grid_constant__ Pass f, T* partial, uint32_t length, int first_group) {
   constexpr int kTile = 16 * kPer;
   TW_SHARED(taps, Taps[3]);
-  const int terms = set_taps(taps, f, 0);
-  const PieceAt t = piece_at<kTile, kTile>(f, terms, length, first_group);
+  const int count = set_taps(taps, f, 0);
+  const PieceAt t = piece_at<kTile, kTile>(f, count, length, first_group);
   const int k = threadIdx.x % kPlainStep, line = int(threadIdx.x) / kPlainStep * kPer;
-  Terms<T> first;
-  first.skip(f, taps, t.q0 + line);
+  TW_SHARED(walks, Walks);
+  Terms<T> terms(walks);
+  terms.skip(f, taps, t.q0 + line);
+  const Term first = terms.term();
   Vector<T, 1> next_a[kPer], next_b[kPer];
   const auto load = [&](int64_t k0) {
     const uint32_t position = t.begin + uint32_t(k0) + k;
     take_dy(next_a, f, t, t.m0 + line, position);
-    Terms<T> here = first;
-    here.move(f, taps, t.group, position, t.end);
-    here.seek(f, taps);
-    here.take(next_b, f, taps);
+    terms.move(f, taps, t.group, position, t.end);
+    terms.go_to(f, taps, first);
+    terms.take(next_b, f, taps);
   };
   const auto put = [&](auto& tile_a, auto& tile_b) {
 #pragma unroll
     for (int i = 0; i < kPer; ++i) tile_a[k][line + i] = next_a[i][0], tile_b[k][line + i] = next_b[i][0];
   };
+  T* to = partial + t.out(f, length, count);
   plain_tile<T, kPer>(t.end - t.begin, load, put, [&](int row, int col, T sum) {
     const int m = t.m0 + row, q = t.q0 + col;
-    if (m < f.rows && q < terms) partial[t.out + int64_t(m) * terms + q] = sum;
+    if (m < f.rows && q < count) to[int64_t(m) * count + q] = sum;
   });
 }
 

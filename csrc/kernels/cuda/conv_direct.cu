@@ -23,7 +23,7 @@ struct Planes {
 };
 
 template <class S, int kRows>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 6)
     direct_kernel(const __grid_constant__ Pass f, const __grid_constant__ Planes p) {
   using A = Accumulator<S>;
   TW_SHARED(taps, Taps[3]);
@@ -108,7 +108,7 @@ template <class S, int kRows> void run_direct(const Pass& f, int64_t N) {
 }
 
 // A term of dw: its tap's coordinates, and how far it lies from a position's first item.
-struct Term {
+struct DirectTerm {
   int64_t at;
   int z, y, x;
 };
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kThreads)
     direct_backward_w(const __grid_constant__ Pass f, A* partial, uint32_t length) {
   constexpr int kTerms = kDirectTerms;
   TW_SHARED(taps, Taps[3]);
-  TW_SHARED(terms, Term[kTerms]);
+  TW_SHARED(terms, DirectTerm[kTerms]);
   TW_SHARED(sums, A[kThreads / 32][kTerms]);
   const int all_terms = set_taps(taps, f, 0);
   const uint32_t blocks = uint32_t(ceil_div(all_terms, kTerms)), O = uint32_t(f.groups * f.rows);
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int t = 0; t < kTerms; ++t) {
       if (t >= count) break;
-      const Term u = terms[t];
+      const DirectTerm u = terms[t];
       if (unsigned(z0 + u.z) < unsigned(f.axis[0].in) && unsigned(y0 + u.y) < unsigned(H) &&
           unsigned(x0 + u.x) < unsigned(W))
         acc[t] = fma(g, convert<A>(x[at + u.at]), acc[t]);

@@ -65,18 +65,19 @@ template <Lie kLie, int kLines, class T> TW_DEVICE void fragment(uint32_t (&r)[4
 // A warp's sums (64, 32) += a (64, 16) b (16, 32), from line m of tile a, line n of tile b and step k of both.
 template <Lie kLieA, int kLinesA, Lie kLieB, int kLinesB, class T>
 TW_DEVICE void multiply(float (&acc)[4][4][4], const T* a, const T* b, int m, int n, int k) {
-  uint32_t fa[4][4], fb[2][4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) fragment<kLieA, kLinesA>(fa[i], a, m + 16 * i, k);
+  uint32_t fa[2][4], fb[2][4];  // rows of a one ahead of the sums: all four would cost registers that others need
 #pragma unroll
   for (int j = 0; j < 2; ++j) fragment<kLieB, kLinesB>(fb[j], b, n + 16 * j, k);
+  fragment<kLieA, kLinesA>(fa[0], a, m, k);
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
+  for (int i = 0; i < 4; ++i) {
+    if (i < 3) fragment<kLieA, kLinesA>(fa[(i + 1) % 2], a, m + 16 * (i + 1), k);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const uint32_t pair[2] = {fb[j / 2][j % 2], fb[j / 2][j % 2 + 2]};
-      mma_16x8x16<T>(acc[i][j], fa[i], pair);
+      mma_16x8x16<T>(acc[i][j], fa[i % 2], pair);
     }
+  }
 }
 
 // end(row, sum) for the 64 rows of a warp's sums, of which a lane gets its own of the 32 columns: neighbours then store

@@ -66,8 +66,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   constexpr int kBlocksN = 2 / kWarpsM;  // half of a warp's lines of x are so many blocks of 8; of dy kWarpsM
   TW_SHARED(firsts, Term[kTileThreads / 16]);
   TW_SHARED(taps, Taps[3]);
+  TW_SHARED(t, PieceAt);  // in shared memory, as registers are short
   set_taps(taps, f, 0);
-  const PieceAt t = piece_at<kBlockM, kBlockN>(f, count_terms(taps, f), length, first_group);
+  if (threadIdx.x == 0) t = piece_at<kBlockM, kBlockN>(f, count_terms(taps, f), length, first_group);
+  __syncthreads();
   const int steps = int(ceil_div<uint32_t>(t.end - t.begin, kTileK));
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int warp_m = warp % kWarpsM * 64, warp_n = warp / kWarpsM * 32;

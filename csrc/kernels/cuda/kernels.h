@@ -7,7 +7,10 @@
 #define TW_CUDA_OWN_KERNELS(X)                                                                                \
   X(copy, ElementwiseArgs) X(where, ElementwiseArgs)                                                          \
   X(sum, ReduceArgs) X(prod, ReduceArgs) X(amax, ReduceArgs) X(amin, ReduceArgs) X(any, ReduceArgs)           \
-  X(all, ReduceArgs) X(gemm, GemmArgs) X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)
+  X(all, ReduceArgs) X(scan, ScanArgs) X(sort, SortArgs) X(topk, SortArgs) X(kth, SortArgs)                   \
+  X(gemm, GemmArgs) X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                  \
+  X(take, TakeArgs) X(take_backward, TakeArgs) X(gather, GatherArgs) X(scatter, GatherArgs)                   \
+  X(index, IndexArgs) X(index_put, IndexArgs)
 #define TW_CUDA_KERNELS                                                                                       \
   TW_UNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_BINARY_LIST(TW_ELEMENTWISE_KERNEL)                                  \
   TW_TERNARY_LIST(TW_ELEMENTWISE_KERNEL) TW_CUDA_OWN_KERNELS(X)

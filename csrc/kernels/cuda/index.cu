@@ -23,7 +23,7 @@ struct Pick {
   int count_dim;
 };
 
-template <class W> __global__ void __launch_bounds__(kThreads) pick_items(const __grid_constant__ Pick p) {
+template <class W> __global__ void __launch_bounds__(kThreads, 3) pick_items(const __grid_constant__ Pick p) {
   const int64_t step = int64_t(gridDim.x) * kThreads, work = p.shape.items;
   for (int64_t first = int64_t(blockIdx.x) * kThreads + threadIdx.x; first < work; first += kAhead * step) {
     int64_t from[kAhead] = {}, to[kAhead] = {}, i[kAhead] = {};

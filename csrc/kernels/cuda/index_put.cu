@@ -110,7 +110,7 @@ TW_DEVICE int64_t split(const Put& p, int64_t w, int64_t positions, int64_t* col
 
 // Each thread walks `span` positions of a column: all of them, or one where no two keys are equal.
 template <class T, int P>
-__global__ void __launch_bounds__(kThreads) walk(const __grid_constant__ Put p, int64_t span) {
+__global__ void __launch_bounds__(kThreads, 3) walk(const __grid_constant__ Put p, int64_t span) {
   if (p.keys.refused()) return;
   const T* x = static_cast<const T*>(p.x);
   T* y = static_cast<T*>(p.y);

@@ -7,9 +7,9 @@
 // Method: rows longer than kShortRow, a warp or a block each: 8 items a thread one after another, the threads' totals by
 // shifted additions, tile by tile. Other rows and columns (inner > 1), a thread each, neighbours side by side. Where
 // that would leave the machine idle a row is cut into parts by its length and number: one launch for the parts' totals,
-// a second that joins those of the parts before and scans. Error of a float32 sum: at most (8 + 5 + 8 + n / 2048) 2^-24
-// sum |x| along rows, and with parts 30 and a tree of them; (64 + n / 64 + parts) along columns; the op table's row
-// cumsum measures it. Bytes: x and y once, x twice with parts. 16 bytes an access where rows begin at multiples of 16.
+// a second that joins those of the parts before and scans. What joins warps, tiles and parts is kept in double for
+// float32. Error of a float32 sum: at most 16 2^-24 sum |x| along rows, 66 along columns; the op table's row cumsum
+// measures it. Bytes: x and y once, x twice with parts. 16 bytes an access where rows begin at multiples of 16.
 #include "kernels/cuda/radix.cuh"
 #include "kernels/cuda/rows.cuh"
 
@@ -48,11 +48,13 @@ template <class A, class F> TW_DEVICE void visit_dtype(DType t, const F& f) {
 }
 
 // --- what is scanned: E, join(earlier, later), load and store of one item at `at` in x and y, item i of its row --
+// C is what joins warps, tiles and parts: of float double, so that an error does not grow along a row.
 template <class A, bool kProduct> struct Fold {
   using E = A;
+  using C = std::conditional_t<std::is_same_v<A, float>, double, A>;
   TW_DEVICE static E identity() { return E(kProduct); }
-  TW_DEVICE static E join(E a, E b) { return kProduct ? a * b : a + b; }
-  template <class F> TW_DEVICE static E each(E e, F f) { return f(e); }
+  template <class T> TW_DEVICE static T join(T a, T b) { return kProduct ? a * b : a + b; }
+  template <class T, class F> TW_DEVICE static T each(T e, F f) { return f(e); }
   TW_DEVICE E load(const ScanArgs& a, int64_t at, int64_t) const {
     E e;
     visit_dtype<A>(a.x_dtype,
@@ -107,6 +109,7 @@ template <class K> struct Met {
 };
 template <class K> struct Extreme {
   using E = Met<K>;
+  using C = E;
   KeyRule<K> rule;
   bool smallest;
   TW_DEVICE static E identity() { return {K(0), -1}; }
@@ -127,6 +130,7 @@ template <class A> struct LogSum {
 };
 template <class A> struct LogSumExp {
   using E = LogSum<A>;
+  using C = E;
   TW_DEVICE static E identity() { return {MaxOp::kIdentity<A>, A(0)}; }
   TW_DEVICE static E join(E a, E b) {
     const A top = maximum(a.top, b.top);
@@ -155,12 +159,13 @@ template <class Op, class E> TW_DEVICE E join_warp(E e) {
 }
 
 template <class Op, int kGroup>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     scan_rows(const __grid_constant__ ScanArgs a, const Op op, const Part part) {
   using E = typename Op::E;
+  using C = typename Op::C;
   constexpr int kWarps = kGroup / 32;
   constexpr bool kVectors = requires(E(&e)[kItems]) { op.load_items(e, a, 0, 0); };
-  TW_SHARED(shared, E[2][kThreads / 32]);
+  TW_SHARED(shared, C[2][kThreads / 32]);
   const int64_t item = int64_t(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
   if (item >= a.outer * part.count) return;  // a whole group
   const int64_t row = item / part.count * a.n, begin = item % part.count * part.items;
@@ -173,7 +178,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = 0; j < kItems; ++j) v[j] = i + j < end ? op.load(a, row + place(a, i + j), i + j) : Op::identity();
   };
   // The group's values joined, in each of its threads; for a block.
-  const auto join_block = [&](E e, int turn) {
+  const auto join_block = [&](C e, int turn) {
     e = join_warp<Op>(e);
     if (lane == 0) shared[turn][warp] = e;
     __syncthreads();
@@ -182,15 +187,16 @@ __global__ void __launch_bounds__(kThreads)
     return e;
   };
 
-  E carry = Op::identity();
+  C carry = Op::identity();
   if constexpr (kGroup == kThreads) {
-    E* totals = static_cast<E*>(part.totals) + (item - item % part.count);
+    C* totals = static_cast<C*>(part.totals) + (item - item % part.count);
     if (!part.last) {
       for (int64_t i = begin + thread * kItems; i < end; i += kGroup * kItems) {
         E v[kItems];
         load(v, i);
 #pragma unroll
-        for (int j = 0; j < kItems; ++j) carry = Op::join(carry, v[j]);
+        for (int j = 1; j < kItems; ++j) v[j] = Op::join(v[j - 1], v[j]);
+        carry = Op::join(carry, C(v[kItems - 1]));
       }
       carry = join_block(carry, 0);
       if (thread == 0) totals[item % part.count] = carry;
@@ -216,20 +222,19 @@ __global__ void __launch_bounds__(kThreads)
     }
     E before = Op::each(sum, [&](auto x) { return __shfl_up_sync(kFullMask, x, 1); });
     if (lane == 0) before = Op::identity();
+    C warps = carry;  // all that comes before this warp
     if constexpr (kWarps == 1) {
-      before = Op::join(carry, before);
-      carry = Op::join(carry, Op::each(sum, [&](auto x) { return __shfl_sync(kFullMask, x, 31); }));
+      carry = Op::join(carry, C(Op::each(sum, [&](auto x) { return __shfl_sync(kFullMask, x, 31); })));
     } else {
-      if (lane == 31) shared[turn][warp] = sum;
+      if (lane == 31) shared[turn][warp] = C(sum);
       __syncthreads();  // the other turn's values are read before the next one
-      E warps = carry;
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) {
-        if (w == warp) before = Op::join(warps, before);
-        warps = Op::join(warps, shared[turn][w]);
+        if (w == warp) warps = carry;
+        carry = Op::join(carry, shared[turn][w]);
       }
-      carry = warps;
     }
+    before = E(Op::join(warps, C(before)));
 #pragma unroll
     for (int j = 0; j < kItems; ++j) v[j] = Op::join(before, v[j]);
     if constexpr (kVectors)
@@ -245,21 +250,22 @@ __global__ void __launch_bounds__(kThreads)
 
 // --- columns, and the shortest rows: a thread each --
 template <class Op>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     scan_columns(const __grid_constant__ ScanArgs a, const Op op, const Part part) {
   using E = typename Op::E;
+  using C = typename Op::C;
   constexpr int kAhead = 4, kBlock = 64;
   const int64_t item = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (item >= a.outer * part.count * a.inner) return;
   const int64_t line = divide(item, a.inner), column = item - line * a.inner, o = divide(line, part.count);
   const int64_t p = line - o * part.count, first = o * a.n * a.inner + column;
   const int64_t begin = p * part.items, end = least(a.n, begin + part.items);
-  E* totals = static_cast<E*>(part.totals);
-  E carry = Op::identity();
+  C* totals = static_cast<C*>(part.totals);
+  C carry = Op::identity();
   if (part.last)
 #pragma unroll 4
     for (int64_t q = 0; q < p; ++q) carry = Op::join(carry, totals[(o * part.count + q) * a.inner + column]);
-  E sum = Op::identity();
+  E base = E(carry), sum = Op::identity();  // of the blocks before, of this one
   for (int64_t i = begin; i < end; i += kAhead) {
     E v[kAhead];
 #pragma unroll
@@ -269,17 +275,18 @@ __global__ void __launch_bounds__(kThreads)
     for (int u = 0; u < kAhead; ++u) {
       if (i + u >= end) break;
       sum = Op::join(sum, v[u]);
-      if (part.last) op.store(a, first + place(a, i + u) * a.inner, i + u, Op::join(carry, sum));
+      if (part.last) op.store(a, first + place(a, i + u) * a.inner, i + u, Op::join(base, sum));
     }
     if ((i + kAhead - begin) % kBlock != 0) continue;  // so that a sum's error does not grow with n
-    carry = Op::join(carry, sum);
+    carry = Op::join(carry, C(sum));
+    base = E(carry);
     sum = Op::identity();
   }
-  if (!part.last) totals[item] = Op::join(carry, sum);
+  if (!part.last) totals[item] = Op::join(carry, C(sum));
 }
 
 template <class Op> void run(const ScanArgs& a, const Op& op) {
-  using E = typename Op::E;
+  using C = typename Op::C;
   const bool rows = a.inner == 1 && a.n > kShortRow;
   const int64_t columns = a.outer * a.inner;
   Part part{a.n, 1, nullptr, true, false};
@@ -290,7 +297,7 @@ template <class Op> void run(const ScanArgs& a, const Op& op) {
   part.count = static_cast<uint32_t>(ceil_div(a.n, part.items));
   part.aligned =
       a.n % kItems == 0 && aligned(static_cast<const char*>(a.x), 16) && aligned(static_cast<char*>(a.y), 16);
-  const Workspace totals(part.count > 1 ? static_cast<size_t>(columns * part.count) * sizeof(E) : 0);
+  const Workspace totals(part.count > 1 ? static_cast<size_t>(columns * part.count) * sizeof(C) : 0);
   part.totals = totals.as<void>();
   const int64_t items = columns * part.count;
   for (part.last = part.count == 1;; part.last = true) {

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import tilewright as tw
+from benchmarks.timing import Clock, calls
 from tilewright import _engine
 
 MIB = 1 << 20
@@ -52,17 +57,31 @@ def describe(threads: int, peers: dict[str, str]) -> dict:
     """What a reader of the figures must know of the machine. Names neither the host nor a path."""
     import numpy
 
-    import tilewright
-
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cpu": cpu_name(), "architecture": platform.machine(), "cores_available": _engine.available_cores(),
         "threads": threads, "level": _engine.cpu_capability(), "levels": _engine.cpu_levels(),
         "cache_bytes": cache_bytes(), "memory_gib": round(pages / 2**30, 1),
         "os": f"{platform.system()} {platform.release().split('-')[0]}", "compiler": compiler(),
-        "python": platform.python_version(), "tilewright": tilewright.__version__,
+        "python": platform.python_version(), "tilewright": tw.__version__,
         "versions": {"numpy": numpy.__version__, **peers},
     }
+
+
+def describe_device(device: str) -> dict:
+    """The GPU, its driver, the date and the commit, under "gpu"."""
+    def output(*command: str) -> str:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
+        except OSError:
+            return ""
+
+    driver = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
+    commit = os.environ.get("TILEWRIGHT_COMMIT") or output("git", "-C", str(Path(__file__).parent), "rev-parse",
+                                                           "--short", "HEAD")
+    return {"gpu": vars(tw.cuda.get_device_properties(device)) | {
+        "driver": driver[0] if driver else "unknown", "date": datetime.date.today().isoformat(),
+        "commit": commit or "unknown"}}
 
 
 def _power_of_two(n: int) -> int:
@@ -132,3 +151,41 @@ class Limits:
         self.streams[str(size)] = {"read": max(old["read"], best("read")),
                                    "write": max(old["write"], best("copy", "triad"))}
         _engine.empty_cache()
+
+
+class DeviceLimits(Limits):
+    """A GPU's: multiply-adds by the engine's probe, copies by its copy kernel; the matrix units' peak, which no plain
+    loop meets, as the best large half-precision product of this run, ours or PyTorch's."""
+
+    def __init__(self, device: str, clock: Clock, peers: dict[str, Any]):
+        super().__init__()
+        self.device, self.clock, self.peers = device, clock, peers
+        self.memory_set = _power_of_two(16 * tw.cuda.get_device_properties(device).L2_cache_size)
+
+    def peak(self, dtype: str) -> float:
+        key = dtype if dtype in ("float32", "float64") else "halves"
+        if key not in self.peaks:
+            self._measure_peak(key)
+        return self.peaks[key]
+
+    def _seconds(self, call: Any) -> float:
+        run = calls(call)
+        run(2)
+        return min(self.clock(run, 4) / 4 for _ in range(5))
+
+    def _measure_peak(self, key: str) -> None:
+        if key == "halves":
+            n = 8192 if tw.cuda.get_device_properties(self.device).total_memory > 1 << 34 else 128
+            best = 0.0
+            for module in (tw, *(m for name, m in self.peers.items() if name == "torch")):
+                a, b = (module.randn(n, n, device=self.device).to(module.bfloat16) for _ in range(2))
+                best = max(best, 2.0 * n**3 / self._seconds(lambda f=module.matmul, a=a, b=b: f(a, b)))
+        else:
+            best = _engine.fma_peak(getattr(_engine, key), self.seconds, _engine.device(self.device))
+        self.peaks[key] = max(best, self.peaks.get(key, 0.0))
+
+    def _measure_stream(self, size: int) -> None:
+        x, y = (tw.randn(size // 8, device=self.device) for _ in range(2))
+        rate = size / self._seconds(lambda: y.copy_(x))
+        old = self.streams.get(str(size), {"read": 0.0, "write": 0.0})
+        self.streams[str(size)] = {kind: max(rate, old[kind]) for kind in old}

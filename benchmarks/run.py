@@ -107,7 +107,8 @@ def check(name: str, case: Case, dtype: str) -> float:
 
 
 def run_problem(family: Callable, text: str, arguments: dict[str, Any], dtype: str, device: str, peers: dict[str, Any],
-                limits: machine.Limits, seconds: float) -> dict[str, Any]:
+                limits: machine.Limits, seconds: float,
+                clock: timing.Clock = timing.host_clock) -> dict[str, Any]:
     """One row of the results: checked, timed, held against the limit and the peers."""
     arguments = dict(arguments)
     dtype = arguments.pop("dtype", dtype)
@@ -129,7 +130,7 @@ def run_problem(family: Callable, text: str, arguments: dict[str, Any], dtype: s
     if len(plan):  # unless a function of tilewright.kernels is the whole problem: then it stands in case.calls
         runners[KERNEL] = plan.replay
     runners |= {name: timing.calls(call) for name, call in case.calls.items() if name != OURS}
-    measured = timing.measure(runners, seconds)
+    measured = timing.measure(runners, seconds, timing.REST if device == "cpu" else 0, clock)
     row |= {"flops": case.flops, "read": case.read, "written": case.written, "launches": len(plan),
             "seconds": {name: timing.summary(values) for name, values in measured.items()},
             "ratio": {name: timing.summary(measured[name] / measured[OURS])
@@ -190,7 +191,12 @@ def show_machine(results: dict[str, Any]) -> list[str]:
         f"- streams, read / copy or triad, GB/s by working set: {streams}",
         f"- {len(results['rows'])} problems in {results['settings']['took_seconds']:.0f} s",
     ]
-    if results["settings"]["load_before"] > 0.5:
+    if "gpu" in about:
+        gpu = about["gpu"]
+        lines.insert(0, f"- GPU: {gpu['name']}, compute capability {gpu['major']}.{gpu['minor']}, "
+                        f"{gpu['multi_processor_count']} multiprocessors, {gpu['total_memory'] / 2**30:.0f} GiB; driver "
+                        f"{gpu['driver']}, {gpu['date']}, commit {gpu['commit']}")
+    if results["settings"]["load_before"] > 0.5 and "gpu" not in about:
         lines.append(f"- **The machine was busy**: load average {results['settings']['load_before']} before the run; "
                      "times are too long and libraries that spin suffer most")
     return lines
@@ -230,8 +236,9 @@ def show(results: dict[str, Any]) -> str:
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
-def load_peers(names: str | None, threads: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """Modules and versions of the named peers, or of all that are installed. PyTorch gets as many threads as we have.
+def load_peers(names: str | None, threads: int, on_cpu: bool = True) -> tuple[dict[str, Any], dict[str, str]]:
+    """Modules and versions of the named peers, or of all that are installed. PyTorch gets as many threads as we have,
+    and is the one peer on a GPU that it can use.
 
     Raises:
         ValueError: a name that is not a peer. ImportError: a named one is not installed.
@@ -251,6 +258,8 @@ def load_peers(names: str | None, threads: int) -> tuple[dict[str, Any], dict[st
         modules[name] = importlib.import_module("jax.numpy") if name == "jax" else module
         if name == "torch":
             module.set_num_threads(threads)
+        if not on_cpu and not (name == "torch" and module.cuda.is_available()):
+            del modules[name], versions[name]
     return modules, versions
 
 
@@ -260,32 +269,56 @@ def run_families(names: list[str], options: argparse.Namespace, report: Callable
         tw.set_num_threads(options.threads)
     threads = tw.get_num_threads()
     _engine.which("add", _engine.device(options.device))  # an unavailable device raises here, before any work
-    peers, versions = load_peers(options.peers, threads)
+    on_cpu = options.device == "cpu"
+    peers, versions = load_peers(options.peers, threads, on_cpu)
+    clock = timing.host_clock if on_cpu else timing.device_clock()
     problems = {name: read_problems(options.problems or HERE / "problems" / f"{name}.txt", FAMILIES[name])
                 for name in names}
-    limits, rows, start, load = machine.Limits(), [], time.monotonic(), os.getloadavg()[0]
+    limits = machine.Limits() if on_cpu else machine.DeviceLimits(options.device, clock, peers)
+    rows: list[dict[str, Any]] = []
+    start, load = time.monotonic(), os.getloadavg()[0]
     for name in names:
         limits.refresh()
         for text, arguments in problems[name]:
             rows.append(run_problem(FAMILIES[name], text, arguments, options.dtype, options.device, peers,
-                                    limits, options.seconds))
+                                    limits, options.seconds, clock))
             shown = show_row(rows[-1], list(rows[-1].get("ratio", {})))
             report(f"{name}  " + "  ".join(cell for cell in shown if cell))
-            tw.empty_cache()
+            tw.empty_cache() if on_cpu else tw.cuda.empty_cache()
     limits.refresh()
     for row in rows:  # once more, to the limits as they stand after the whole run
         if "seconds" in row:
             hold_to_limit(row, limits)
-    return {"machine": machine.describe(threads, versions), "limits": limits.as_dict(), "rows": rows,
+    about = machine.describe(threads, versions) | ({} if on_cpu else machine.describe_device(options.device))
+    return {"machine": about, "limits": limits.as_dict(), "rows": rows,
             "settings": {"families": names, "device": options.device, "dtype": options.dtype, "threads": threads,
                          "seconds_a_problem": options.seconds, "load_before": round(load, 2),
                          "took_seconds": round(time.monotonic() - start, 1)}}
 
 
 def result_name(about: dict[str, Any], dtype: str) -> str:
-    """A file name that names the CPU: amd-epyc-family-25-model-17-avx512-2-threads."""
-    words = f"{about['cpu']} {about['level']} {about['threads']} threads" + (f" {dtype}" if dtype != "float32" else "")
+    """A file name that names CPU or GPU: amd-epyc-family-25-model-17-avx512-2-threads."""
+    where = about["gpu"]["name"] if "gpu" in about else f"{about['cpu']} {about['level']} {about['threads']} threads"
+    words = where + (f" {dtype}" if dtype != "float32" else "")
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((R|TM)\)", "", words, flags=re.IGNORECASE).lower()).strip("-")
+
+
+def save_results(results: dict[str, Any]) -> None:
+    """benchmarks/results/<this CPU>.md and .json."""
+    target = HERE / "results" / result_name(results["machine"], results["settings"]["dtype"])
+    target.parent.mkdir(exist_ok=True)
+    target.with_name(target.name + ".md").write_text(show(results))
+    rows = [rounded(row) for row in results["rows"]]
+    head = json.dumps({key: value for key, value in results.items() if key != "rows"}, indent=1)
+    target.with_name(target.name + ".json").write_text(
+        head.removesuffix("\n}") + ',\n "rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n")
+
+
+def rounded(value: Any) -> Any:
+    """Floats of a row to five digits: more were not measured."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -310,15 +343,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, ImportError, OSError) as e:
         print(f"benchmarks: {e}", file=sys.stderr)
         return 2
-    report, data = show(results), json.dumps(results, indent=1) + "\n"
-    print(report)
+    print(show(results))
     if options.json:
-        options.json.write_text(data)
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.save:
-        target = HERE / "results" / result_name(results["machine"], options.dtype)
-        target.parent.mkdir(exist_ok=True)
-        target.with_name(target.name + ".md").write_text(report)
-        target.with_name(target.name + ".json").write_text(data)
+        save_results(results)
     return 1 if any("refused" in row for row in results["rows"]) else 0
 
 

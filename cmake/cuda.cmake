@@ -45,6 +45,7 @@ endif()
 if(TW_NVCC AND NOT TILEWRIGHT_CUDA STREQUAL "OFF")
   include(cmake/cuda_arch.cmake)
   set(objects "")
+  set(reports "")
   foreach(source IN LISTS TW_CUDA_SOURCES ITEMS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cuda/backend.cu)
     get_filename_component(name ${source} NAME_WE)
     set(archs ${TW_CUDA_ARCHS})
@@ -55,7 +56,7 @@ if(TW_NVCC AND NOT TILEWRIGHT_CUDA STREQUAL "OFF")
     set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
     # -fmad=false as on the CPU: a fused multiply-add is written where it is meant.
     add_custom_command(
-      OUTPUT ${object} BYPRODUCTS ${object}.txt
+      OUTPUT ${object} BYPRODUCTS ${object}.txt  # the report
       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/cuda
       COMMAND sh -c "\"$@\" 2> ${object}.txt || { cat ${object}.txt; exit 1; }" nvcc
               ${CMAKE_CXX_COMPILER_LAUNCHER} ${TW_NVCC} -std=c++20 -O3 -fmad=false --expt-relaxed-constexpr ${archs}
@@ -63,12 +64,18 @@ if(TW_NVCC AND NOT TILEWRIGHT_CUDA STREQUAL "OFF")
               -I${CMAKE_CURRENT_SOURCE_DIR}/csrc -MD -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu" VERBATIM)
     list(APPEND objects ${object})
+    list(APPEND reports ${object}.txt)
   endforeach()
+  set(table ${CMAKE_CURRENT_BINARY_DIR}/_cuda_resources.csv)
+  add_custom_command(OUTPUT ${table} COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cmake/cuda_resources.py
+                                             ${table} ${reports}
+                     DEPENDS ${objects} cmake/cuda_resources.py VERBATIM)
   get_filename_component(cuda_root ${TW_NVCC} DIRECTORY)
   find_library(TW_CUDART cudart_static HINTS ${cuda_root}/../lib64 ${cuda_root}/../targets/x86_64-linux/lib REQUIRED)
-  add_library(_cuda MODULE ${objects})
+  add_library(_cuda MODULE ${objects} ${table})
   set_target_properties(_cuda PROPERTIES PREFIX "" LINKER_LANGUAGE CXX)
   target_link_libraries(_cuda PRIVATE ${TW_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
   target_link_options(_cuda PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL -Wl,--gc-sections -s)
   install(TARGETS _cuda LIBRARY DESTINATION tilewright)
+  install(FILES ${table} DESTINATION tilewright)
 endif()

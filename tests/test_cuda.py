@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -181,6 +182,7 @@ else:
 @needs_emulator
 def test_fork_after_start_is_refused():
     script("""
+import csv
 import os
 x = tw.ones(2, device="cuda")
 if os.fork() == 0:
@@ -191,3 +193,18 @@ if os.fork() == 0:
     os._exit(1)
 assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 """)
+
+
+RESOURCES = Path(tw.__file__).parent / "_cuda_resources.csv"
+# Kernels that may keep values in local memory, and why; all others keep them in registers.
+SPILLS: dict[str, str] = {}
+
+
+@pytest.mark.skipif(not RESOURCES.exists(), reason="the build has no CUDA kernels (nvcc was not found)")
+def test_kernels_keep_their_values_in_registers():
+    with open(RESOURCES, newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    assert {r["arch"] for r in rows} >= {"sm_90a"} and any(r["kernel"].startswith("softmax_rows<") for r in rows)
+    spilling = [r for r in rows if (int(r["spill_stores"]) or int(r["spill_loads"]) or int(r["stack"]))
+                and r["kernel"].partition("<")[0] not in SPILLS]
+    assert not spilling, spilling[:5]

@@ -21,7 +21,7 @@ def to_numpy(result: Any) -> np.ndarray:
     if isinstance(result, np.ndarray | np.generic):
         return np.asarray(result)
     if hasattr(result, "detach"):
-        result = result.detach()
+        result = result.detach().cpu()
         return (result.float() if str(result.dtype).rsplit(".", 1)[-1] in ("float16", "bfloat16") else result).numpy()
     result = np.asarray(result)
     return result.astype(np.float32) if result.dtype.itemsize < 4 and result.dtype.kind in "fV" else result
@@ -63,7 +63,7 @@ class Setup:
 
     def __init__(self, dtype: str, device: str, peers: dict[str, Any], seed: int):
         self.dtype, self.device, self.peers = dtype, device, dict(peers)
-        if dtype in ("float16", "bfloat16"):
+        if dtype in ("float16", "bfloat16") or device != "cpu":
             self.peers.pop("numpy", None)  # it has no bfloat16, and computes float16 one element at a time
         self.itemsize = {"float64": 8, "float32": 4}.get(dtype, 2)
         self.rng = np.random.default_rng(seed)

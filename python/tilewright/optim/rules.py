@@ -67,9 +67,10 @@ class _Ruled(Optimizer):
             extra = dict(zip(self._extra, values, strict=True))
             numbers = self._numbers(group, t, extra)
             decay, apart = group.get("weight_decay", 0.0), group.get("decoupled_weight_decay", False)
-            _engine.rule_step(self._rule, [p.array for p in some], [p.grad.array for p in some],
-                              *([state[name].array for state in states] if name else [] for name in names), numbers,
-                              0.0 if apart else decay, 1 - group["lr"] * decay if apart else 1.0, group["maximize"])
+            first, second, third = ([state[name].array for state in states] if name else [] for name in names)
+            _engine.rule_step(self._rule, [p.array for p in some], [p.grad.array for p in some], first, second, third,
+                              numbers, 0.0 if apart else decay, 1 - group["lr"] * decay if apart else 1.0,
+                              group["maximize"])
             for state in states:
                 state.update(step=t, **extra)
 

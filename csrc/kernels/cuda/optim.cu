@@ -1,4 +1,4 @@
-// Over a whole list of tensors, kTensors a launch: sgd_step and adam_step; grad_norm, the p-norm of all gradients, and
+// Over a whole list of tensors, kTensors a launch: sgd_step, adam_step and rule_step; grad_norm, the p-norm of all gradients, and
 // grad_scale, their product with a number in device memory, which tells whether one is not finite.
 //
 // The rules, dtypes and roundings are those of kernels/cpu/optim.cpp (formulas and sources there), expression by
@@ -8,9 +8,10 @@
 // Each tensor is cut into chunks of kChunk elements, numbered through; a block takes chunks in turn and finds the tensor
 // of each by bisection. The memory dtype is a branch that a block takes as one.
 // Bytes an element: sgd 12 in float32 (20 with momentum), adam 28 (amsgrad 36), in one pass; with 4 elements an access
-// adam has 64 bytes in flight a thread; grad_norm 4, grad_scale 8. Operations: 12 to 20 and for adam a root and a division of IEEE rounding, some
-// 40 instructions; for 28 bytes at an H100-class GPU's bandwidth, 185 instructions would be free.
+// adam has 64 bytes in flight a thread; grad_norm 4, grad_scale 8. Operations: 12 to 20, and for adam a root and a
+// division of IEEE rounding, some 40 instructions; for 28 bytes at an H100-class GPU's bandwidth, 185 instructions would be free.
 #include "kernels/cuda/places.cuh"
+#include "kernels/optim_rules.h"
 
 namespace tw::cuda {
 namespace {
@@ -99,6 +100,24 @@ struct Adam {
     s[1] = fma(T(fresh2) * g, g, T(beta2) * s[1]);
     if (amsgrad) s[2] = maximum(s[2], s[1]);
     return x - T(rate) * s[0] / (sqrt(amsgrad ? s[2] : s[1]) + T(eps));
+  }
+};
+
+struct Ruled {
+  static constexpr int kStates = 3;
+  double c[kRuleNumbers], decay, keep;
+  OptimRule rule;
+  bool maximize, has[3];
+  TW_DEVICE bool reads(int) const { return true; }
+  template <class T> TW_DEVICE T operator()(T x, T g, T (&s)[3], bool) const {
+    if (maximize) g = -g;
+    if (decay != 0) g = fma(T(decay), x, g);
+    if (keep != 1) x *= T(keep);
+    T numbers[kRuleNumbers];
+#pragma unroll
+    for (int k = 0; k < kRuleNumbers; ++k) numbers[k] = T(c[k]);
+    apply_rule(rule, x, g, s, has, numbers);
+    return x;
   }
 };
 
@@ -237,6 +256,18 @@ void adam_step(const AdamArgs& a) {
   over_list(a.tensors, a.count,
             Adam{1 - a.beta1, a.beta2, 1 - a.beta2, a.eps * root, a.weight_decay, 1 - a.lr * a.weight_decay,
                  a.lr / (1 - power(a.beta1, a.step)) * root, a.decoupled, a.amsgrad, a.maximize});
+}
+
+void rule_step(const RuleArgs& a) {
+  Ruled rule{{}, a.weight_decay, a.keep, a.rule, a.maximize, {}};
+  for (int64_t i = 0; i < a.count; ++i) {  // all have the same states
+    const OptimTensor& t = a.tensors[i];
+    rule.has[0] |= t.n && t.state0;
+    rule.has[1] |= t.n && t.state1;
+    rule.has[2] |= t.n && t.state2;
+  }
+  for (int k = 0; k < kRuleNumbers; ++k) rule.c[k] = a.c[k];
+  over_list(a.tensors, a.count, rule);
 }
 
 void grad_norm(const GradArgs& a) {

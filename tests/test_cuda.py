@@ -304,6 +304,15 @@ for kind in ("read", "copy", "triad"):
 """)
 
 
+@needs_emulator
+def test_every_kernel_is_on_the_device():
+    out = script("""
+from tilewright import kernels
+print(*(n for n in kernels.names() if kernels.which(n, "cuda") != "cuda_simt"))
+""")
+    assert out.split() == []
+
+
 RESOURCES = Path(tw.__file__).parent / "_cuda_resources.csv"
 # Kernels that may keep values in local memory, and why; all others keep them in registers.
 SPILLS: dict[str, str] = {}

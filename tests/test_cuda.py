@@ -226,8 +226,8 @@ for dtype in floats:
             a, b = (e.cast(e.to_device(t, tw.device("cpu")), tw.float64) for t in (a, b))
             assert tw.Tensor(a).numpy().tobytes() == tw.Tensor(b).numpy().tobytes(), (dtype, n, p)
         assert cpu[2] == device[2]
-for f in (lambda d: tw.rand(70, device=d), lambda d: tw.randperm(50, device=d), lambda d: tw.randint(9, (30,), device=d),
-          lambda d: tw.bernoulli(tw.full((40,), 0.4, device=d)),
+for f in (lambda d: tw.rand(70, device=d), lambda d: tw.randperm(50, device=d),
+          lambda d: tw.randint(9, (30,), device=d), lambda d: tw.bernoulli(tw.full((40,), 0.4, device=d)),
           lambda d: tw.normal(tw.zeros(8, device=d), tw.ones(8, device=d))):
     drawn = []
     for d in ("cpu", "cuda"):

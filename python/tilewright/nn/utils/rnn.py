@@ -93,8 +93,9 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_f
             raise ValueError(f"pack_padded_sequence: lengths must fall along the batch unless enforce_sorted=False, "
                              f"got {count}")
     else:
-        places = tw.tensor(order, dtype=tw.int64)
-        indices, inverse = places.to(x.device), invert_permutation(places).to(x.device)
+        indices = tw.tensor(order, dtype=tw.int64)
+        inverse = tw.tensor(sorted(range(batch), key=order.__getitem__), dtype=tw.int64).to(x.device)
+        indices = indices.to(x.device)
     falling = sorted(count, reverse=True)
     sizes, active = [], batch
     for t in range(falling[0]):
@@ -120,7 +121,8 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
     order = list(range(batch)) if indices is None else indices.tolist()
     data = sequence.data
     padded = tw.full((steps * batch, *data.shape[1:]), padding_value, dtype=data.dtype, device=data.device)
-    padded = padded.index_copy(0, _rows(sizes, batch, order, data.device), data).reshape((steps, batch, *data.shape[1:]))
+    padded = padded.index_copy(0, _rows(sizes, batch, order, data.device), data)
+    padded = padded.reshape((steps, batch, *data.shape[1:]))
     lengths = [0] * batch
     for size in sizes:
         for n in order[:size]:

@@ -315,7 +315,7 @@ print(*(n for n in kernels.names() if kernels.which(n, "cuda") != "cuda_simt"))
 
 RESOURCES = Path(tw.__file__).parent / "_cuda_resources.csv"
 # Kernels that may keep values in local memory, and why; all others keep them in registers.
-SPILLS: dict[str, str] = {}
+LOCAL = {f"elementwise_kernel<{name}": "the CUDA library's reduction of large angles" for name in ("Sin", "Cos", "Tan")}
 
 
 @pytest.mark.skipif(not RESOURCES.exists(), reason="the build has no CUDA kernels (nvcc was not found)")
@@ -324,7 +324,7 @@ def test_kernels_keep_their_values_in_registers():
         rows = list(csv.DictReader(f))
     assert {r["arch"] for r in rows} >= {"sm_90a"} and any(r["kernel"].startswith("softmax_rows<") for r in rows)
     spilling = [r for r in rows if (int(r["spill_stores"]) or int(r["spill_loads"]) or int(r["stack"]))
-                and r["kernel"].partition("<")[0] not in SPILLS]
+                and not r["kernel"].startswith(tuple(f"{name}," for name in LOCAL))]
     assert not spilling, spilling[:5]
 
 

@@ -276,5 +276,12 @@ template <class H> H round_to(float v) {
     return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
   }
 }
+template <class H> uint32_t round_pair(float low, float high) {
+  return round_to<H>(low).bits | uint32_t{round_to<H>(high).bits} << 16;
+}
+inline float exp2_flush(float x) {
+  const float y = ::exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
+}
 
 }  // namespace tw::cuda

@@ -200,6 +200,7 @@ def test_random_numbers_are_the_cpus():
     """Bit for bit, for every dtype, also where y is not aligned, the tail is short and the counter wraps round."""
     script("""
 from tilewright import _engine as e
+from tilewright.autograd import wrap
 floats, ints = (tw.float16, tw.bfloat16, tw.float32, tw.float64), (tw.uint8, tw.int8, tw.int16, tw.int32, tw.int64)
 seeds = (2**63 + 11, 5), (3, 2**64 - 3)
 draws = [(floats, e.uniform_, (0.0, 1.0)), (floats, e.uniform_, (-2.3, 7.1)), (floats, e.uniform_, (1.0, 1.0)),
@@ -224,7 +225,7 @@ for dtype in floats:
         cpu, device = (e.dropout(t[1:].array, p, 2**63 + 1, 17) for t in (x, x.cuda()))
         for a, b in zip(cpu[:2], device[:2]):
             a, b = (e.cast(e.to_device(t, tw.device("cpu")), tw.float64) for t in (a, b))
-            assert tw.Tensor(a).numpy().tobytes() == tw.Tensor(b).numpy().tobytes(), (dtype, n, p)
+            assert wrap(a).numpy().tobytes() == wrap(b).numpy().tobytes(), (dtype, n, p)
         assert cpu[2] == device[2]
 for f in (lambda d: tw.rand(70, device=d), lambda d: tw.randperm(50, device=d),
           lambda d: tw.randint(9, (30,), device=d), lambda d: tw.bernoulli(tw.full((40,), 0.4, device=d)),
@@ -271,6 +272,35 @@ for make in (lambda p: tw.optim.SGD(p, lr=0.1),
 
 
 @needs_emulator
+def test_gradients_are_clipped_and_scaled():
+    """Over more tensors than one launch takes: the norm against NumPy, the products against the CPU's bits."""
+    script("""
+from tilewright import _engine as e
+from tilewright.autograd import wrap
+rng = np.random.default_rng(5)
+for dtype in (tw.float32, tw.float64, tw.float16, tw.bfloat16):
+    values = [tw.tensor(rng.normal(0, 1, n)).to(dtype) for n in (0, 1, 127, 8193, 30001, *range(120))]
+    whole = np.concatenate([v.double().numpy() for v in values])
+    for p in (1.0, 2.0, 3.5, float("inf")):
+        want = np.abs(whole).max() if p == float("inf") else (np.abs(whole) ** p).sum() ** (1 / p)
+        norm = wrap(e.grad_norm([v.cuda().array for v in values], p))
+        assert norm.is_cuda and abs(norm.item() - want) <= (1e-14 if dtype is tw.float64 else 4e-7) * want, (dtype, p)
+    for factor, bad in ((0.3, 1.0), (1.0, 1.0), (4.0, float("nan")), (1.0, float("inf")), (4.0, 3e38)):
+        values[3][8192] = bad
+        drawn = []
+        for device in ("cpu", "cuda"):
+            grads, found = [v.clone().to(device) for v in values], tw.zeros((), device=device)
+            by = tw.tensor(factor, dtype=tw.float64, device=device)
+            e.grad_scale([g.array for g in grads], by.array, found.array)
+            drawn.append((found.item(), [g.cpu().double().numpy().tobytes() for g in grads]))
+        assert drawn[0] == drawn[1] and drawn[0][0] == (bad != 1.0 and not (bad == 3e38 and dtype is tw.float64))
+    p = tw.zeros(5, device="cuda").requires_grad_()
+    p.grad = tw.full((5,), 3.0, device="cuda")
+    assert abs(nn.utils.clip_grad_norm_([p], 1.0).item() - 45**0.5) < 1e-5 and abs(p.grad.norm().item() - 1) < 1e-5
+""")
+
+
+@needs_emulator
 def test_long_reductions():
     """Rows and columns that are cut into pieces: places with ties and NaN, variances about a large mean."""
     script("""
@@ -297,6 +327,7 @@ def test_probes_run_on_the_device():
     """Each checks its own result; the emulator's rates mean nothing."""
     script("""
 from tilewright import _engine as e
+from tilewright.autograd import wrap
 device = tw.device("cuda", 0)
 assert e.fma_peak(e.float32, 0.01, device) > 0 and e.fma_peak(e.float64, 0.01, device) > 0
 for kind in ("read", "copy", "triad"):

@@ -81,7 +81,7 @@ for device in ("cpu", "cuda"):
     results.append([p.detach().cpu().numpy() for p in model.parameters()])
 for a, b in zip(*results):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-print(tw.kernels.which("gemm", "cuda"), tw.kernels.which("sort", "cuda"))
+print(tw.kernels.which("gemm", "cuda"), tw.kernels.which("fma_peak", "cuda"))
 """)
     assert out.split() == ["cuda_simt", f"cpu_{tw.cpu_capability()}"]
 
@@ -193,6 +193,124 @@ if os.fork() == 0:
     os._exit(1)
 assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 """)
+
+
+@needs_emulator
+def test_random_numbers_are_the_cpus():
+    """Bit for bit, for every dtype, also where y is not aligned, the tail is short and the counter wraps round."""
+    script("""
+from tilewright import _engine as e
+floats, ints = (tw.float16, tw.bfloat16, tw.float32, tw.float64), (tw.uint8, tw.int8, tw.int16, tw.int32, tw.int64)
+seeds = (2**63 + 11, 5), (3, 2**64 - 3)
+draws = [(floats, e.uniform_, (0.0, 1.0)), (floats, e.uniform_, (-2.3, 7.1)), (floats, e.uniform_, (1.0, 1.0)),
+         (floats + ints + (tw.bool,), e.bernoulli_, (0.3,)), (ints, e.randint_, (-7, 100)),
+         ((tw.int64,), e.randint_, (-2**63, 2**63 - 1)), (floats, e.bernoulli_, (1.0,))]
+if tw.cpu_capability() != "scalar":  # whose log, cos and sin round products on their own
+    draws += [(floats, e.normal_, (0.0, 1.0)), (floats, e.normal_, (3.0, 0.7))]
+for dtypes, fill, args in draws:
+    for dtype in dtypes:
+        for (n, skip), seed in zip(((1, 0), (3, 1), (129, 0), (4099, 2), (30001, 3)), seeds * 3):
+            drawn = []
+            for device in ("cpu", "cuda"):
+                base = tw.zeros(n + skip + 9, dtype=dtype, device=device)
+                used = fill(base[skip:skip + n].array, *args, *seed)
+                wide = base.cpu() if dtype in (*ints, tw.bool) else base.cpu().double()
+                drawn.append((used, wide.numpy().tobytes()))
+            assert drawn[0] == drawn[1], (fill, args, dtype, n)
+for dtype in floats:
+    for n, p in ((1, 0.5), (131, 0.1), (30001, 0.3), (64, 1.0), (64, 0.0)):
+        x = tw.randn(n + 1).to(dtype)
+        x[n // 2] = float("nan")
+        cpu, device = (e.dropout(t[1:].array, p, 2**63 + 1, 17) for t in (x, x.cuda()))
+        for a, b in zip(cpu[:2], device[:2]):
+            a, b = (e.cast(e.to_device(t, tw.device("cpu")), tw.float64) for t in (a, b))
+            assert tw.Tensor(a).numpy().tobytes() == tw.Tensor(b).numpy().tobytes(), (dtype, n, p)
+        assert cpu[2] == device[2]
+for f in (lambda d: tw.rand(70, device=d), lambda d: tw.randperm(50, device=d),
+          lambda d: tw.randint(9, (30,), device=d), lambda d: tw.bernoulli(tw.full((40,), 0.4, device=d)),
+          lambda d: tw.normal(tw.zeros(8, device=d), tw.ones(8, device=d))):
+    drawn = []
+    for d in ("cpu", "cuda"):
+        tw.manual_seed(4)
+        drawn.append(f(d))
+    assert drawn[1].is_cuda and abs(drawn[0] - drawn[1].cpu()).max().item() < 1e-6
+""")
+
+
+@needs_emulator
+def test_optimizer_steps_are_the_cpus():
+    """Over more tensors than one launch takes, of every dtype, aligned and not; on a CPU with FMA the same bits."""
+    script("""
+rng = np.random.default_rng(2)
+sizes = [0, 1, 3, 127, 8192, 20001, *(5 + i for i in range(120))]
+values = [rng.normal(0, 1, (2, n)) for n in sizes]
+floats = (tw.float32, tw.bfloat16, tw.float64, tw.float16)
+for make in (lambda p: tw.optim.SGD(p, lr=0.1),
+             lambda p: tw.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+             lambda p: tw.optim.Adam(p, lr=0.01, weight_decay=0.1, amsgrad=True),
+             lambda p: tw.optim.AdamW(p, lr=0.01, maximize=True)):
+    results = []
+    for device in ("cpu", "cuda"):
+        params = []
+        for i, (v, n) in enumerate(zip(values, sizes)):
+            x = tw.tensor(v[0]).to(floats[i % 4]).to(device)
+            p = tw.zeros(n + 1, dtype=x.dtype, device=device)[1:] if i % 3 == 0 else x.clone()
+            params.append(p.copy_(x).requires_grad_())
+        optimizer = make(params)
+        for step in range(3):
+            for p, v in zip(params, values):
+                p.grad = (tw.tensor(v[1]) * (step + 1)).to(p.dtype).to(device)
+            optimizer.step()
+        results.append([p.detach().cpu().double().numpy() for p in params])
+    for a, b in zip(*results):
+        if tw.cpu_capability() == "scalar":
+            np.testing.assert_allclose(a, b, rtol=1e-2)
+        else:
+            assert a.tobytes() == b.tobytes()
+""")
+
+
+@needs_emulator
+def test_long_reductions():
+    """Rows and columns that are cut into pieces: places with ties and NaN, variances about a large mean."""
+    script("""
+rng = np.random.default_rng(3)
+for shape, dim in (((3, 40000), 1), ((40000, 3), 0), ((2, 17000, 5), 1), ((70 * 16384 + 5,), 0), ((2, 600), 1)):
+    x = rng.integers(0, 50, shape).astype(np.float32)
+    for dtype in (tw.float32, tw.bfloat16, tw.int8, tw.int64, tw.float64):
+        t = tw.tensor(x).to(dtype).cuda()
+        assert (t.argmax(dim).cpu().numpy() == x.argmax(dim)).all(), (shape, dtype)
+        assert (t.argmin(dim).cpu().numpy() == x.argmin(dim)).all(), (shape, dtype)
+    x[tuple(n - 2 for n in shape)] = x[tuple(n - 1 for n in shape)] = np.nan
+    assert (tw.tensor(x).cuda().argmin(dim).cpu().numpy() == x.argmin(dim)).all(), shape
+    x = (1000 + rng.normal(0, 1, shape)).astype(np.float32)
+    want = x.astype(np.float64).var(dim, ddof=1)
+    np.testing.assert_allclose(tw.tensor(x).cuda().var(dim).cpu().numpy(), want, rtol=3e-6)
+    np.testing.assert_allclose(tw.tensor(x).double().cuda().var(dim).cpu().numpy(), want, rtol=1e-12)
+low = tw.full((2, 5000), -float("inf"), device="cuda")
+assert low.argmax(1).tolist() == [0, 0] and low.argmin(1).tolist() == [0, 0] and low.argmax(0).sum().item() == 0
+""")
+
+
+@needs_emulator
+def test_probes_run_on_the_device():
+    """Each checks its own result; the emulator's rates mean nothing."""
+    script("""
+from tilewright import _engine as e
+device = tw.device("cuda", 0)
+assert e.fma_peak(e.float32, 0.01, device) > 0 and e.fma_peak(e.float64, 0.01, device) > 0
+for kind in ("read", "copy", "triad"):
+    assert e.stream(kind, 300_000, False, 0.01, device) > 0
+""")
+
+
+@needs_emulator
+def test_every_kernel_is_on_the_device():
+    out = script("""
+from tilewright import kernels
+print(*(n for n in kernels.names() if kernels.which(n, "cuda") != "cuda_simt"))
+""")
+    assert out.split() == []
 
 
 RESOURCES = Path(tw.__file__).parent / "_cuda_resources.csv"

@@ -3,8 +3,8 @@
 // rows `layer_norm`, `rms_norm`, `group_norm` and `instance_norm`.
 //
 // Forward: a row is read once and stays in the registers of its threads (8 lanes, a warp or a block, up to 32 values
-// each) through the mean, the squared deviations and the store. Longer rows: cells of 16384 values, a join, a walk.
-// Backward, a parameter a column (run < kMinRun) and rows of up to kMostColumns: blocks take a part of the images each;
+// each) through the mean, the squared deviations and the store. Rows past 16384 (float64: 8192): cells, a join, a walk.
+// Backward, a parameter a column (run < kMinRun) and rows of up to 8192 (float64: 4096): blocks take a part of the images each;
 // x and dy of a row stay in registers between the row's two sums and dx, the sums for dw and db of a thread's columns
 // from row to row. A part ends as one row of cells; a second launch joins them. Longer rows and longer runs: two sums a
 // cell, from which a row's shift and slope and the parameters' gradients are joined, and a walk writes dx.
@@ -288,6 +288,8 @@ void layer_norm(const LayerNormArgs& a) {
     if (n <= 8 * kPack<A>) return forward_rows<A, 8, 1>(a);
     if (n <= 32 * kPack<A>) return forward_rows<A, 32, 1>(a);
     if (n <= 128 * kPack<A>) return forward_rows<A, 32, 4>(a);
+    if (n <= 256 * kPack<A>) return forward_rows<A, 256, 1>(a);
+    if (n <= 512 * kPack<A>) return forward_rows<A, 256, 2>(a);
     if (n <= 1024 * kPack<A>) return forward_rows<A, 256, 4>(a);
     if (n <= 2048 * kPack<A>) return forward_rows<A, 1024, 2>(a);
     const RowPieces pieces(a.cols);
@@ -307,6 +309,7 @@ void layer_norm_backward(const LayerNormArgs& a) {
     if (a.cols <= 32 * kPack<A>) return backward_rows<A, 32, 1>(a);
     if (a.cols <= 128 * kPack<A>) return backward_rows<A, 128, 1>(a);
     if (a.cols <= 256 * kPack<A>) return backward_rows<A, 256, 1>(a);
+    if (a.cols <= 512 * kPack<A>) return backward_rows<A, 512, 1>(a);
     if (a.cols <= 1024 * kPack<A>) return backward_rows<A, 512, 2>(a);
     backward_columns<A>(a);
   });

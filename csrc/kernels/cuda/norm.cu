@@ -27,15 +27,16 @@ TW_DEVICE int64_t statistic(const NormView& v, int64_t q) {
   return o * v.stat_step + divide(q - o * v.params, v.per_stat);
 }
 
-// A piece of a run to kGroup threads.
-template <class A, int kGroup, bool kGradient>
+// A piece of a run to kGroup threads: with kOnce it fits one pack a thread.
+template <class A, int kGroup, bool kOnce, bool kGradient>
 __global__ void __launch_bounds__(kThreads)
     row_cells(NormView v, RowWeights weights, int64_t piece, int64_t pieces, bool aligned, A* cells) {
-  constexpr int P = kGradient ? 2 : 4, kStep = kGroup * kPack<A>, kWarps = kThreads / 32;
+  constexpr int P = kOnce ? 1 : kGradient ? 2 : 4, kStep = kGroup * kPack<A>, kWarps = kThreads / 32;
   TW_SHARED(shared, A[3 * kWarps]);
   const int64_t all = v.outer * v.params * pieces;
   const int64_t wanted = blockIdx.x * int64_t{kThreads / kGroup} + threadIdx.x / kGroup, cell = least(wanted, all - 1);
-  const int64_t q = divide(cell, pieces), begin = (cell - q * pieces) * piece, n = least(piece, v.run - begin);
+  const int64_t q = pieces == 1 ? cell : divide(cell, pieces), begin = (cell - q * pieces) * piece,
+                n = least(piece, v.run - begin);
   const int64_t start = q * v.run + begin, head = start % kPack<A>, origin = start - head, end = head + n;
   const int64_t first = threadIdx.x % kGroup * kPack<A>;
   A result[2];
@@ -66,6 +67,17 @@ __global__ void __launch_bounds__(kThreads)
     }
     result[0] = reduce_group<SumOp, kGroup>(s0, shared);
     result[1] = reduce_group<SumOp, kGroup>(s1, shared + kWarps);
+  } else if constexpr (kOnce) {
+    const auto place = [&](int) { return span<A>(origin, head, end, first); };
+    A x[1][kPack<A>];
+    load_packs<A, 1>(x, v.x, v.dtype, aligned, A(0), place);
+    result[0] = v.rms ? A(0) : reduce_group<SumOp, kGroup>(fold(x[0], SumOp()), shared) / A(n);
+#pragma unroll
+    for (int j = 0; j < kPack<A>; ++j) {
+      const A d = place(0).has(j) ? x[0][j] - result[0] : A(0);
+      x[0][j] = d * d;
+    }
+    result[1] = reduce_group<SumOp, kGroup>(fold(x[0], SumOp()), shared + kWarps);
   } else {
     Moments<A> m;
     for (int64_t c = first; c < end; c += P * kStep) {
@@ -290,15 +302,16 @@ template <class A, bool kGradient> void rows_of(const NormView& v, const RowWeig
   const RowPieces pieces(v.run);
   const int64_t all = v.outer * v.params * pieces.count, n = pieces.size + kPack<A> - 1;
   const bool aligned = all_aligned({v.x, kGradient ? v.dy : nullptr});
-  const auto go = [&](auto group) {
+  const auto go = [&](auto group, auto once) {
     constexpr int kGroup = decltype(group)::value;
-    launch_kernel<row_cells<A, kGroup, kGradient>>(static_cast<unsigned>(ceil_div<int64_t>(all, kThreads / kGroup)),
-                                                   kThreads, 0, current_stream(), v, weights, pieces.size, pieces.count,
-                                                   aligned, cells);
+    launch_kernel<row_cells<A, kGroup, decltype(once)::value, kGradient>>(
+        static_cast<unsigned>(ceil_div<int64_t>(all, kThreads / kGroup)), kThreads, 0, current_stream(), v, weights,
+        pieces.size, pieces.count, aligned, cells);
   };
-  if (n <= 16 * kPack<A>) go(std::integral_constant<int, 8>());
-  else if (n <= 256 * kPack<A>) go(std::integral_constant<int, 32>());
-  else go(std::integral_constant<int, kThreads>());
+  if (n <= 8 * kPack<A>) go(std::integral_constant<int, 8>(), std::true_type());
+  else if (n <= 32 * kPack<A>) go(std::integral_constant<int, 32>(), std::true_type());
+  else if (n <= 256 * kPack<A>) go(std::integral_constant<int, 32>(), std::false_type());
+  else go(std::integral_constant<int, kThreads>(), std::false_type());
 }
 
 template <class A, bool kGradient> void columns_of(const NormView& v, A* cells) {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from arrays import bits, to_np
+from arrays import DEVICE, bits, to_np
 from tilewright import nn
 from tilewright.nn.utils.rnn import (
     PackedSequence,
@@ -32,6 +32,11 @@ def uniform(seed, *shape):
     return np.random.default_rng(seed).uniform(-1, 1, shape)
 
 
+def tensor(lib, value, **kwargs):
+    """Of ours on the tests' device, of PyTorch on its own."""
+    return lib.tensor(value, **kwargs, **({"device": DEVICE} if lib is tw else {}))
+
+
 def flat(result):
     """Output and states as one list; a packed output by its data."""
     y, last = result
@@ -40,7 +45,7 @@ def flat(result):
 
 def twins(torch, name, *args, **kwargs):
     """A double precision net of ours and one of PyTorch's with its parameters."""
-    ours = getattr(nn, name)(*args, dtype=tw.float64, **kwargs)
+    ours = getattr(nn, name)(*args, dtype=tw.float64, device=DEVICE, **kwargs)
     theirs = getattr(torch.nn, name)(*args, dtype=torch.float64, **kwargs)
     assert [(n, tuple(p.shape)) for n, p in ours.named_parameters()] == \
         [(n, tuple(p.shape)) for n, p in theirs.named_parameters()]
@@ -66,7 +71,7 @@ def test_net_trains_as_pytorch(name, kind, form):
         x, *hx = (uniform(10 * step + k, *shape) for k, shape in enumerate(((3, 3, 5), states, states)))
         results = []
         for lib, net, optimizer in ((tw, ours, a), (torch, theirs, b)):
-            tensors = [lib.tensor(v, requires_grad=True) for v in (x, *hx[:2 if name == "LSTM" else 1])]
+            tensors = [tensor(lib, v, requires_grad=True) for v in (x, *hx[:2 if name == "LSTM" else 1])]
             given = tuple(tensors[1:]) if name == "LSTM" else tensors[1]
             outs = flat(net(tensors[0], given) if step else net(tensors[0]))
             optimizer.zero_grad()
@@ -87,7 +92,7 @@ def test_packed_as_pytorch(name, kind, bidirectional, lengths):
     results = []
     for lib, net in ((tw, ours), (torch, theirs)):
         rnn = lib.nn.utils.rnn
-        tensors = [lib.tensor(uniform(k, *s), requires_grad=True) for k, s in enumerate(((5, 4, 5), states, states))]
+        tensors = [tensor(lib, uniform(k, *s), requires_grad=True) for k, s in enumerate(((5, 4, 5), states, states))]
         packed = rnn.pack_padded_sequence(tensors[0], lengths, enforce_sorted=lengths == [5, 3, 3, 1])
         y, last = net(packed, tuple(tensors[1:]) if name == "LSTM" else tensors[1])
         padded, counts = rnn.pad_packed_sequence(y, batch_first=True, padding_value=0.5, total_length=6)
@@ -129,7 +134,7 @@ def test_cell_as_pytorch(name, kind):
         ours, theirs = twins(torch, name, 5, 7, bias=bias, **kind)
         results = []
         for lib, cell in ((tw, ours), (torch, theirs)):
-            x, state = lib.tensor(uniform(1, *shape), requires_grad=True), None
+            x, state = tensor(lib, uniform(1, *shape), requires_grad=True), None
             outs = []
             for _ in range(3):
                 state = cell(x, state)

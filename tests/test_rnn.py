@@ -171,6 +171,24 @@ def test_batch_size_does_not_change_a_sequence():
         assert bits([net(x[:, first:last])[0]]) == bits([whole[:, first:last]])
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="compares a device with the CPU")
+@pytest.mark.parametrize(("name", "kind"), NETS, ids=str)
+def test_wide_states_as_on_the_cpu(name, kind):
+    """So many hidden values that a step's product is cut along K, rows that end in the second block of the batch."""
+    host = getattr(nn, name)(3, 520, bidirectional=True, **kind)
+    rows, states = uniform(7, 38, 3).astype(np.float32), uniform(8, 2, 33, 520).astype(np.float32)
+    results = []
+    for device in ("cpu", DEVICE):
+        net = copy.deepcopy(host).to(device)
+        x, h = (tw.tensor(v, device=device, requires_grad=True) for v in (rows, states))
+        y, last = net(PackedSequence(x, tw.tensor([33, 5])), (h, h) if name == "LSTM" else h)
+        outs = flat((y, last))
+        grads = tw.autograd.grad(sum((o * o * (k + 1)).sum() for k, o in enumerate(outs)), [x, h, *net.parameters()])
+        results.append([to_np(t) for t in (*outs, *grads)])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * (1 + np.abs(a).max()))
+
+
 def test_initial_values():
     """Uniform in +-1/sqrt(hidden_size), filled in the order of the parameters."""
     net = nn.LSTM(3, 16, 2, bidirectional=True)

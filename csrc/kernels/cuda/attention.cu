@@ -14,7 +14,7 @@
 // queries, 4 (E + Ev) / 256 a pair, 128 flop a byte. attention_sm90.cu takes what it can on Hopper.
 // Tiles: a warp has 32 queries, so that each fragment of k and v, which ldmatrix reads, serves two mma of rows: 1.25
 // clocks of shared memory for 2 of mma. 64 keys a step for E <= 64, 32 for 128, keep scores and sums within 255
-// registers, two blocks of 128 threads an SM: 55 or 70 KiB of shared memory each. q is read again from there every step:
+// registers, two blocks of 128 threads an SM: 54 or 68 KiB of shared memory each. q is read again from there every step:
 // to hold it would cost 32 or 64 registers and save a third of the score's reads. Not yet timed on a GPU.
 #include "kernels/cuda/attention.cuh"
 

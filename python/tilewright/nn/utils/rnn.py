@@ -120,7 +120,8 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
     order = list(range(batch)) if indices is None else indices.tolist()
     data = sequence.data
     padded = tw.full((steps * batch, *data.shape[1:]), padding_value, dtype=data.dtype, device=data.device)
-    padded = padded.index_copy(0, _rows(sizes, batch, order, data.device), data).reshape((steps, batch, *data.shape[1:]))
+    padded = padded.index_copy(0, _rows(sizes, batch, order, data.device), data)
+    padded = padded.reshape((steps, batch, *data.shape[1:]))
     lengths = [0] * batch
     for size in sizes:
         for n in order[:size]:

@@ -95,6 +95,17 @@ __device__ __forceinline__ bool last_block(unsigned* counter, unsigned total) {
   return last;
 }
 
+// The lanes of the warp whose digit, below 256, is this one's. (match.any takes a step for each distinct value.)
+__device__ __forceinline__ unsigned match_digit(unsigned digit) {
+  unsigned peers = ~0u;
+#pragma unroll
+  for (int b = 0; b < 8; ++b) {
+    const unsigned set = __ballot_sync(~0u, digit >> b & 1);
+    peers &= digit >> b & 1 ? set : ~set;
+  }
+  return peers;
+}
+
 // --- asynchronous copies into shared memory: 4, 8 or 16 bytes, of which `valid` exist and the rest become 0 --
 template <int kBytes> __device__ __forceinline__ void cp_async(void* shared, const void* global, int valid = kBytes) {
   if constexpr (kBytes == 16)

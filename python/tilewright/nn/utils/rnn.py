@@ -93,8 +93,9 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_f
             raise ValueError(f"pack_padded_sequence: lengths must fall along the batch unless enforce_sorted=False, "
                              f"got {count}")
     else:
-        places = tw.tensor(order, dtype=tw.int64)
-        indices, inverse = places.to(x.device), invert_permutation(places).to(x.device)
+        indices = tw.tensor(order, dtype=tw.int64)
+        inverse = tw.tensor(sorted(range(batch), key=order.__getitem__), dtype=tw.int64).to(x.device)
+        indices = indices.to(x.device)
     falling = sorted(count, reverse=True)
     sizes, active = [], batch
     for t in range(falling[0]):

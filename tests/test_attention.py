@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from arrays import DEVICE, to_np
 from tilewright import nn
 
 torch = pytest.importorskip("torch")
@@ -16,9 +17,13 @@ CONFIGS = {
 N, L, S, E, H = 3, 7, 5, 12, 3
 
 
+def put(value):
+    return tw.tensor(value, device=DEVICE)
+
+
 def paired(config):
     """Ours and PyTorch's with the same parameters."""
-    ours, theirs = nn.MultiheadAttention(E, H, **config), torch.nn.MultiheadAttention(E, H, **config)
+    ours, theirs = nn.MultiheadAttention(E, H, device=DEVICE, **config), torch.nn.MultiheadAttention(E, H, **config)
     names = dict(ours.named_parameters())
     assert list(names) == [n for n, _ in theirs.named_parameters()]
     rng = np.random.default_rng(1)
@@ -68,21 +73,21 @@ def test_multihead_attention_as_pytorch(config, mask, weights):
         (total if w is None else total + (w * w).sum()).backward()
         return [y, *([] if w is None else [w]), *(x.grad for x in xs), *(p.grad for p in layer.parameters())]
 
-    for got, want in zip(call(ours, tw.tensor), call(theirs, torch.tensor), strict=True):
-        np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=2e-4, atol=2e-5)
+    for got, want in zip(call(ours, put), call(theirs, torch.tensor), strict=True):
+        np.testing.assert_allclose(to_np(got), want.detach().numpy(), rtol=2e-4, atol=2e-5)
 
 
 def test_self_attention_and_one_item():
     ours, theirs = paired({"batch_first": True})
     x = np.random.default_rng(4).uniform(-1, 1, (L, E)).astype(np.float32)
     for shape in ((L, E), (1, L, E)):
-        a, b = tw.tensor(x.reshape(shape)), torch.tensor(x.reshape(shape))
+        a, b = put(x.reshape(shape)), torch.tensor(x.reshape(shape))
         for need in (True, False):
             (y, w), (want, want_w) = ours(a, a, a, need_weights=need), theirs(b, b, b, need_weights=need)
-            np.testing.assert_allclose(y.detach().numpy(), want.detach().numpy(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(to_np(y), want.detach().numpy(), rtol=1e-4, atol=1e-5)
             assert (w is None) == (want_w is None)
             if w is not None:
-                np.testing.assert_allclose(w.detach().numpy(), want_w.detach().numpy(), rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(to_np(w), want_w.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_and_refusals():
@@ -117,5 +122,5 @@ def test_attention_as_pytorch(case):
         return [y, *(x.grad for x in xs)]
 
     want = call(torch.nn.functional.scaled_dot_product_attention, torch.tensor)
-    for got, by in zip(call(nn.functional.scaled_dot_product_attention, tw.tensor), want, strict=True):
-        np.testing.assert_allclose(got.detach().numpy(), by.detach().numpy(), rtol=1e-4, atol=2e-5)
+    for got, by in zip(call(nn.functional.scaled_dot_product_attention, put), want, strict=True):
+        np.testing.assert_allclose(to_np(got), by.detach().numpy(), rtol=1e-4, atol=2e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from arrays import bits, to_np
+from arrays import DEVICE, bits, to_np
 from tilewright import nn
 from tilewright.nn.utils.rnn import (
     PackedSequence,
@@ -32,6 +32,11 @@ def uniform(seed, *shape):
     return np.random.default_rng(seed).uniform(-1, 1, shape)
 
 
+def tensor(lib, value, **kwargs):
+    """Of ours on the tests' device, of PyTorch on its own."""
+    return lib.tensor(value, **kwargs, **({"device": DEVICE} if lib is tw else {}))
+
+
 def flat(result):
     """Output and states as one list; a packed output by its data."""
     y, last = result
@@ -40,7 +45,7 @@ def flat(result):
 
 def twins(torch, name, *args, **kwargs):
     """A double precision net of ours and one of PyTorch's with its parameters."""
-    ours = getattr(nn, name)(*args, dtype=tw.float64, **kwargs)
+    ours = getattr(nn, name)(*args, dtype=tw.float64, device=DEVICE, **kwargs)
     theirs = getattr(torch.nn, name)(*args, dtype=torch.float64, **kwargs)
     assert [(n, tuple(p.shape)) for n, p in ours.named_parameters()] == \
         [(n, tuple(p.shape)) for n, p in theirs.named_parameters()]
@@ -66,7 +71,7 @@ def test_net_trains_as_pytorch(name, kind, form):
         x, *hx = (uniform(10 * step + k, *shape) for k, shape in enumerate(((3, 3, 5), states, states)))
         results = []
         for lib, net, optimizer in ((tw, ours, a), (torch, theirs, b)):
-            tensors = [lib.tensor(v, requires_grad=True) for v in (x, *hx[:2 if name == "LSTM" else 1])]
+            tensors = [tensor(lib, v, requires_grad=True) for v in (x, *hx[:2 if name == "LSTM" else 1])]
             given = tuple(tensors[1:]) if name == "LSTM" else tensors[1]
             outs = flat(net(tensors[0], given) if step else net(tensors[0]))
             optimizer.zero_grad()
@@ -87,7 +92,7 @@ def test_packed_as_pytorch(name, kind, bidirectional, lengths):
     results = []
     for lib, net in ((tw, ours), (torch, theirs)):
         rnn = lib.nn.utils.rnn
-        tensors = [lib.tensor(uniform(k, *s), requires_grad=True) for k, s in enumerate(((5, 4, 5), states, states))]
+        tensors = [tensor(lib, uniform(k, *s), requires_grad=True) for k, s in enumerate(((5, 4, 5), states, states))]
         packed = rnn.pack_padded_sequence(tensors[0], lengths, enforce_sorted=lengths == [5, 3, 3, 1])
         y, last = net(packed, tuple(tensors[1:]) if name == "LSTM" else tensors[1])
         padded, counts = rnn.pad_packed_sequence(y, batch_first=True, padding_value=0.5, total_length=6)
@@ -129,7 +134,7 @@ def test_cell_as_pytorch(name, kind):
         ours, theirs = twins(torch, name, 5, 7, bias=bias, **kind)
         results = []
         for lib, cell in ((tw, ours), (torch, theirs)):
-            x, state = lib.tensor(uniform(1, *shape), requires_grad=True), None
+            x, state = tensor(lib, uniform(1, *shape), requires_grad=True), None
             outs = []
             for _ in range(3):
                 state = cell(x, state)
@@ -164,6 +169,24 @@ def test_batch_size_does_not_change_a_sequence():
     whole = net(x)[0]
     for first, last in ((8, 16), (70, 100)):
         assert bits([net(x[:, first:last])[0]]) == bits([whole[:, first:last]])
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="compares a device with the CPU")
+@pytest.mark.parametrize(("name", "kind"), NETS, ids=str)
+def test_wide_states_as_on_the_cpu(name, kind):
+    """So many hidden values that a step's product is cut along K, rows that end in the second block of the batch."""
+    host = getattr(nn, name)(3, 520, bidirectional=True, **kind)
+    rows, states = uniform(7, 38, 3).astype(np.float32), uniform(8, 2, 33, 520).astype(np.float32)
+    results = []
+    for device in ("cpu", DEVICE):
+        net = copy.deepcopy(host).to(device)
+        x, h = (tw.tensor(v, device=device, requires_grad=True) for v in (rows, states))
+        y, last = net(PackedSequence(x, tw.tensor([33, 5])), (h, h) if name == "LSTM" else h)
+        outs = flat((y, last))
+        grads = tw.autograd.grad(sum((o * o * (k + 1)).sum() for k, o in enumerate(outs)), [x, h, *net.parameters()])
+        results.append([to_np(t) for t in (*outs, *grads)])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * (1 + np.abs(a).max()))
 
 
 def test_initial_values():

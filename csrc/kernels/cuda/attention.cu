@@ -2,10 +2,10 @@
 //
 // float16 and bfloat16 of up to 128 columns go through the tensor cores, with scores, maxima and sums in float32; the
 // weights 2^(s - m) are rounded to the half before they meet v. float32 and float64, and halves of more columns, are
-// computed in their accumulator throughout. A query that sees no key gives 0 and lse +inf. Keys that `causal` hides from
-// a whole block of queries are not visited. Dropout's bits are the CPU's.
-// Error: a score's is 2^-24 (E + 4) max |q| |k| scale; the weights' rounding adds at most half an ulp of the half at the
-// largest |v|; measured by the op table's rows `attention` and `attention_mask`.
+// computed in their accumulator throughout. A query that sees no key gives 0 and lse +inf. Keys that `causal` hides
+// from a whole block of queries are not visited. Dropout's bits are the CPU's.
+// Error: a score's is 2^-24 (E + 4) max |q| |k| scale; the weights' rounding adds at most half an ulp of the half at
+// the largest |v|; measured by the op table's rows `attention` and `attention_mask`.
 // Method: FlashAttention-2 (Dao 2023, arXiv:2307.08691): queries stay, blocks of keys come by cp.async while the block
 // before is multiplied, and the running maximum and sum (Milakov and Gimelshein 2018, arXiv:1805.02867) belong to four
 // neighbouring lanes.
@@ -14,8 +14,8 @@
 // queries, 4 (E + Ev) / 256 a pair, 128 flop a byte. attention_sm90.cu takes what it can on Hopper.
 // Tiles: a warp has 32 queries, so that each fragment of k and v, which ldmatrix reads, serves two mma of rows: 1.25
 // clocks of shared memory for 2 of mma. 64 keys a step for E <= 64, 32 for 128, keep scores and sums within 255
-// registers, two blocks of 128 threads an SM: 55 or 70 KiB of shared memory each. q is read again from there every step:
-// to hold it would cost 32 or 64 registers and save a third of the score's reads. Not yet timed on a GPU.
+// registers, two blocks of 128 threads an SM: 54 or 68 KiB of shared memory each. q is read again from there every
+// step: to hold it would cost 32 or 64 registers and save a third of the score's reads. Not yet timed on a GPU.
 #include "kernels/cuda/attention.cuh"
 
 namespace tw::cuda {

@@ -242,6 +242,8 @@ TW_DEVICE uint32_t dropped_scores(const AttentionArgs& a, int64_t number, int64_
 }
 
 // --- tiles: 256 threads, each with rows 4 ty ... and columns 4 tx ... of 64 x 64 sums --
+// A step of k reads 8 values of shared memory for 16 multiply-adds. Masks, dropout and two sets of sums take some 165
+// registers (float64: 250), so an SM has one block; held to 128, for two, it would spill.
 constexpr int kTile = 64, kTileStep = 16, kTileThreads = 256;
 template <class A> constexpr int kTilePitch = kTile + 16 / int(sizeof(A));
 // Two operands' slices of kTileStep, and a block of weights.

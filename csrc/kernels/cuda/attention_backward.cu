@@ -4,17 +4,17 @@
 //
 // p is computed again from q, k and the row's saved log2 of its sum (+inf where a row sees no key: p and ds are 0), and
 // dropout's mask again from its counters, so nothing of size (L, S) exists but one block.
-// Method: FlashAttention-2's backward (Dao 2023, arXiv:2307.08691) with no atomics: a launch for D, one whose blocks own
-// queries and walk over the keys for dq, one whose blocks own keys and walk over the queries for dk and dv. The last two
-// are one kernel: x are the operands of the rows that stay, w those of the rows that come, s = x0 w0^T, dp = x1 w1^T,
-// then sum0 += ds w0 and, where the rows are keys, sum1 += p w1. Every item of the batch has a gradient of its own; the
-// op sums those of broadcast operands.
+// Method: FlashAttention-2's backward (Dao 2023, arXiv:2307.08691) with no atomics: a launch for D, one whose blocks
+// own queries and walk over the keys for dq, one whose blocks own keys and walk over the queries for dk and dv. The
+// last two are one kernel: x are the operands of the rows that stay, w those of the rows that come, s = x0 w0^T, dp =
+// x1 w1^T, then sum0 += ds w0 and, where the rows are keys, sum1 += p w1. Every item of the batch has a gradient of its
+// own; the op sums those of broadcast operands.
 // Halves: scores, p and ds in float32, p and ds rounded to the half as operands of the last products, sums in float32
 // rounded once. Else all in the accumulator. Error: as the forward's; measured by the op table's row `attention`.
 // Operations: dq takes 2 (2 E + Ev) flop a pair of query and key, dk and dv 4 (E + Ev): 7 products against the 5 of one
 // pass that adds dq by atomics, which would not be deterministic. Bytes: as the forward's, for each block of 64.
-// Tiles of halves: a warp has 16 rows; 64 columns a step for E <= 64, 32 for 128, so that two sums of kE columns and two
-// blocks of scores fit 255 registers. 73 and 104 KiB of shared memory. Not yet timed on a GPU.
+// Tiles of halves: a warp has 16 rows; 64 columns a step for E <= 64, 32 for 128, so that two sums of kE columns and
+// two blocks of scores fit 255 registers. 55 and 69 KiB of shared memory. Not yet timed on a GPU.
 #include "kernels/cuda/attention.cuh"
 
 namespace tw::cuda {

@@ -1,14 +1,14 @@
-// Attention of halves on sm_90a: head sizes 64 and 128, causal or not, no mask and no dropout; attention.cu has the rest.
+// Attention of halves on sm_90a: head sizes 64 and 128, causal or not, without mask and dropout (attention.cu's).
 //
-// Semantics, arithmetic and errors are attention.cu's. Method: FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608): one
-// thread of a warpgroup of its own brings tiles by TMA; two warpgroups have 64 queries each, and q k^T of a block of keys
-// runs in the tensor cores while the softmax of the block before is computed and its p v waits behind it.
+// Semantics, arithmetic and errors are attention.cu's. Method: FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608):
+// one thread of a warpgroup of its own brings tiles by TMA; two warpgroups have 64 queries each, and q k^T of a block
+// of keys runs in the tensor cores while the softmax of the block before is computed and its p v waits behind it.
 // Tiles: 128 queries, blocks of 128 keys, two stages: 80 KiB of shared memory for E = 64, 160 for 128. A thread of the
 // multiplying warpgroups holds 64 scores, 32 or 64 sums and 32 registers of weights.
 // Operations: 4 E flop and one exponential a pair of query and key. An SM does 4096 flop of wgmma and 16 exponentials a
-// clock, so a pair takes E / 1024 clocks of one and 1 / 16 of the other: at E = 64 they are equal, and only their overlap
-// lets the tensor cores near their peak; at E = 128 products are twice as long. Bytes: k and v from L2 once for 128
-// queries, E / 32 a pair, 128 flop a byte. Not yet timed on a GPU.
+// clock, so a pair takes E / 1024 clocks of one and 1 / 16 of the other: at E = 64 they are equal, and only their
+// overlap lets the tensor cores near their peak; at E = 128 products are twice as long. Bytes: k and v from L2 once for
+// 128 queries, E / 32 a pair, 128 flop a byte. Not yet timed on a GPU.
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/hopper.cuh"
 

@@ -4,19 +4,19 @@
 //   LSTM  c' = f c + i g,  h' = o tanh c'     i, f, o = sigmoid(a_i, a_f, a_o),  g = tanh(a_g)
 //   GRU   h' = (1 - z) n + z h                r, z = sigmoid(a_r, a_z),  n = tanh(w_in x + b_in + r (w_hn h + b_hn))
 //
-// Shapes and dtypes: RnnArgs, float32 or float64; batch_sizes is host memory, which the walk over the steps reads before
-// it launches, so nothing waits for the device. Method: the input's side of all gates is one product over all steps
-// (gemm); then a launch a step, both directions in one, that multiplies the state with its part of the weights and
-// finishes the cells. Backward walks back with dh = dgates w_hh, from weights turned once, and leaves dx, dw_ih and dw_hh
-// to products, the biases to a sum over all steps. State is never copied: a step reads h from y, c from cn.
-// Error bound: a step's is its product's and a few ulp of the cell; measured by tests/op_table/rnn.py.
-// A step's product: 32 rows of the batch by 32 lines of weights a block (8 values of four gates, or 32 values), in four
-// groups of 64 threads that each take every fourth slice of K with 4 x 4 sums a thread, slices coming to registers while
-// the one before is multiplied. For small batches reading the weights is all: 4 G H H bytes a step from L2, by G H / 32
-// blocks; where those are few, K is cut as well and the last block to come adds the parts in order (at most 8 parts of at
-// least 256 and 128 blocks: more would not find an SM). At a batch of 32 a weight is read once for 32 multiply-adds.
-// A launch a step costs some microseconds where the step's own work is less; a persistent kernel would save them, but its
-// blocks must wait for each other, which cannot be proven by emulation. Not yet timed on a GPU.
+// Shapes and dtypes: RnnArgs, float32 or float64; batch_sizes is host memory, which the walk over the steps reads
+// before it launches, so nothing waits for the device. Method: the input's side of all gates is one product over all
+// steps (gemm); then a launch a step, both directions in one, that multiplies the state with its part of the weights
+// and finishes the cells. Backward walks back with dh = dgates w_hh, from weights turned once, and leaves dx, dw_ih and
+// dw_hh to products, the biases to a sum over all steps. State is never copied: a step reads h from y, c from cn.
+// Error bound: a step's is its product's and a few ulp of the cell; measured by tests/op_table/rnn.py. A step's
+// product: 32 rows of the batch by 32 lines of weights a block (8 values of four gates, or 32 values), in four groups
+// of 64 threads that each take every fourth slice of K with 4 x 4 sums a thread, slices coming to registers while the
+// one before is multiplied. For small batches reading the weights is all: 4 G H H bytes a step from L2, by G H / 32
+// blocks; where those are few, K is cut as well and the last block to come adds the parts in order (at most 8 parts of
+// at least 256 and 128 blocks: more would not find an SM). At a batch of 32 a weight is read once for 32 multiply-adds.
+// A launch a step costs some microseconds where the step's own work is less; a persistent kernel would save them, but
+// its blocks must wait for each other, which cannot be proven by emulation. Not yet timed on a GPU.
 // Sources: Hochreiter & Schmidhuber (1997); Gers et al. (2000); Cho et al. (2014), with the reset after the product.
 #include "kernels/cuda/rows.cuh"
 

@@ -135,7 +135,7 @@ class MultiheadAttention(Module):
         if bias is not None:
             rows.append(bias.reshape(1, H, 1, D).expand(N, H, 1, D))
         if self.add_zero_attn:
-            rows.append(tw.zeros(N, H, 1, D, dtype=t.dtype))
+            rows.append(tw.zeros(N, H, 1, D, dtype=t.dtype, device=t.device))
         return tw.cat(rows, 2)
 
     def _mask(self, attn_mask: Tensor | None, padding: Tensor | None, N: int, L: int, S: int, extra: int,
@@ -153,7 +153,7 @@ class MultiheadAttention(Module):
                 raise ValueError(f"MultiheadAttention: {name} must have shape {' or '.join(map(str, shapes))}, got "
                                  f"{tuple(mask.shape)}")
             if mask.dtype is tw.bool:
-                mask = tw.zeros(mask.shape, dtype=dtype).masked_fill(mask, -math.inf)
+                mask = tw.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, -math.inf)
             elif not mask.is_floating_point():
                 raise TypeError(f"MultiheadAttention: {name} must be bool or floating-point, got {mask.dtype}")
             if name == "key_padding_mask":

@@ -69,10 +69,10 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 if TYPE_CHECKING:
-    from tilewright import nn, optim, utils  # noqa: F401
+    from tilewright import nn, optim, utils, vision  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
-_SUBMODULES = ("nn", "optim", "utils")
+_SUBMODULES = ("nn", "optim", "utils", "vision")
 _SAVING = ("load", "save")
 
 __all__ = [

@@ -15,7 +15,7 @@ from references import each
 def grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=None):
     """Each axis gives a place its items and weights; all combinations of items are summed (PyTorch's conventions)."""
     N, C, *sizes = x.shape
-    places = grid.reshape(N, -1, len(sizes))
+    places = grid.reshape(N, math.prod(grid.shape[1:-1]), len(sizes))
     taps = []  # of each axis: (items, weights, present)
     for axis, n in enumerate(sizes):
         g = places[..., len(sizes) - 1 - axis]
@@ -48,7 +48,7 @@ def grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=No
     for chosen in itertools.product(*taps):
         weight = math.prod(w for _, w in chosen)
         for image in range(N):
-            y[image] += weight[image] * x[(image, slice(None), *(i[image] for i, _ in chosen))]
+            y[image] += weight[image] * x[image][(slice(None), *(i[image] for i, _ in chosen))]
     return y.reshape(N, C, *grid.shape[1:-1])
 
 
@@ -61,18 +61,10 @@ def affine_grid(theta, size, align_corners=None):
     return np.einsum("...k,njk->n...j", base, theta)
 
 
-def boxes_by_image(boxes):
-    """Boxes (K, 5): a list of (n, 4), one an image, with the image's number before."""
-    if isinstance(boxes, np.ndarray):
-        return boxes
-    return np.concatenate([np.concatenate([np.full((len(b), 1), i, b.dtype), b], 1) for i, b in enumerate(boxes)])
-
-
-def roi_align(x, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
+def roi_align(x, images, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
     """The mean over a bin's samples, one by one (torchvision's conventions)."""
     oh, ow = each(output_size, 2)
-    boxes = boxes_by_image(boxes).astype(x.dtype)
-    N, C, H, W = x.shape
+    _, C, H, W = x.shape
     y = np.zeros((len(boxes), C, oh, ow), x.dtype)
 
     def taps(p, n):
@@ -83,7 +75,7 @@ def roi_align(x, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, align
         return ((low, 1 - (p - low)), (min(low + 1, n - 1), p - low))
 
     for k, box in enumerate(boxes):
-        x1, y1, x2, y2 = box[1:] * x.dtype.type(spatial_scale) - x.dtype.type(0.5 * aligned)
+        x1, y1, x2, y2 = box * x.dtype.type(spatial_scale) - x.dtype.type(0.5 * aligned)
         h, w = (y2 - y1, x2 - x1) if aligned else (max(y2 - y1, 1), max(x2 - x1, 1))
         rows, cols = (sampling_ratio,) * 2 if sampling_ratio > 0 else (math.ceil(h / oh), math.ceil(w / ow))
         for i, j in itertools.product(range(oh), range(ow)):
@@ -91,28 +83,27 @@ def roi_align(x, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, align
                 at_y = y1 + (i + (r + x.dtype.type(0.5)) / rows) * h / oh
                 at_x = x1 + (j + (c + x.dtype.type(0.5)) / cols) * w / ow
                 for (u, wu), (v, wv) in itertools.product(taps(at_y, H), taps(at_x, W)):
-                    y[k, :, i, j] += wu * wv * x[int(box[0]), :, u, v]
+                    y[k, :, i, j] += wu * wv * x[images[k], :, u, v]
             y[k, :, i, j] /= max(rows * cols, 1)
     return y
 
 
-def roi_pool(x, boxes, output_size, spatial_scale=1.0):
+def roi_pool(x, images, boxes, output_size, spatial_scale=1.0):
     oh, ow = each(output_size, 2)
-    boxes = boxes_by_image(boxes).astype(x.dtype)
-    N, C, H, W = x.shape
+    _, C, H, W = x.shape
     y = np.zeros((len(boxes), C, oh, ow), x.dtype)
 
     def away(v):  # half away from zero
         return math.floor(v + 0.5) if v >= 0 else -math.floor(0.5 - v)
 
     for k, box in enumerate(boxes):
-        x1, y1, x2, y2 = (away(v) for v in box[1:] * x.dtype.type(spatial_scale))
+        x1, y1, x2, y2 = (away(v) for v in box * x.dtype.type(spatial_scale))
         h, w = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
         for i, j in itertools.product(range(oh), range(ow)):
             r0, r1 = (min(max(v, 0), H) for v in (y1 + i * h // oh, y1 - (-(i + 1) * h // oh)))
             c0, c1 = (min(max(v, 0), W) for v in (x1 + j * w // ow, x1 - (-(j + 1) * w // ow)))
             if r1 > r0 and c1 > c0:
-                y[k, :, i, j] = x[int(box[0]), :, r0:r1, c0:c1].max((1, 2))
+                y[k, :, i, j] = x[images[k], :, r0:r1, c0:c1].max((1, 2))
     return y
 
 
@@ -128,6 +119,6 @@ def box_iou(a, b):
 def batched_nms(boxes, scores, idxs, iou_threshold):
     overlap, keep = box_iou(boxes, boxes), []
     for i in np.argsort(-scores, kind="stable"):
-        if all(overlap[k, i] <= iou_threshold or idxs[k] != idxs[i] for k in keep):
+        if not any(overlap[k, i] > iou_threshold and idxs[k] == idxs[i] for k in keep):
             keep.append(i)
     return np.array(keep, np.int64)

@@ -128,9 +128,9 @@ def roi_align(input: Tensor, boxes: Any, output_size: Size, spatial_scale: float
     """Each box of an image cut into output_size bins; a bin's value is the mean of bilinear samples within it.
 
     input (N, C, H, W); boxes (K, 5), each (image, x1, y1, x2, y2), or a list of (n, 4), one an image; gives (K, C, oh,
-    ow). Coordinates are scaled by spatial_scale and, where aligned, moved by -1/2 (else sizes are at least 1). A bin has
-    sampling_ratio samples an axis, or as many as it is long, rounded up. Samples more than 1 outside count as 0. Boxes
-    get no gradient. He et al., Mask R-CNN, arXiv:1703.06870.
+    ow). Coordinates are scaled by spatial_scale and, where aligned, moved by -1/2 (else sizes are at least 1). A bin
+    has sampling_ratio samples an axis, or as many as it is long, rounded up. Samples more than 1 outside count as 0.
+    Boxes get no gradient. He et al., Mask R-CNN, arXiv:1703.06870.
 
     Raises:
         ValueError: other shapes, sizes below 1. TypeError: dtypes. IndexError: a box of no image.

@@ -303,6 +303,24 @@ def result_name(about: dict[str, Any], dtype: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((R|TM)\)", "", words, flags=re.IGNORECASE).lower()).strip("-")
 
 
+def save_results(results: dict[str, Any]) -> None:
+    """benchmarks/results/<this CPU>.md and .json."""
+    target = HERE / "results" / result_name(results["machine"], results["settings"]["dtype"])
+    target.parent.mkdir(exist_ok=True)
+    target.with_name(target.name + ".md").write_text(show(results))
+    rows = [rounded(row) for row in results["rows"]]
+    head = json.dumps({key: value for key, value in results.items() if key != "rows"}, indent=1)
+    target.with_name(target.name + ".json").write_text(
+        head.removesuffix("\n}") + ',\n "rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n")
+
+
+def rounded(value: Any) -> Any:
+    """Floats of a row to five digits: more were not measured."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.partition("\n")[0])
     parser.add_argument("family", choices=[*FAMILIES, "all"])
@@ -325,15 +343,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, ImportError, OSError) as e:
         print(f"benchmarks: {e}", file=sys.stderr)
         return 2
-    report, data = show(results), json.dumps(results, indent=1) + "\n"
-    print(report)
+    print(show(results))
     if options.json:
-        options.json.write_text(data)
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.save:
-        target = HERE / "results" / result_name(results["machine"], options.dtype)
-        target.parent.mkdir(exist_ok=True)
-        target.with_name(target.name + ".md").write_text(report)
-        target.with_name(target.name + ".json").write_text(data)
+        save_results(results)
     return 1 if any("refused" in row for row in results["rows"]) else 0
 
 

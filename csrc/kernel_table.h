@@ -407,6 +407,15 @@ struct AdamArgs {
   bool decoupled, amsgrad, maximize;
 };
 
+// A list of gradients as one vector.
+struct GradArgs {
+  const OptimTensor* tensors;  // grad_norm reads grad, grad_scale changes param
+  int64_t count;
+  double p;         // grad_norm: of the norm; infinity: the largest magnitude
+  double* value;    // grad_norm: written, (sum |g|^p)^(1/p); grad_scale: the factor, read
+  float* infinite;  // grad_scale: null, or becomes 1 where a product is not finite
+};
+
 // --- the machine's own limits, which the benchmarks hold kernels against --
 struct FmaPeakArgs {
   void* y;             // (pieces, 64 bytes): what the chains end in, so that none is dropped
@@ -436,6 +445,9 @@ struct StreamArgs {
   X(conv, ConvArgs) X(conv_backward_x, ConvArgs) X(conv_backward_w, ConvArgs)                                \
   X(max_pool, PoolArgs) X(max_pool_backward, PoolArgs) X(avg_pool, PoolArgs) X(avg_pool_backward, PoolArgs)  \
   X(interpolate, InterpolateArgs) X(pad, PadArgs) X(pad_backward, PadArgs)                                   \
+  X(grid_sample, GridSampleArgs) X(grid_sample_backward, GridSampleArgs)                                     \
+  X(roi_align, RoiArgs) X(roi_align_backward, RoiArgs)                                                       \
+  X(roi_pool, RoiArgs) X(roi_pool_backward, RoiArgs) X(nms, NmsArgs)                                         \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
   X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \
@@ -446,10 +458,7 @@ struct StreamArgs {
   X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \
-  X(sgd_step, SgdArgs) X(adam_step, AdamArgs)                                                               \
-  X(grid_sample, GridSampleArgs) X(grid_sample_backward, GridSampleArgs)                                     \
-  X(roi_align, RoiArgs) X(roi_align_backward, RoiArgs)                                                       \
-  X(roi_pool, RoiArgs) X(roi_pool_backward, RoiArgs) X(nms, NmsArgs)                                         \
+  X(sgd_step, SgdArgs) X(adam_step, AdamArgs) X(grad_norm, GradArgs) X(grad_scale, GradArgs)                 \
   X(fma_peak, FmaPeakArgs) X(stream_read, StreamArgs) X(stream_copy, StreamArgs) X(stream_triad, StreamArgs)
 // clang-format on
 

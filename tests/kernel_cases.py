@@ -483,6 +483,16 @@ def step_cases():
     yield Case("sgd_step", grads, [a.copy() for a in (*params, *m)],
                lambda *a: kernels.sgd_step(a[n:2 * n], a[:n], a[2 * n:], 0.1, 0.9, 0.1, 0.01, nesterov=True),
                sgd)
+    yield Case("grad_norm", grads, [np.empty(())], lambda *a: kernels.grad_norm(a[:n], 3.0, out=a[n]),
+               lambda *grads: _engine.grad_norm(list(grads), 3.0))
+
+    def scale(factor):
+        scaled = [array(a) for a in params]
+        _engine.grad_scale(scaled, factor)
+        return tuple(scaled)
+
+    yield Case("grad_scale", [np.array(0.75)], [a.copy() for a in params],
+               lambda factor, *a: kernels.grad_scale(a, factor), scale)
     for decoupled in (False, True):
         def adam(*grads, decoupled=decoupled):
             p, means, squares = [array(a) for a in params], [array(a) for a in m], [array(a) for a in v]

@@ -217,12 +217,12 @@ def test_report_replaces_only_what_is_between_its_marks(tmp_path, monkeypatch):
     target = tmp_path / "out.json"
     run.main(["softmax", "--problems", str(problems), "--json", str(target), "--seconds", "0.02", "--peers", "numpy"])
     page = tmp_path / "performance.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page.write_text(f"before\n{report.BEGIN}\nwhat was here\n{report.END}\nafter\n")
     monkeypatch.setattr(report, "DOCS", tmp_path)
     for _ in range(2):  # twice is as once
         assert report.main([str(target)]) == 0
     text = page.read_text()
     assert text.startswith(f"before\n{report.BEGIN}\n- CPU: ") and text.endswith(f"{report.END}\nafter\n")
-    assert "| softmax | 1 | " in text and "old" not in text
+    assert "| softmax | 1 | " in text and "what was here" not in text
     for picture in ("roofline", "peers"):
         assert "</svg>" in (tmp_path / "images" / f"{picture}.svg").read_text()

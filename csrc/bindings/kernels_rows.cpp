@@ -412,7 +412,7 @@ x, out: one shape and float dtype. mask: uint8 of x's shape, written. All contig
 }
 
 void open_steps(nb::module_& m) {
-  const auto params = "params"_a, grads = "grads"_a;
+  const auto params = "params"_a, grads = "grads"_a, out = "out"_a;
   const auto lr = "lr"_a = 1e-3, maximize = "maximize"_a = false;
   open(m, "sgd_step",
        args(params, grads, "momentum_buffers"_a = nb::none(), lr, "momentum"_a = 0.0, "dampening"_a = 0.0,
@@ -434,6 +434,28 @@ its shape and dtype; the buffers of float16 and bfloat16 parameters are float32.
                   momentum);
          sgd_step(p, g, buffers, lr, momentum, dampening, weight_decay, nesterov, maximize, first);
        });
+  open(m, "grad_norm", args(grads, "p"_a = 2.0, out),
+       R"(out = (sum |g|^p)^(1/p) over all values of a list of gradients; p infinity: the largest magnitude.
+
+grads: a sequence of contiguous float arrays. out: float64 of shape ().
+>>> kernels.grad_norm([np.array([3.0]), np.array([4.0])], out=np.empty(())).item()
+5.0
+)",
+       [](Call&, const InList& g, double p, Out) { grad_norm(g, p); });
+  open(
+      m, "grad_scale", args(grads, "factor"_a, none("infinite")),
+      R"(Every gradient of a list times a factor, in place, in one launch; `infinite` becomes 1 where one is not finite then.
+
+grads: a sequence of contiguous float arrays. factor: float64 of shape (). infinite: float32 of shape (), or None.
+>>> g = np.array([3.0, 4.0])
+>>> kernels.grad_scale([g], np.array(0.5))
+>>> g.tolist()
+[1.5, 2.0]
+)",
+      [](Call&, const OutList& g, In factor, OptOut infinite) {
+        if (infinite) infinite.given->taken = true;
+        grad_scale(g, factor, infinite);
+      });
   const auto define_adam = [&](const char* op, bool decoupled, double decay, const char* doc) {
     open(m, op,
          args(params, grads, "exp_avgs"_a, "exp_avg_sqs"_a, "step"_a, lr, "beta1"_a = 0.9, "beta2"_a = 0.999,

@@ -96,12 +96,27 @@ void name_culprit(const PyOp& op, PyObject* const* args, Py_ssize_t n) {
                py::handle(op.function).attr("__name__").cast<py::str>().ptr(), Py_TYPE(culprit.ptr())->tp_name);
 }
 
+// Whether the one keyword is an `out` to write into, with nothing to record.
+bool only_out(PyObject* names, PyObject* const* args, Py_ssize_t n) {
+  if (PyTuple_GET_SIZE(names) != 1 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out") != 0)
+    return false;
+  PyObject* a = is_tensor(args[n]) ? tensor(args[n]).array : nullptr;
+  const int must = a && is_array(a) && unwrap(a).numel() > 0 ? must_record(args, n + 1) : 1;
+  if (must < 0) PyErr_Clear();  // the Python function will meet it again
+  return must == 0;
+}
+
 PyObject* op_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* names) {
   PyOp& op = op_of(self);
   const Py_ssize_t n = PyVectorcall_NARGS(nargsf);
   Value x[3];
-  if (op.row && !names && n == op.row->inputs && direct(op, args, static_cast<int>(n), x)) {
+  if (op.row && n == op.row->inputs && (!names || only_out(names, args, n)) &&
+      direct(op, args, static_cast<int>(n), x)) {
     return guarded([&]() -> PyObject* {
+      if (names) {
+        elementwise(op.row->op, x, static_cast<int>(n), &unwrap(tensor(args[n]).array));
+        return Py_NewRef(args[n]);
+      }
       PyObject* out = wrap_tensor(wrap(elementwise(op.row->op, x, static_cast<int>(n), nullptr)));
       const int must = out && op.rule != Py_None ? must_record(args, n) : 0;
       if (must < 0 || (must && !put_elementwise_on_tape(op, out, args, static_cast<int>(n)))) Py_CLEAR(out);

@@ -155,6 +155,8 @@ std::tuple<Array, Array, uint64_t> dropout(const Array& x, double p, uint64_t se
 
 void sgd_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& momentum_buffers, double lr,
               double momentum, double dampening, double weight_decay, bool nesterov, bool maximize, bool first);
+Array grad_norm(const ArrayRefs& grads, double p);
+void grad_scale(const ArrayRefs& grads, const Array& factor, const OptionalArray& infinite);
 void adam_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& exp_avgs, const ArrayRefs& exp_avg_sqs,
                const ArrayRefs& max_exp_avg_sqs, int64_t step, double lr, double beta1, double beta2, double eps,
                double weight_decay, bool decoupled, bool maximize);

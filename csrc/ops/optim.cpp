@@ -30,10 +30,13 @@ struct ArrayList {
 // The launch's list, and what has to be copied back afterwards.
 class Step {
  public:
-  explicit Step(const ArrayList& params) : op_(params.op), count_(params.arrays.size()) {
+  explicit Step(const ArrayList& params, bool written = true) : op_(params.op), count_(params.arrays.size()) {
     for (const Array* p : params.arrays) {
-      TW_CHECK_TYPE(is_float(p->dtype()), op_, ": parameters must be floating-point, got ", name(p->dtype()));
-      check_writable(op_, *p);
+      TW_CHECK_TYPE(is_float(p->dtype()), op_, ": ", params.name, " must be floating-point, got ", name(p->dtype()));
+      TW_CHECK_AS(std::runtime_error, p->device() == params.arrays[0]->device(), op_, ": ", params.name,
+                  " must be on one device, got ", name(params.arrays[0]->device().type), " and ",
+                  name(p->device().type));
+      if (written) check_writable(op_, *p);
     }
     // In an array of bytes, because that is what a recorded plan can keep alive.
     table_ = Array::empty(op_, {static_cast<int64_t>(count_ * sizeof(OptimTensor))}, DType::kUInt8);
@@ -123,7 +126,37 @@ void adam_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs&
   step.finish();
 }
 
+// (sum |g|^p)^(1/p) over all values of the list, a 0-d float64 array.
+Array grad_norm(const ArrayRefs& grads, double p) {
+  const ArrayList g{"grad_norm", "grads", grads};
+  TW_CHECK(p > 0, "grad_norm: p must be > 0, got ", p);
+  TW_CHECK(g.given(), "grad_norm: there must be at least one gradient, got none");
+  Step step(g, false);
+  step.read(g, &OptimTensor::grad);
+  const Device device = grads[0]->device();
+  Array value = result("grad_norm", {}, DType::kFloat64, device);
+  launch(device, slots::grad_norm, GradArgs{step.list(), step.count(), p, value.data<double>(), nullptr});
+  return value;
+}
+
+// Every g *= factor, a 0-d float64 array; `infinite`, a float32 one, becomes 1 where a product is not finite.
+void grad_scale(const ArrayRefs& grads, const Array& factor, const OptionalArray& infinite) {
+  const ArrayList g{"grad_scale", "grads", grads};
+  check_is("grad_scale", "factor", factor, {}, DType::kFloat64);
+  if (infinite) check_is("grad_scale", "infinite", *infinite, {}, DType::kFloat32);
+  Step step(g);
+  if (!g.given()) return;
+  step.write(g, &OptimTensor::param);
+  launch(grads[0]->device(), slots::grad_scale,
+         GradArgs{step.list(), step.count(), 0, static_cast<double*>(factor.raw()),
+                  infinite ? static_cast<float*>(infinite->raw()) : nullptr});
+  if (infinite) Array(*infinite).bump_version();
+  step.finish();
+}
+
 void bind_optim(py::module_& m) {
+  m.def("grad_norm", &grad_norm);
+  m.def("grad_scale", &grad_scale, py::arg("grads"), py::arg("factor"), py::arg("infinite") = py::none());
   m.def("sgd_step", &sgd_step);
   m.def("adam_step", &adam_step);
 }

@@ -9,6 +9,7 @@ import tilewright as tw
 from arrays import dtype_of, quantize, spacing, to_np
 from op_table.row import EXACT, Bad, Row
 from tilewright import _engine
+from tilewright.autograd import wrap
 
 N = 200_000  # samples of a distribution; five standard deviations bound every statistic below
 
@@ -247,6 +248,38 @@ def steps_over_large_parameters():
     run_optimizer(lambda p: tw.optim.Adam(p, lr=0.1), lambda p, g, s: R.adam_step(p, g, s, 0.1), {}, "float32", 2, True)
 
 
+def clipping_one_list():
+    """grad_norm and grad_scale over a list of awkward sizes, of every dtype, against NumPy in float64."""
+    rng = np.random.default_rng(5)
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        values = [quantize(rng.normal(0, 1, n), dtype) for n in (0, 1, 127, 1025, 70_001)]
+        whole = np.concatenate(values).astype(np.float64)
+        for p in (1.0, 2.0, 3.5, np.inf):
+            params = [tw.zeros(len(v), dtype=dtype_of(dtype)).requires_grad_() for v in values]
+            for param, v in zip(params, values, strict=True):
+                param.grad = tw.tensor(v).to(dtype_of(dtype))
+            norm = wrap(_engine.grad_norm([param.grad.array for param in params], p))
+            want = np.abs(whole).max() if p == np.inf else (np.abs(whole) ** p).sum() ** (1 / p)
+            slack = (1e-15 if dtype == "float64" else 4e-7) * want
+            assert abs(norm.item() - want) <= slack, (dtype, p, norm.item(), want)
+            total = tw.nn.utils.clip_grad_norm_(params, 0.5, p)
+            assert abs(total.item() - want) <= spacing(np.asarray(want), dtype) + slack
+            for param, v in zip(params, values, strict=True):
+                scaled = v * (0.5 / (want + 1e-6))
+                assert (np.abs(to_np(param.grad) - scaled) <= 2 * spacing(scaled, dtype)).all(), (dtype, p)
+
+
+def scaling_finds_what_is_not_finite():
+    for bad in (np.nan, np.inf, 3e38):
+        grads = [tw.ones(3), tw.tensor([1.0] * 900 + [bad] + [2.0] * 99)]
+        found = tw.zeros(())
+        _engine.grad_scale([grad.array for grad in grads], tw.tensor(4.0, dtype=tw.float64).array, found.array)
+        assert found.item() == 1 and to_np(grads[0]).tolist() == [4, 4, 4] and to_np(grads[1])[-1] == 8
+    found = tw.zeros(())
+    _engine.grad_scale([grads[0].array], tw.tensor(0.5, dtype=tw.float64).array, found.array)
+    assert found.item() == 0 and to_np(grads[0]).tolist() == [2, 2, 2]
+
+
 def refused(make):
     return lambda g: make([tw.ones(3).requires_grad_()])
 
@@ -295,5 +328,13 @@ ROWS = [
     checked_row("optim.SGD", ("sgd_step",), (sgd_steps, steps_over_large_parameters), OPTIM_BAD),
     checked_row("optim.Adam", ("adam_step",), (adam_steps,), ADAM_BAD),
     checked_row("optim.AdamW", ("adam_step",), (adamw_steps,)),
+    checked_row("grad_norm", ("grad_norm", "grad_scale"), (clipping_one_list, scaling_finds_what_is_not_finite),
+                (Bad("p", lambda g: _engine.grad_norm([tw.ones(3).array], 0.0), ValueError,
+                     "grad_norm: p must be > 0, got 0"),
+                 Bad("none", lambda g: _engine.grad_norm([], 2.0), ValueError, "at least one gradient"),
+                 Bad("integers", lambda g: _engine.grad_norm([tw.arange(3).array], 2.0), TypeError,
+                     "grad_norm: grads must be floating-point, got int64"),
+                 Bad("factor", lambda g: _engine.grad_scale([tw.ones(3).array], tw.ones(1).array), ValueError,
+                     r"grad_scale: factor must have shape \(\), got \(1,\)"))),
     checked_row("machine", ("fma_peak", "stream_read", "stream_copy", "stream_triad"), (machine_probes,), PROBES_BAD),
 ]  # fmt: skip

@@ -190,7 +190,9 @@ TW_INLINE void extremes(const S* x, int64_t base, int64_t n, int64_t k, bool des
   int64_t count = 0;
   Vec<A> bound = A(0);
   bool bounded = false;
+  int64_t full = greatest(2 * k, 16);  // few items first, for an early bound
   auto settle = [&] {
+    full = least(size, 2 * full);
     Item<K>* sorted = sort_items(buffer, buffer + size, count);
     count = least(count, k);
     if (sorted != buffer) __builtin_memcpy(buffer, sorted, size_t(count) * sizeof(Item<K>));
@@ -202,7 +204,7 @@ TW_INLINE void extremes(const S* x, int64_t base, int64_t n, int64_t k, bool des
   };
   auto take = [&](int64_t i) {
     buffer[count++] = {K(key_of(x[i]) ^ flip), K(base + i)};
-    if (count == size) settle();
+    if (count >= full) settle();
   };
   int64_t i = 0;
   for (; !bounded && i < n; ++i) take(i);

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import tilewright as tw
-from tilewright.autograd import no_grad
+from tilewright import _engine
+from tilewright.autograd import no_grad, wrap
 from tilewright.nn.checks import check_number
 from tilewright.nn.utils import rnn as rnn
 from tilewright.tensor import Tensor
@@ -37,23 +38,14 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
         raise ValueError(f"clip_grad_norm_: norm_type must be > 0, got {norm_type}")
     if not grads:
         return tw.tensor(0.0)
+    arrays = [grad.array for grad in grads]
     with no_grad():
-        if norm_type == math.inf:
-            total = tw.stack([grad.abs().max() for grad in grads if grad.numel()]).max()
-        elif norm_type == 2.0:
-            # Half-precision squares overflow early, so these are summed in float32.
-            wide = [grad if grad.dtype in (tw.float32, tw.float64) else grad.to(tw.float32) for grad in grads]
-            total = tw.stack([(grad * grad).sum() for grad in wide]).sum().sqrt()
-        else:
-            total = tw.stack([(grad.abs() ** norm_type).sum() for grad in grads]).sum() ** (1.0 / norm_type)
-        norm = total.item()
-        if error_if_nonfinite and not math.isfinite(norm):
-            raise RuntimeError(f"clip_grad_norm_: the norm must be finite, got {norm}")
-        scale = max_norm / (norm + 1e-6)
-        if not scale >= 1.0:  # a NaN norm reaches the gradients, as it does in PyTorch
-            for grad in grads:
-                grad.mul_(scale)
-    return total
+        norm = wrap(_engine.grad_norm(arrays, norm_type))
+        if error_if_nonfinite and not math.isfinite(norm.item()):
+            raise RuntimeError(f"clip_grad_norm_: the norm must be finite, got {norm.item()}")
+        # Nothing here waits for a GPU. A NaN norm reaches the gradients, as it does in PyTorch.
+        _engine.grad_scale(arrays, (max_norm / (norm + 1e-6)).clamp(max=1.0).array)
+    return norm.to(grads[0].dtype)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:

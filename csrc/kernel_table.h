@@ -445,9 +445,6 @@ struct StreamArgs {
   X(conv, ConvArgs) X(conv_backward_x, ConvArgs) X(conv_backward_w, ConvArgs)                                \
   X(max_pool, PoolArgs) X(max_pool_backward, PoolArgs) X(avg_pool, PoolArgs) X(avg_pool_backward, PoolArgs)  \
   X(interpolate, InterpolateArgs) X(pad, PadArgs) X(pad_backward, PadArgs)                                   \
-  X(grid_sample, GridSampleArgs) X(grid_sample_backward, GridSampleArgs)                                     \
-  X(roi_align, RoiArgs) X(roi_align_backward, RoiArgs)                                                       \
-  X(roi_pool, RoiArgs) X(roi_pool_backward, RoiArgs) X(nms, NmsArgs)                                         \
   X(softmax, SoftmaxArgs) X(softmax_backward, SoftmaxArgs)                                                   \
   X(cross_entropy, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyArgs)                             \
   X(attention, AttentionArgs) X(attention_backward, AttentionArgs)                                           \
@@ -459,6 +456,9 @@ struct StreamArgs {
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \
   X(sgd_step, SgdArgs) X(adam_step, AdamArgs) X(grad_norm, GradArgs) X(grad_scale, GradArgs)                 \
+  X(grid_sample, GridSampleArgs) X(grid_sample_backward, GridSampleArgs)                                     \
+  X(roi_align, RoiArgs) X(roi_align_backward, RoiArgs)                                                       \
+  X(roi_pool, RoiArgs) X(roi_pool_backward, RoiArgs) X(nms, NmsArgs)                                         \
   X(fma_peak, FmaPeakArgs) X(stream_read, StreamArgs) X(stream_copy, StreamArgs) X(stream_triad, StreamArgs)
 // clang-format on
 

@@ -4,9 +4,8 @@
 namespace tw {
 namespace {
 
-// The output's last two sizes.
-int64_t height(const Array& pooled) { return pooled.ndim() == 4 ? pooled.size(2) : 0; }
-int64_t width(const Array& pooled) { return pooled.ndim() == 4 ? pooled.size(3) : 0; }
+// Dimension d of (K, C, oh, ow), or what the op refuses. It leaves the output to be taken.
+int64_t bins(const Out& out, int d) { return out->ndim() == 4 ? out->size(d) : 0; }
 
 // For what a kernel reads or writes wherever values point.
 template <class T> void check_range(const char* op, const char* what, const Array& a, int64_t low, int64_t high) {
@@ -54,7 +53,7 @@ may be smaller than 1. He et al., arXiv:1703.06870. Contiguous.
 [[[[5.0]]]]
 )",
        [](Call&, In x, In boxes, Out out, double scale, int64_t ratio, bool aligned) {
-         roi_align(x, boxes, height(out), width(out), scale, ratio, aligned);
+         roi_align(x, boxes, bins(out, 2), bins(out, 3), scale, ratio, aligned);
        });
   open(m, "roi_align_backward", args(dy, boxes, out, scale, ratio, aligned),
        R"(out (N, C, H, W) = the gradient of roi_align by x, from dy (K, C, oh, ow); the rest as there.
@@ -74,7 +73,7 @@ their planes, -1 for none. Girshick, arXiv:1504.08083. Contiguous.
 [[[[5.0, 7.0]]]]
 )",
        [](Call&, In x, In boxes, Out out, double scale, OptOut indices) {
-         roi_pool(x, boxes, height(out), width(out), scale, !!indices);
+         roi_pool(x, boxes, bins(out, 2), bins(out, 3), scale, !!indices);
        });
   open(m, "roi_pool_backward", args(dy, boxes, "indices"_a, out),
        R"(out (N, C, H, W) = dy's values (K, C, oh, ow) added where indices, from roi_pool, say in the boxes' images.

@@ -129,7 +129,8 @@ template <class A, class Launch> void sum_exactly(void* y, int64_t n, DType t, d
 // A Source has A; kTaps; C, plane, outputs, rows, dtype; x and y, the planes' and the results' memory; and
 // point(row, o) -> { image, count, samples(body(taps)) }, an image below 0 being none.
 template <class Source> struct Walker {
-  static constexpr int kSide = Source::kTaps >= 16 ? 1 : 16 / Source::kTaps;
+  static constexpr int kAtOnce = 64 / int(sizeof(typename Source::A));  // loads in flight that the registers hold
+  static constexpr int kSide = Source::kTaps >= kAtOnce ? 1 : kAtOnce / Source::kTaps;
 
   // body(point, the first of kSide channels, how many there are, row, o) for each of this thread's.
   template <class Body> TW_DEVICE static void run(const Source& s, int64_t channels, const Body& body) {

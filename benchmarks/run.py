@@ -194,8 +194,8 @@ def show_machine(results: dict[str, Any]) -> list[str]:
     if "gpu" in about:
         gpu = about["gpu"]
         lines.insert(0, f"- GPU: {gpu['name']}, compute capability {gpu['major']}.{gpu['minor']}, "
-                        f"{gpu['multi_processor_count']} multiprocessors, {gpu['total_memory'] / 2**30:.0f} GiB; driver "
-                        f"{gpu['driver']}, {gpu['date']}, commit {gpu['commit']}")
+                        f"{gpu['multi_processor_count']} multiprocessors, {gpu['total_memory'] / 2**30:.0f} GiB; "
+                        f"driver {gpu['driver']}, {gpu['date']}, commit {gpu['commit']}")
     if results["settings"]["load_before"] > 0.5 and "gpu" not in about:
         lines.append(f"- **The machine was busy**: load average {results['settings']['load_before']} before the run; "
                      "times are too long and libraries that spin suffer most")

@@ -8,6 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+COLUMNS = ["kernel", "arch", "registers", "spill_stores", "spill_loads", "stack", "shared"]
 
 
 def kernels(text: str):
@@ -24,13 +27,13 @@ def kernels(text: str):
 
 
 def main(out: str, *reports: str) -> None:
-    rows = sorted(row for path in reports for row in kernels(open(path, encoding="utf-8").read()))
+    rows = sorted(row for path in reports for row in kernels(Path(path).read_text(encoding="utf-8")))
     if shutil.which("c++filt"):
         names = subprocess.run(["c++filt"], input="\n".join(row[0] for row in rows), capture_output=True, text=True)
         for row, name in zip(rows, names.stdout.splitlines(), strict=True):
             row[0] = re.sub(r"^void |\(anonymous namespace\)::|tw::cuda::|\(.*\)$", "", name)
     with open(out, "w", newline="", encoding="utf-8") as f:
-        csv.writer(f).writerows([["kernel", "arch", "registers", "spill_stores", "spill_loads", "stack", "shared"], *rows])
+        csv.writer(f).writerows([COLUMNS, *rows])
 
 
 if __name__ == "__main__":

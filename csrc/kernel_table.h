@@ -407,6 +407,20 @@ struct AdamArgs {
   bool decoupled, amsgrad, maximize;
 };
 
+// The rules of kernels/optim_rules.h, where c's numbers are named.
+enum class OptimRule : uint8_t { kAdagrad, kRmsprop, kAdadelta, kAdamax, kMoments, kRprop, kAsgd };
+constexpr int kRuleNumbers = 8;
+
+struct RuleArgs {
+  const OptimTensor* tensors;
+  int64_t count;
+  double c[kRuleNumbers];
+  double weight_decay;  // g += weight_decay p
+  double keep;          // p *= keep first: decay apart from the gradient
+  OptimRule rule;
+  bool maximize;
+};
+
 // A list of gradients as one vector.
 struct GradArgs {
   const OptimTensor* tensors;  // grad_norm reads grad, grad_scale changes param
@@ -455,7 +469,8 @@ struct StreamArgs {
   X(index, IndexArgs) X(index_put, IndexArgs)                                                                \
   X(uniform, RandomArgs) X(normal, RandomArgs) X(bernoulli, RandomArgs) X(randint, RandomArgs)               \
   X(dropout, DropoutArgs)                                                                                    \
-  X(sgd_step, SgdArgs) X(adam_step, AdamArgs) X(grad_norm, GradArgs) X(grad_scale, GradArgs)                 \
+  X(sgd_step, SgdArgs) X(adam_step, AdamArgs) X(rule_step, RuleArgs) X(grad_norm, GradArgs)                  \
+  X(grad_scale, GradArgs)                                                                                    \
   X(grid_sample, GridSampleArgs) X(grid_sample_backward, GridSampleArgs)                                     \
   X(roi_align, RoiArgs) X(roi_align_backward, RoiArgs)                                                       \
   X(roi_pool, RoiArgs) X(roi_pool_backward, RoiArgs) X(nms, NmsArgs)                                         \

@@ -19,18 +19,29 @@
 
 namespace tw {
 
-// Arithmetic on words that sit in the low halves of 64-bit lanes. The upper halves may hold anything: no step reads
-// them. Here a lane is a uint64_t; the CPU kernels overload both functions for a vector of them.
-TW_INLINE uint64_t multiply_words(uint64_t a, uint32_t m) { return uint64_t{uint32_t(a)} * m; }
-TW_INLINE uint64_t high_word(uint64_t a) { return a >> 32; }
+// Arithmetic on words: a word times a constant, whose low half goes on as a word, and the product's high half. The CPU
+// kernels overload both functions for a vector of 64-bit lanes with a word in each low half; the upper halves may hold
+// anything, since no step reads them.
+struct WordProduct {
+  uint32_t low, high;
+  TW_INLINE operator uint32_t() const { return low; }
+};
+TW_INLINE WordProduct multiply_words(uint32_t a, uint32_t m) {
+#ifdef __CUDA_ARCH__
+  return {a * m, __umulhi(a, m)};
+#else
+  return {a * m, uint32_t(uint64_t{a} * m >> 32)};
+#endif
+}
+TW_INLINE uint32_t high_word(WordProduct a) { return a.high; }
 
 // Ten rounds: w holds the counter on entry and the random words on return (in the lanes' low halves).
 template <class Lanes> TW_INLINE void philox(uint64_t seed, Lanes (&w)[4]) {
   uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
   for (int round = 0; round < 10; ++round) {
-    const Lanes a = multiply_words(w[0], 0xD2511F53u), b = multiply_words(w[2], 0xCD9E8D57u);
+    const auto a = multiply_words(w[0], 0xD2511F53u), b = multiply_words(w[2], 0xCD9E8D57u);
     const Lanes w0 = high_word(b) ^ w[1] ^ Lanes(key0), w2 = high_word(a) ^ w[3] ^ Lanes(key1);
-    w[0] = w0, w[1] = b, w[2] = w2, w[3] = a;
+    w[0] = w0, w[1] = Lanes(b), w[2] = w2, w[3] = Lanes(a);
     key0 += 0x9E3779B9u, key1 += 0xBB67AE85u;
   }
 }
@@ -40,9 +51,9 @@ struct PhiloxWords {
 };
 
 TW_INLINE PhiloxWords philox_words(uint64_t seed, uint64_t counter, uint64_t stream = 0) {
-  uint64_t w[4] = {counter, counter >> 32, stream, stream >> 32};
-  philox(seed, w);
-  return {{uint32_t(w[0]), uint32_t(w[1]), uint32_t(w[2]), uint32_t(w[3])}};
+  PhiloxWords words{{uint32_t(counter), uint32_t(counter >> 32), uint32_t(stream), uint32_t(stream >> 32)}};
+  philox(seed, words.w);
+  return words;
 }
 
 // Counters that a draw of n elements uses up, at 1 or 2 words an element.

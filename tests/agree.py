@@ -1,4 +1,4 @@
-"""Do two devices agree? Runs every forward of the op table on the device in TILEWRIGHT_TEST_DEVICE and keeps the results.
+"""Do two devices agree? Runs every forward of the op table on TILEWRIGHT_TEST_DEVICE and keeps the results.
 
     TILEWRIGHT_TEST_DEVICE=cuda TILEWRIGHT_CUDA=simt python tests/agree.py save emulator.npz
     TILEWRIGHT_TEST_DEVICE=cuda TILEWRIGHT_CUDA=on   python tests/agree.py save device.npz

@@ -483,6 +483,14 @@ def step_cases():
     yield Case("sgd_step", grads, [a.copy() for a in (*params, *m)],
                lambda *a: kernels.sgd_step(a[n:2 * n], a[:n], a[2 * n:], 0.1, 0.9, 0.1, 0.01, nesterov=True),
                sgd)
+    def rule(*grads):
+        p, s0, s1, s2 = ([array(a) for a in some] for some in (params, m, v, m))
+        _engine.rule_step("rmsprop", p, list(grads), s0, s1, s2, [0.1, 0.5, 0.9, 0.1, 0.8], 0.1, 0.9, True)
+        return (*p, *s0, *s1, *s2)
+
+    yield Case("rule_step", grads, [a.copy() for a in (*params, *m, *v, *m)],
+               lambda *a: kernels.rule_step("rmsprop", a[n:2 * n], a[:n], [0.1, 0.5, 0.9, 0.1, 0.8], a[2 * n:3 * n],
+                                            a[3 * n:4 * n], a[4 * n:], 0.1, 0.9, True), rule)
     yield Case("grad_norm", grads, [np.empty(())], lambda *a: kernels.grad_norm(a[:n], 3.0, out=a[n]),
                lambda *grads: _engine.grad_norm(list(grads), 3.0))
 

@@ -16,11 +16,11 @@ needs_emulator = pytest.mark.skipif(not (Path(tw.__file__).parent / "_simt.so").
                                     reason="the build has no emulator (TILEWRIGHT_SIMT=ON)")
 
 
-def script(code: str, device: str = "simt") -> str:
-    env = {**os.environ, "TILEWRIGHT_CUDA": device}
+def script(code: str, device: str = "simt", **more: str) -> str:
+    env = {**os.environ, "TILEWRIGHT_CUDA": device, **more}
     code = "import tilewright as tw, numpy as np, warnings\nfrom tilewright import nn, cuda\n" + code
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True,
-                          timeout=120)
+                          timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -81,7 +81,7 @@ for device in ("cpu", "cuda"):
     results.append([p.detach().cpu().numpy() for p in model.parameters()])
 for a, b in zip(*results):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-print(tw.kernels.which("gemm", "cuda"), tw.kernels.which("sort", "cuda"))
+print(tw.kernels.which("gemm", "cuda"), tw.kernels.which("fma_peak", "cuda"))
 """)
     assert out.split() == ["cuda_simt", f"cpu_{tw.cpu_capability()}"]
 
@@ -195,6 +195,124 @@ assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 """)
 
 
+@needs_emulator
+def test_random_numbers_are_the_cpus():
+    """Bit for bit, for every dtype, also where y is not aligned, the tail is short and the counter wraps round."""
+    script("""
+from tilewright import _engine as e
+floats, ints = (tw.float16, tw.bfloat16, tw.float32, tw.float64), (tw.uint8, tw.int8, tw.int16, tw.int32, tw.int64)
+seeds = (2**63 + 11, 5), (3, 2**64 - 3)
+draws = [(floats, e.uniform_, (0.0, 1.0)), (floats, e.uniform_, (-2.3, 7.1)), (floats, e.uniform_, (1.0, 1.0)),
+         (floats + ints + (tw.bool,), e.bernoulli_, (0.3,)), (ints, e.randint_, (-7, 100)),
+         ((tw.int64,), e.randint_, (-2**63, 2**63 - 1)), (floats, e.bernoulli_, (1.0,))]
+if tw.cpu_capability() != "scalar":  # whose log, cos and sin round products on their own
+    draws += [(floats, e.normal_, (0.0, 1.0)), (floats, e.normal_, (3.0, 0.7))]
+for dtypes, fill, args in draws:
+    for dtype in dtypes:
+        for (n, skip), seed in zip(((1, 0), (3, 1), (129, 0), (4099, 2), (30001, 3)), seeds * 3):
+            drawn = []
+            for device in ("cpu", "cuda"):
+                base = tw.zeros(n + skip + 9, dtype=dtype, device=device)
+                used = fill(base[skip:skip + n].array, *args, *seed)
+                wide = base.cpu() if dtype in (*ints, tw.bool) else base.cpu().double()
+                drawn.append((used, wide.numpy().tobytes()))
+            assert drawn[0] == drawn[1], (fill, args, dtype, n)
+for dtype in floats:
+    for n, p in ((1, 0.5), (131, 0.1), (30001, 0.3), (64, 1.0), (64, 0.0)):
+        x = tw.randn(n + 1).to(dtype)
+        x[n // 2] = float("nan")
+        cpu, device = (e.dropout(t[1:].array, p, 2**63 + 1, 17) for t in (x, x.cuda()))
+        for a, b in zip(cpu[:2], device[:2]):
+            a, b = (e.cast(e.to_device(t, tw.device("cpu")), tw.float64) for t in (a, b))
+            assert tw.Tensor(a).numpy().tobytes() == tw.Tensor(b).numpy().tobytes(), (dtype, n, p)
+        assert cpu[2] == device[2]
+for f in (lambda d: tw.rand(70, device=d), lambda d: tw.randperm(50, device=d),
+          lambda d: tw.randint(9, (30,), device=d), lambda d: tw.bernoulli(tw.full((40,), 0.4, device=d)),
+          lambda d: tw.normal(tw.zeros(8, device=d), tw.ones(8, device=d))):
+    drawn = []
+    for d in ("cpu", "cuda"):
+        tw.manual_seed(4)
+        drawn.append(f(d))
+    assert drawn[1].is_cuda and abs(drawn[0] - drawn[1].cpu()).max().item() < 1e-6
+""")
+
+
+@needs_emulator
+def test_optimizer_steps_are_the_cpus():
+    """Over more tensors than one launch takes, of every dtype, aligned and not; on a CPU with FMA the same bits."""
+    script("""
+rng = np.random.default_rng(2)
+sizes = [0, 1, 3, 127, 8192, 20001, *(5 + i for i in range(120))]
+values = [rng.normal(0, 1, (2, n)) for n in sizes]
+floats = (tw.float32, tw.bfloat16, tw.float64, tw.float16)
+for make in (lambda p: tw.optim.SGD(p, lr=0.1),
+             lambda p: tw.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+             lambda p: tw.optim.Adam(p, lr=0.01, weight_decay=0.1, amsgrad=True),
+             lambda p: tw.optim.AdamW(p, lr=0.01, maximize=True)):
+    results = []
+    for device in ("cpu", "cuda"):
+        params = []
+        for i, (v, n) in enumerate(zip(values, sizes)):
+            x = tw.tensor(v[0]).to(floats[i % 4]).to(device)
+            p = tw.zeros(n + 1, dtype=x.dtype, device=device)[1:] if i % 3 == 0 else x.clone()
+            params.append(p.copy_(x).requires_grad_())
+        optimizer = make(params)
+        for step in range(3):
+            for p, v in zip(params, values):
+                p.grad = (tw.tensor(v[1]) * (step + 1)).to(p.dtype).to(device)
+            optimizer.step()
+        results.append([p.detach().cpu().double().numpy() for p in params])
+    for a, b in zip(*results):
+        if tw.cpu_capability() == "scalar":
+            np.testing.assert_allclose(a, b, rtol=1e-2)
+        else:
+            assert a.tobytes() == b.tobytes()
+""")
+
+
+@needs_emulator
+def test_long_reductions():
+    """Rows and columns that are cut into pieces: places with ties and NaN, variances about a large mean."""
+    script("""
+rng = np.random.default_rng(3)
+for shape, dim in (((3, 40000), 1), ((40000, 3), 0), ((2, 17000, 5), 1), ((70 * 16384 + 5,), 0), ((2, 600), 1)):
+    x = rng.integers(0, 50, shape).astype(np.float32)
+    for dtype in (tw.float32, tw.bfloat16, tw.int8, tw.int64, tw.float64):
+        t = tw.tensor(x).to(dtype).cuda()
+        assert (t.argmax(dim).cpu().numpy() == x.argmax(dim)).all(), (shape, dtype)
+        assert (t.argmin(dim).cpu().numpy() == x.argmin(dim)).all(), (shape, dtype)
+    x[tuple(n - 2 for n in shape)] = x[tuple(n - 1 for n in shape)] = np.nan
+    assert (tw.tensor(x).cuda().argmin(dim).cpu().numpy() == x.argmin(dim)).all(), shape
+    x = (1000 + rng.normal(0, 1, shape)).astype(np.float32)
+    want = x.astype(np.float64).var(dim, ddof=1)
+    np.testing.assert_allclose(tw.tensor(x).cuda().var(dim).cpu().numpy(), want, rtol=3e-6)
+    np.testing.assert_allclose(tw.tensor(x).double().cuda().var(dim).cpu().numpy(), want, rtol=1e-12)
+low = tw.full((2, 5000), -float("inf"), device="cuda")
+assert low.argmax(1).tolist() == [0, 0] and low.argmin(1).tolist() == [0, 0] and low.argmax(0).sum().item() == 0
+""")
+
+
+@needs_emulator
+def test_probes_run_on_the_device():
+    """Each checks its own result; the emulator's rates mean nothing."""
+    script("""
+from tilewright import _engine as e
+device = tw.device("cuda", 0)
+assert e.fma_peak(e.float32, 0.01, device) > 0 and e.fma_peak(e.float64, 0.01, device) > 0
+for kind in ("read", "copy", "triad"):
+    assert e.stream(kind, 300_000, False, 0.01, device) > 0
+""")
+
+
+@needs_emulator
+def test_every_kernel_is_on_the_device():
+    out = script("""
+from tilewright import kernels
+print(*(n for n in kernels.names() if kernels.which(n, "cuda") != "cuda_simt"))
+""")
+    assert out.split() == []
+
+
 RESOURCES = Path(tw.__file__).parent / "_cuda_resources.csv"
 # Kernels that may keep values in local memory, and why; all others keep them in registers.
 SPILLS: dict[str, str] = {}
@@ -208,3 +326,68 @@ def test_kernels_keep_their_values_in_registers():
     spilling = [r for r in rows if (int(r["spill_stores"]) or int(r["spill_loads"]) or int(r["stack"]))
                 and r["kernel"].partition("<")[0] not in SPILLS]
     assert not spilling, spilling[:5]
+
+
+# Integers, so that every sum is exact and the result is its rounding: a wrong fragment, stage or tail moves a value.
+HOPPER = """
+rng = np.random.default_rng(3)
+def halves(x, dtype):
+    return tw.tensor(x.astype(np.float32)).to(dtype)
+def operand(x, across, dtype):
+    return halves(x.swapaxes(-1, -2).copy(), dtype).cuda().transpose(-1, -2) if across else halves(x, dtype).cuda()
+def product(a_shape, b_shape, dtype, across_a=False, across_b=True):
+    a, b = rng.integers(-4, 5, a_shape), rng.integers(-4, 5, b_shape)
+    got = (operand(a, across_a, dtype) @ operand(b, across_b, dtype)).cpu()
+    assert bool((got == halves(a @ b, dtype)).all()), (a_shape, b_shape, dtype, across_a, across_b)
+"""
+
+
+@needs_emulator
+@pytest.mark.parametrize("across_b", [False, True])
+@pytest.mark.parametrize("across_a", [False, True])
+def test_hopper_product(across_a, across_b):
+    """gemm_sm90: tails of M, N and K, a block past the last row, a ring that wraps, more tiles than blocks."""
+    for seed, dtype in enumerate(("float16", "bfloat16")):
+        script(HOPPER + f"product((304, 616), (616, 520), tw.{dtype}, {across_a}, {across_b})",
+               TILEWRIGHT_SIMT_SEED=str(seed))
+
+
+@needs_emulator
+def test_hopper_product_of_other_layouts():
+    """Operands that the copy engine cannot take are copied; batches have up to two dimensions, broadcast or not."""
+    script(HOPPER + """
+product((131, 129), (129, 201), tw.bfloat16, True, True)  # rows of odd length
+product((2, 136, 128), (2, 128, 136), tw.float16, False, True)
+product((2, 1, 129, 136), (3, 136, 136), tw.bfloat16, True, False)
+product((2, 1, 2, 129, 128), (2, 1, 128, 136), tw.float16)  # three dimensions that do not merge
+x = halves(rng.integers(-4, 5, (300, 140)), tw.float16).cuda()
+y = halves(rng.integers(-4, 5, (140, 300)), tw.float16).cuda()
+wide = tw.zeros(300, 280, dtype=tw.float16, device="cuda")
+wide[:, ::2] = x
+assert bool((wide[:, ::2] @ y == x @ y).all())
+""")
+
+
+@needs_emulator
+def test_hopper_epilogue():
+    """alpha, beta, bias and activation as on the CPU, in rows that allow 16 bytes an access and in rows that do not."""
+    script(HOPPER + """
+for n, activation, out in ((200, "relu", tw.bfloat16), (201, "gelu", tw.float32), (136, "none", tw.float16)):
+    dtype = tw.float16 if out is tw.float16 else tw.bfloat16
+    a, b = halves(rng.integers(-4, 5, (150, 192)), dtype), halves(rng.integers(-4, 5, (192, n)), dtype)
+    c, bias = halves(rng.integers(-9, 10, (150, n)), tw.float32).to(out), halves(rng.integers(-9, 10, n), dtype)
+    results = []
+    for device in ("cpu", "cuda"):
+        to = c.to(device, copy=True)
+        tw.kernels.gemm(a.to(device), b.to(device), out=to, bias=bias.to(device), activation=activation,
+                        alpha=0.03125, beta=0.5)
+        results.append(to.cpu().to(tw.float32).numpy())
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-6, atol=1e-6)
+""")
+
+
+@needs_emulator
+def test_hopper_product_has_no_findings():
+    """Every access watched: bounds, alignment, order."""
+    script(HOPPER + "product((136, 392), (392, 136), tw.bfloat16, True, False)", TILEWRIGHT_SIMT_CHECKS="1",
+           TILEWRIGHT_SIMT_SEED="2")

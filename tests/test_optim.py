@@ -40,6 +40,24 @@ OPTIMIZERS = [
     ("Adam", {"lr": 0.01, "betas": (0.0, 0.0)}),
     ("AdamW", {"lr": 0.01}),
     ("AdamW", {"lr": 0.01, "weight_decay": 0.3, "amsgrad": True}),
+    ("RMSprop", {"lr": 0.01}),
+    ("RMSprop", {"lr": 0.01, "alpha": 0.9, "momentum": 0.5, "centered": True, "weight_decay": 0.1, "maximize": True}),
+    ("RMSprop", {"lr": 0.01, "momentum": 0.9}),
+    ("RMSprop", {"lr": 0.01, "centered": True}),
+    ("Adagrad", {"lr": 0.1}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5, "weight_decay": 0.1}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-4, "weight_decay": 0.1}),
+    ("Adamax", {"lr": 0.01}),
+    ("Adamax", {"lr": 0.01, "betas": (0.7, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    ("NAdam", {"lr": 0.01}),
+    ("NAdam", {"lr": 0.01, "weight_decay": 0.1, "momentum_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", {"lr": 0.01}),
+    ("RAdam", {"lr": 0.01, "betas": (0.5, 0.9), "weight_decay": 0.1}),
+    ("Rprop", {"lr": 0.01}),
+    ("Rprop", {"lr": 0.1, "etas": (0.4, 1.5), "step_sizes": (0.05, 0.2)}),
+    ("ASGD", {"lr": 0.1}),
+    ("ASGD", {"lr": 0.1, "lambd": 0.1, "t0": 4, "weight_decay": 0.1}),
 ]
 IDS = [f"{name}-{'-'.join(options)}" for name, options in OPTIMIZERS]
 
@@ -67,16 +85,70 @@ def test_steps_as_pytorch(name, options, dtype, rtol, atol):
     for p, q in zip(ours, theirs, strict=True):
         for key, expected in reference.state[q].items():
             found = optimizer.state[p][key]
-            if key == "step":
-                assert found == int(expected)
+            if key in ("step", "mu_product", "eta", "mu"):
+                assert found == pytest.approx(float(expected), rel=1e-6)
             elif expected is not None:
                 np.testing.assert_allclose(values(found), values(expected), rtol=rtol, atol=atol, err_msg=key)
+
+
+def reference_rule(name, o, p, g, s, t):
+    """The formulas of optim/rules.py in float64; g has its sign and decay."""
+    lr = o.get("lr", {"Adadelta": 1.0}.get(name))
+    if name == "RMSprop":
+        alpha, momentum = o.get("alpha", 0.99), o.get("momentum", 0.0)
+        s["v"] = alpha * s.get("v", 0.0) + (1 - alpha) * g * g
+        s["mean"] = alpha * s.get("mean", 0.0) + (1 - alpha) * g
+        d = g / (np.sqrt(s["v"] - (s["mean"] ** 2 if o.get("centered") else 0)) + 1e-8)
+        s["b"] = momentum * s.get("b", 0.0) + d
+        return p - lr * s["b"]
+    if name == "Adagrad":
+        s["sum"] = s.get("sum", o.get("initial_accumulator_value", 0.0)) + g * g
+        return p - lr / (1 + (t - 1) * o.get("lr_decay", 0.0)) * g / (np.sqrt(s["sum"]) + 1e-10)
+    if name == "Adadelta":
+        rho, eps = o.get("rho", 0.9), o.get("eps", 1e-6)
+        s["v"] = rho * s.get("v", 0.0) + (1 - rho) * g * g
+        d = np.sqrt(s.get("u", 0.0) + eps) / np.sqrt(s["v"] + eps) * g
+        s["u"] = rho * s.get("u", 0.0) + (1 - rho) * d * d
+        return p - lr * d
+    if name == "Rprop":
+        (low, high), (least, most) = o.get("etas", (0.5, 1.2)), o.get("step_sizes", (1e-6, 50.0))
+        turn = g * s.get("g", 0.0)
+        factor = np.where(turn > 0, high, np.where(turn < 0, low, 1.0))
+        s["size"] = np.clip(s.get("size", lr) * factor, least, most)
+        s["g"] = np.where(turn < 0, 0.0, g)
+        return p - np.sign(s["g"]) * s["size"]
+    if name == "ASGD":
+        lambd, eta = o.get("lambd", 1e-4), s.get("eta", lr)
+        s["eta"] = lr / (1 + lambd * lr * t) ** 0.75
+        return p * (1 - lambd * eta) - eta * g
+    b1, b2 = o.get("betas", (0.9, 0.999))
+    eps = o.get("eps", 1e-8)
+    s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
+    if name == "Adamax":
+        s["u"] = np.maximum(b2 * s.get("u", 0.0), np.abs(g) + eps)
+        return p - lr / (1 - b1**t) * s["m"] / s["u"]
+    s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g * g
+    if name == "NAdam":
+        mu, after = (b1 * (1 - 0.5 * 0.96 ** (n * o.get("momentum_decay", 4e-3))) for n in (t, t + 1))
+        s["product"] = s.get("product", 1.0) * mu
+        root = np.sqrt(s["v"] / (1 - b2**t)) + eps
+        return p - lr * ((1 - mu) / (1 - s["product"]) * g + after / (1 - s["product"] * after) * s["m"]) / root
+    r = 2 / (1 - b2) - 1
+    known = r - 2 * t * b2**t / (1 - b2**t)
+    if known <= 5:
+        return p - lr * s["m"] / (1 - b1**t)
+    rect = math.sqrt((known - 4) * (known - 2) * r / ((r - 4) * (r - 2) * known))
+    return p - lr * rect * s["m"] / (1 - b1**t) * math.sqrt(1 - b2**t) / (np.sqrt(s["v"]) + eps)
 
 
 def reference_step(name, o, p, g, state, t):
     """The formulas of the docstrings in float64."""
     g = -g if o.get("maximize") else g
     wd = o.get("weight_decay", 0.01 if name == "AdamW" else 0.0)
+    if name not in ("SGD", "Adam", "AdamW"):
+        if o.get("decoupled_weight_decay"):
+            return reference_rule(name, o, p * (1 - o["lr"] * wd), g, state, t)
+        return reference_rule(name, o, p, g + wd * p, state, t)
     if name == "SGD":
         g = g + wd * p
         if o.get("momentum"):
@@ -182,7 +254,7 @@ def run(optimizer, params, steps):
         optimizer.step()
 
 
-@pytest.mark.parametrize("name, options", [OPTIMIZERS[1], OPTIMIZERS[8], OPTIMIZERS[11]])
+@pytest.mark.parametrize("name, options", [OPTIMIZERS[i] for i in (1, 8, 11, 13, 17, 20, 23, 29)])
 def test_resuming_continues_bit_for_bit(name, options):
     params = [nn.Parameter(tw.tensor(value)) for value in start()]
     optimizer = getattr(optim, name)(params, **options)

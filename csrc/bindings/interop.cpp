@@ -102,8 +102,8 @@ py::object to_dlpack(const Array& a, bool versioned) {
 Array import_tensor(const char* op, const char* what, const DLTensor& t, void* owner, void (*release)(void*),
                     bool readonly) {
   const bool gpu = t.device.device_type == kDLCUDA && t.device.device_id < cuda::device_count();
-  TW_CHECK_AS(std::runtime_error, gpu || t.device.device_type == kDLCPU || t.device.device_type == kDLCUDAHost, op, ": ",
-              what, " must be on cpu, got ", t.device.device_type == kDLCUDA ? "cuda" : "another device");
+  TW_CHECK_AS(std::runtime_error, gpu || t.device.device_type == kDLCPU || t.device.device_type == kDLCUDAHost, op,
+              ": ", what, " must be on cpu, got ", t.device.device_type == kDLCUDA ? "cuda" : "another device");
   const Device device = gpu ? Device{DeviceType::kCuda, static_cast<int8_t>(t.device.device_id)} : Device{};
   TW_CHECK(t.ndim >= 0 && t.ndim <= kMaxDims, op, ": ", what, " must have at most ", kMaxDims, " dimensions, got ",
            t.ndim);

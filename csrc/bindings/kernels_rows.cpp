@@ -434,6 +434,24 @@ its shape and dtype; the buffers of float16 and bfloat16 parameters are float32.
                   momentum);
          sgd_step(p, g, buffers, lr, momentum, dampening, weight_decay, nesterov, maximize, first);
        });
+  open(
+      m, "rule_step",
+      args("rule"_a, params, grads, "numbers"_a, "state0"_a, "state1"_a = nb::none(), "state2"_a = nb::none(),
+           "weight_decay"_a = 0.0, "keep"_a = 1.0, maximize),
+      R"(One step of another rule over a whole list of parameters, in place, in one launch: "adagrad" (numbers lr, eps),
+"rmsprop" (lr, eps, alpha, 1 - alpha, momentum), "adadelta" (lr, eps, rho, 1 - rho), "adamax" (lr / (1 - beta1^t), eps,
+beta2, 1 - beta1), "moments" (NAdam, RAdam), "rprop" (eta-, eta+, least and largest step), "asgd" (eta, 1 - lambd eta,
+mu); the formulas are in csrc/kernels/optim_rules.h. First p *= keep, and g += weight_decay p.
+
+params, grads, state0, state1, state2: sequences of contiguous float arrays as adam_step's.
+>>> p, s = np.ones(1), np.zeros(1)
+>>> kernels.rule_step("adagrad", [p], [np.array([2.0])], [0.5, 0.0], [s])
+>>> p.tolist(), s.tolist()
+([0.5], [4.0])
+)",
+      [](Call&, const std::string& rule, const OutList& p, const InList& g, const std::vector<double>& numbers,
+         const OutList& s0, const OutList& s1, const OutList& s2, double decay, double keep,
+         bool maximize) { rule_step(rule, p, g, s0, s1, s2, numbers, decay, keep, maximize); });
   open(m, "grad_norm", args(grads, "p"_a = 2.0, out),
        R"(out = (sum |g|^p)^(1/p) over all values of a list of gradients; p infinity: the largest magnitude.
 

@@ -38,9 +38,9 @@ Dims batched(const std::string& op, const char* what, const Dims& shape, int64_t
 // Sizes and geometry of one launch, all checked; the output's sizes follow from them. padding: one number, one each, or
 // (before, after) for each dimension, after perhaps negative.
 ConvArgs arguments(const std::string& op, int64_t nd, const Dims& x_shape, const Dims& w, const Dims& stride,
-                   const Dims& padding, const Dims& dilation, int64_t groups, DType dtype) {
+                   const Dims& padding, const Dims& dilation, int64_t groups, const Array& like) {
   static const char* const kSizes[] = {"k", "kh, kw", "kd, kh, kw"};
-  TW_CHECK_TYPE(is_float(dtype), op, ": needs floating point, got ", name(dtype));
+  TW_CHECK_TYPE(is_float(like.dtype()), op, ": needs floating point, got ", name(like.dtype()));
   TW_CHECK(w.n == nd + 2, op, ": weight must be (O, C / groups, ", kSizes[nd - 1], "), got ", str_of(w));
   TW_CHECK(groups >= 1, op, ": groups must be at least 1, got ", groups);
   const Dims x = batched(op, "input", x_shape, nd);
@@ -66,8 +66,8 @@ ConvArgs arguments(const std::string& op, int64_t nd, const Dims& x_shape, const
   a.C = x[1];
   a.O = w[0];
   a.groups = groups;
-  a.winograd = use_winograd && may_use_winograd;
-  a.dtype = dtype;
+  a.winograd = use_winograd && may_use_winograd && like.device().type == DeviceType::kCpu;  // others have none
+  a.dtype = like.dtype();
   for (int64_t i = 0; i < nd; ++i) {
     const int64_t d = 3 - nd + i;
     a.size[d] = x[2 + i];
@@ -155,7 +155,7 @@ Array conv(int64_t nd, const Array& x, const Array& w, const std::optional<Array
            const Dims& padding, const Dims& dilation, int64_t groups) {
   const std::string op = name_of("conv", nd);
   check_dtypes(op, x, w);
-  ConvArgs a = arguments(op, nd, x.shape(), w.shape(), stride, padding, dilation, groups, x.dtype());
+  ConvArgs a = arguments(op, nd, x.shape(), w.shape(), stride, padding, dilation, groups, x);
   const std::optional<Array> bias = bias_of(op, b, x, a.O);
   Array y = result(op.c_str(), output_shape(a, nd, x.ndim()), x.dtype(), x.device());
   if (y.numel() == 0) return y;
@@ -176,7 +176,7 @@ namespace {
 Array backward_x(const std::string& op, int64_t nd, const Array& dy, const Array& w, const std::optional<Array>& b,
                  const Dims& x_shape, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
   check_dtypes(op, dy, w);
-  ConvArgs a = arguments(op, nd, x_shape, w.shape(), stride, padding, dilation, groups, dy.dtype());
+  ConvArgs a = arguments(op, nd, x_shape, w.shape(), stride, padding, dilation, groups, dy);
   const Dims expected = output_shape(a, nd, x_shape.n);
   TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
   const std::optional<Array> bias = bias_of(op, b, dy, a.C);
@@ -205,7 +205,7 @@ Array conv_backward_w(int64_t nd, const Array& dy, const Array& x, const Dims& w
                       const Dims& padding, const Dims& dilation, int64_t groups) {
   const std::string op = name_of("conv", nd, "_backward_w");
   check_dtypes(op, dy, x);
-  ConvArgs a = arguments(op, nd, x.shape(), w_shape, stride, padding, dilation, groups, dy.dtype());
+  ConvArgs a = arguments(op, nd, x.shape(), w_shape, stride, padding, dilation, groups, dy);
   const Dims expected = output_shape(a, nd, x.ndim());
   TW_CHECK(dy.shape() == expected, op, ": dy must be ", str_of(expected), ", got ", str_of(dy.shape()));
   Array dw = result(op.c_str(), w_shape, dy.dtype(), dy.device());

@@ -155,6 +155,9 @@ std::tuple<Array, Array, uint64_t> dropout(const Array& x, double p, uint64_t se
 
 void sgd_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& momentum_buffers, double lr,
               double momentum, double dampening, double weight_decay, bool nesterov, bool maximize, bool first);
+void rule_step(const std::string& rule, const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& state0,
+               const ArrayRefs& state1, const ArrayRefs& state2, const std::vector<double>& numbers,
+               double weight_decay, double keep, bool maximize);
 Array grad_norm(const ArrayRefs& grads, double p);
 void grad_scale(const ArrayRefs& grads, const Array& factor, const OptionalArray& infinite);
 void adam_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& exp_avgs, const ArrayRefs& exp_avg_sqs,

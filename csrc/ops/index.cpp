@@ -109,7 +109,15 @@ Array index_basic_backward(const Array& dy, const Dims& shape, py::handle key) {
   fail<std::out_of_range>(op, ": index ", value, " is out of range for ", n, " ", what, ", at position ", position);
 }
 
-Array index_array(const char* op, const Array& index) {
+// `a` for an op on `x`: it must be on x's device, or be a number, which is moved there.
+Array beside(const char* op, const Array& x, const Array& a) {
+  TW_CHECK_AS(std::runtime_error, a.device() == x.device() || a.ndim() == 0, op,
+              ": tensors must be on one device, got ", str_of(x.device()), " and ", str_of(a.device()));
+  return to_device(a, x.device());
+}
+
+Array index_array(const char* op, const Array& x, const Array& given) {
+  const Array index = beside(op, x, given);
   TW_CHECK_TYPE(is_integer(index.dtype()), op, ": indices must be integers, got ", describe(index));
   return contiguous(cast(index, DType::kInt64));
 }
@@ -147,7 +155,7 @@ void launch_take(const char* op, const Slot<TakeArgs>& slot, const Array& x, con
 Array take(const std::string& op, const Array& input, int64_t dim, const Array& positions) {
   TW_CHECK(input.ndim() > 0, op, ": input must have a dimension, got ", describe(input));
   const int d = wrap_dim(op.c_str(), dim, input.ndim());
-  const Array x = contiguous(input), index = index_array(op.c_str(), positions);
+  const Array x = contiguous(input), index = index_array(op.c_str(), input, positions);
   const Array y = result(op.c_str(), replace_dim(x.shape(), d, index.shape()), x.dtype(), x.device());
   launch_take(op.c_str(), slots::take, x, index, y, parts_of(x.shape(), d));
   return y;
@@ -163,7 +171,7 @@ DType sum_dtype(const char* op, DType t) {
 // The sum of dy's rows by index, as an array with size n along dim. `dim` is not negative here.
 Array take_backward(const std::string& op, const Array& grad, int dim, const Array& positions, int64_t n) {
   const Array dy = contiguous(cast(grad, sum_dtype(op.c_str(), grad.dtype())));
-  const Array index = index_array(op.c_str(), positions);
+  const Array index = index_array(op.c_str(), dy, positions);
   Dims shape(dy.shape().d, dim);
   shape.push(n);
   for (int i = dim + index.ndim(); i < dy.ndim(); ++i) shape.push(dy.size(i));
@@ -186,8 +194,8 @@ void index_add_(Array& x, int64_t dim, const Array& positions, const Array& sour
   TW_CHECK(source.shape() == expected, op, ": source must have input's shape, with one row an index, got ",
            str_of(source.shape()), " for ", str_of(expected));
   const DType t = sum_dtype(op, x.dtype());
-  Array src = contiguous(cast(source, t));
-  const Array index = index_array(op, positions);
+  Array src = contiguous(cast(beside(op, x, source), t));
+  const Array index = index_array(op, x, positions);
   const bool direct = x.is_contiguous() && x.dtype() == t;
   if (src.storage().get() == x.storage().get()) src = clone(src);
   const Array y = direct ? x : x.dtype() == t ? clone(x) : cast(x, t);
@@ -218,8 +226,9 @@ void launch_along(const char* op, const Slot<GatherArgs>& slot, const Array& x, 
   if (index.numel() == 0) return;
   const Parts p = parts_of(index.shape(), dim);
   BadIndex bad(op, x.device());
-  launch(x.device(), slot, GatherArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, n, p.inner, p.n, bad.pointer(),
-                                      bad.op(), add, y.dtype()});
+  launch(x.device(), slot,
+         GatherArgs{x.raw(), index.data<int64_t>(), y.raw(), p.outer, n, p.inner, p.n, bad.pointer(), bad.op(), add,
+                    y.dtype()});
   if (bad.position() >= 0) {
     const int64_t value = value_at(index, bad.position());
     fail<std::out_of_range>(op, ": index ", value, " is out of range for dimension ", dim, " of size ", n,
@@ -233,7 +242,7 @@ Array row(const Array& a) { return a.ndim() ? a : a.with_geometry({1}, {1}, a.of
 
 Array gather(const std::string& op, const Array& input, int64_t dim, const Array& positions) {
   const int d = wrap_dim(op.c_str(), dim, input.ndim());
-  const Array index = index_array(op.c_str(), positions), at = row(index);
+  const Array index = index_array(op.c_str(), input, positions), at = row(index);
   const Array y = result(op.c_str(), index.shape(), input.dtype(), input.device());
   if (y.numel() == 0) return y;
   const Array x = contiguous(covered(op.c_str(), "input", row(input), at.shape(), d));
@@ -245,14 +254,15 @@ Array gather(const std::string& op, const Array& input, int64_t dim, const Array
 void scatter_(const std::string& name, Array& target, int64_t dim, const Array& positions, const Array& source,
               bool add) {
   const char* op = name.c_str();
+  const Array given = beside(op, target, source);
   const int d = wrap_dim(op, dim, target.ndim());
   check_writable(op, target);
-  const Array index = row(index_array(op, positions));
+  const Array index = row(index_array(op, target, positions));
   if (index.numel() == 0) return target.bump_version();
   Array part = covered(op, "input", row(target), index.shape(), d);
   const DType t = add ? sum_dtype(op, target.dtype()) : target.dtype();
-  const Array src = contiguous(cast(
-      source.ndim() == 0 ? source.expand(op, index.shape()) : covered(op, "src", row(source), index.shape(), -1), t));
+  const Array src = contiguous(
+      cast(given.ndim() == 0 ? given.expand(op, index.shape()) : covered(op, "src", row(given), index.shape(), -1), t));
   const bool direct = part.is_contiguous() && part.dtype() == t && src.storage().get() != part.storage().get();
   const Array y = direct ? part : part.dtype() == t ? clone(part) : contiguous(cast(part, t));
   launch_along(op, slots::scatter, src, index, y, y.size(d), d, add);
@@ -331,7 +341,8 @@ struct Selection {
         ++d;
         continue;
       }
-      const Array& a = *item;
+      // Keys in host memory may index an array on a device, as in PyTorch.
+      const Array a = item->device().type == DeviceType::kCpu ? to_device(*item, x.device()) : beside(op, x, *item);
       ++arrays;
       if (a.dtype() == DType::kBool) {
         ++masks;
@@ -452,7 +463,7 @@ void index_put_(const std::string& name, Array& x, const Arrays& given, const Ar
   check_writable(op, x);
   const Selection s(op, x, given);
   const DType t = accumulate ? sum_dtype(op, x.dtype()) : x.dtype();
-  Array values = cast(source, t);
+  Array values = cast(beside(op, x, source), t);
   while (values.ndim() > s.shape.n && values.size(0) == 1) values = values.select(op, 0, 0);  // as NumPy takes them
   TW_CHECK(values.ndim() <= s.shape.n, op, ": values must broadcast to the selection, got ", str_of(source.shape()),
            " for ", str_of(s.shape));

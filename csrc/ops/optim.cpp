@@ -1,4 +1,6 @@
 // Optimizer steps: checks the lists, lays tensors of other strides out contiguously, and launches once for all.
+#include <algorithm>
+
 #include "ops/common.h"
 
 namespace tw {
@@ -126,6 +128,34 @@ void adam_step(const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs&
   step.finish();
 }
 
+// A step of one of the rules of kernels/optim_rules.h; lists of states that the rule does not have are empty.
+void rule_step(const std::string& rule, const ArrayRefs& params, const ArrayRefs& grads, const ArrayRefs& state0,
+               const ArrayRefs& state1, const ArrayRefs& state2, const std::vector<double>& numbers,
+               double weight_decay, double keep, bool maximize) {
+  static constexpr const char* kRules[] = {"adagrad", "rmsprop", "adadelta", "adamax", "moments", "rprop", "asgd"};
+  const auto found = std::find(std::begin(kRules), std::end(kRules), rule);
+  TW_CHECK(found != std::end(kRules), "rule_step: no such rule, got '", rule, "'");
+  TW_CHECK(numbers.size() <= kRuleNumbers, "rule_step: at most ", kRuleNumbers, " numbers, got ", numbers.size());
+  const ArrayList p{"rule_step", "params", params}, g{"rule_step", "grads", grads};
+  const ArrayList states[3] = {
+      {"rule_step", "state0", state0}, {"rule_step", "state1", state1}, {"rule_step", "state2", state2}};
+  Step step(p);
+  g.check(p, false);
+  for (const ArrayList& s : states)
+    if (s.given()) s.check(p, true);
+  TW_CHECK(states[0].given() || !p.given(), "rule_step: every rule has state0, got none");
+  if (!p.given()) return;
+  step.write(p, &OptimTensor::param);
+  step.read(g, &OptimTensor::grad);
+  step.write(states[0], &OptimTensor::state0);
+  step.write(states[1], &OptimTensor::state1);
+  step.write(states[2], &OptimTensor::state2);
+  RuleArgs args{step.list(), step.count(), {}, weight_decay, keep, static_cast<OptimRule>(found - kRules), maximize};
+  std::copy(numbers.begin(), numbers.end(), args.c);
+  launch(p.arrays[0]->device(), slots::rule_step, args);
+  step.finish();
+}
+
 // (sum |g|^p)^(1/p) over all values of the list, a 0-d float64 array.
 Array grad_norm(const ArrayRefs& grads, double p) {
   const ArrayList g{"grad_norm", "grads", grads};
@@ -155,6 +185,7 @@ void grad_scale(const ArrayRefs& grads, const Array& factor, const OptionalArray
 }
 
 void bind_optim(py::module_& m) {
+  m.def("rule_step", &rule_step);
   m.def("grad_norm", &grad_norm);
   m.def("grad_scale", &grad_scale, py::arg("grads"), py::arg("factor"), py::arg("infinite") = py::none());
   m.def("sgd_step", &sgd_step);

@@ -70,7 +70,8 @@ Array pad(const Array& input, const std::vector<int64_t>& widths, const std::str
   const Array y = result("pad", plan.shape, input.dtype(), input.device());
   if (y.numel() == 0) return y;
   if (plan.args.mode == PadMode::kConstant) {
-    const Array item = full("pad", {}, input.dtype(), input.device(), value);
+    const Device device = value.array ? value.array->device() : Device{};
+    const Array item = to_device(full("pad", {}, input.dtype(), device, value), {});
     std::memcpy(&plan.args.fill, item.raw(), itemsize(input.dtype()));
   }
   const Array x = contiguous(input);

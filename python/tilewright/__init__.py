@@ -31,6 +31,7 @@ from tilewright._engine import (
     set_default_dtype,
     uint8,
 )
+from tilewright.autocast import autocast, get_autocast_dtype, is_autocast_enabled
 from tilewright.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from tilewright.creation import (
     arange,
@@ -50,6 +51,8 @@ from tilewright.creation import (
     zeros,
     zeros_like,
 )
+from tilewright.legacy import *  # noqa: F403 - names of older scripts
+from tilewright.legacy import __all__ as _legacy
 from tilewright.ops.exports import *  # noqa: F403 - the op functions
 from tilewright.ops.exports import __all__ as _ops
 from tilewright.runtime import (
@@ -69,10 +72,10 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 if TYPE_CHECKING:
-    from tilewright import nn, optim, utils, vision  # noqa: F401
+    from tilewright import amp, backends, distributed, nn, optim, testing, utils, vision  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
-_SUBMODULES = ("nn", "optim", "utils", "vision")
+_SUBMODULES = ("amp", "backends", "distributed", "nn", "optim", "testing", "utils", "vision")
 _SAVING = ("load", "save")
 
 __all__ = [
@@ -81,8 +84,8 @@ __all__ = [
     "float64", "from_dlpack", "from_numpy", "full", "full_like", "get_default_dtype", "get_num_threads", "half",
     "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "long", "memory_stats",
     "no_grad", "ones", "ones_like", "promote_types", "reset_peak_memory_stats", "result_type", "set_default_dtype",
-    "set_grad_enabled", "set_num_threads", "short", "tensor", "uint8", "zeros", "zeros_like", *_ops, *_SAVING,
-    *_SUBMODULES,
+    "set_grad_enabled", "set_num_threads", "short", "tensor", "uint8", "zeros", "zeros_like", "autocast",
+    "get_autocast_dtype", "is_autocast_enabled", *_legacy, *_ops, *_SAVING, *_SUBMODULES,
 ]
 
 

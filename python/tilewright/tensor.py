@@ -8,6 +8,7 @@ from typing import Any
 from tilewright import _engine, autograd, creation
 from tilewright.autograd import wrap
 from tilewright.ops import activation as _activation
+from tilewright.ops import composed as _composed
 from tilewright.ops import elementary as _elementary
 from tilewright.ops import elementwise as _elementwise
 from tilewright.ops import index as _index
@@ -132,6 +133,61 @@ class Tensor(_engine.TensorBase):
 
     def is_floating_point(self) -> bool:
         return self.array.is_float
+
+    def get_device(self) -> int:
+        """The number of the GPU, -1 on the CPU."""
+        return -1 if self.device.type == "cpu" else self.device.index
+
+    is_sparse = is_quantized = False
+
+    @property
+    def real(self):
+        return self
+
+    def is_complex(self) -> bool:
+        return False
+
+    def new(self, *data):
+        """`Tensor(...)` of this one's dtype and device, as older scripts write it."""
+        if len(data) == 1 and not isinstance(data[0], int):
+            return self.new_tensor(data[0])
+        return self.new_empty(*data) if data else self.new_empty(0)
+
+    def _reshaped_in_place(self, op: str, array):
+        if self.node is not None or self.requires_grad or self._base is not None:
+            raise NotImplementedError(f"{op}: a tensor that is recorded, or a view, cannot change its shape in place; "
+                                      f"use the op without the underscore")
+        self.array = array
+        return self
+
+    def transpose_(self, dim0: int, dim1: int):
+        """Swaps two dimensions of this tensor itself; no memory moves."""
+        return self._reshaped_in_place("transpose_", self.detach().transpose(dim0, dim1).array)
+
+    def t_(self):
+        """The transposed matrix, in place."""
+        return self._reshaped_in_place("t_", self.detach().t().array)
+
+    def squeeze_(self, dim=None):
+        """Drops dimensions of size 1 of this tensor itself."""
+        x = self.detach()
+        return self._reshaped_in_place("squeeze_", (x.squeeze() if dim is None else x.squeeze(dim)).array)
+
+    def unsqueeze_(self, dim: int):
+        """Gives this tensor itself a dimension of size 1."""
+        return self._reshaped_in_place("unsqueeze_", self.detach().unsqueeze(dim).array)
+
+    def resize_(self, *size):
+        """Another shape for this tensor itself: its first values in row-major order stay, more are arbitrary."""
+        shape = creation._shape("resize_", size)
+        old, new = self.detach().contiguous().flatten(), self.new_empty(shape)
+        n = min(old.numel(), new.numel())
+        new.flatten()[:n] = old[:n]
+        return self._reshaped_in_place("resize_", new.array)
+
+    def resize_as_(self, other):
+        """`resize_` to the other's shape."""
+        return self.resize_(other.shape)
 
     # --- values out --------------------------------------------------------------------------------------------------
     def item(self):
@@ -655,7 +711,14 @@ class Tensor(_engine.TensorBase):
     index_fill = _index.index_fill
     index_fill_ = _index.index_fill_
 
+    # made of other ops
+    trace = _composed.trace
+    dist = _composed.dist
+    bincount = _composed.bincount
+    multinomial = _composed.multinomial
+
     # shapes and views
+    ravel = _shape.flatten
     view = _shape.view
     reshape = _shape.reshape
     view_as = _shape.view_as

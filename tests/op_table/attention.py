@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 import references as R
 import tilewright as tw
-from arrays import FLOATS
+from arrays import DEVICE, EPS, FLOATS, quantize, to_np, to_tw
 from op_table.row import Bad, Row, Sample, Tolerance
 
-ATTENTION = Tolerance(8.0, "array", "a product, exp, a sum and a product; scores are rounded before exp", 128.0)
+# A GPU's tensor cores take the weights as halves: their rounding, half an ulp, is in every term of the second product.
+ATTENTION = Tolerance(8.0, "array", "a product, exp, a sum and a product; scores are rounded before exp", 128.0,
+                      1.0 if DEVICE == "cuda" else 0.5)
 
 
 def sdpa(*args, **kwargs):
@@ -63,31 +67,32 @@ def dropout_is_the_draw_of_its_elements():
     a seed gives the same mask for any thread count, forward and backward, and in the gradient's recorded form."""
     L, S, p = 37, 131, 0.3
     rng = np.random.default_rng(3)
-    q, k = (tw.tensor(rng.uniform(-1, 1, (2, n, 8)).astype(np.float32)) for n in (L, S))
-    v = tw.eye(S).expand(2, S, S)
-    plain = sdpa(q, k, v).numpy()
-    tw.manual_seed(9)
-    y = sdpa(q, k, v, dropout_p=p).numpy()
-    kept = y != 0
-    np.testing.assert_allclose(y[kept], plain[kept] / (1 - p), rtol=1e-5)
-    assert abs(kept.mean() - (1 - p)) < 5 * np.sqrt(p * (1 - p) / kept.size)
-    tw.manual_seed(9)
-    draw = tw.nn.functional.dropout(tw.ones(2, L, -(-S // 4) * 4), p).numpy()[..., :S]
-    assert ((draw != 0) == kept).all()
-    for dtype in (tw.float32, tw.float64):
-        args = [t.to(dtype).requires_grad_() for t in (q, k, tw.tensor(rng.uniform(-1, 1, (2, S, 5))))]
-        dy = tw.tensor(rng.uniform(-1, 1, (2, L, 5)), dtype=dtype)
+    for dtype in FLOATS:
+        q, k = (to_tw(quantize(rng.uniform(-1, 1, (2, n, 8)), dtype), dtype) for n in (L, S))
+        v = tw.eye(S, dtype=q.dtype, device=DEVICE).expand(2, S, S)
+        plain = to_np(sdpa(q, k, v)).astype(np.float64)
+        tw.manual_seed(9)
+        y = to_np(sdpa(q, k, v, dropout_p=p)).astype(np.float64)
+        kept = y != 0
+        np.testing.assert_allclose(y[kept], plain[kept] / (1 - p), rtol=max(1e-5, 2 * EPS[dtype]))
+        assert abs(kept.mean() - (1 - p)) < 5 * np.sqrt(p * (1 - p) / kept.size)
+        tw.manual_seed(9)
+        draw = to_np(tw.nn.functional.dropout(tw.ones(2, L, -(-S // 4) * 4, device=DEVICE), p))[..., :S]
+        assert ((draw != 0) == kept).all()
+        args = [t.detach().requires_grad_() for t in (q, k)]
+        args.append(to_tw(quantize(rng.uniform(-1, 1, (2, S, 5)), dtype), dtype, grad=True))
+        dy = to_tw(quantize(rng.uniform(-1, 1, (2, L, 5)), dtype), dtype)
         tw.manual_seed(9)
         out = sdpa(*args, dropout_p=p)
         fused = tw.autograd.grad(out, args, dy, retain_graph=True)
         recorded = tw.autograd.grad(out, args, dy, create_graph=True)
         for a, b in zip(fused, recorded, strict=True):
-            scale = np.abs(b.detach().numpy()).max()
-            np.testing.assert_allclose(a.numpy() / scale, b.detach().numpy() / scale, atol=3e-6)
+            a, b = to_np(a).astype(np.float64), to_np(b).astype(np.float64)
+            np.testing.assert_allclose(a / np.abs(b).max(), b / np.abs(b).max(), atol=max(3e-6, 4 * EPS[dtype]))
         eps = 1e-4
-        if dtype is tw.float64:  # and both are the derivative of the forward with that mask
+        if dtype == "float64":  # and both are the derivative of the forward with that mask
             for x, grad in zip(args, fused, strict=True):
-                direction = tw.tensor(rng.uniform(-1, 1, tuple(x.shape)))
+                direction = to_tw(rng.uniform(-1, 1, tuple(x.shape)), dtype)
                 ends = []
                 for sign in (1, -1):
                     tw.manual_seed(9)
@@ -96,8 +101,28 @@ def dropout_is_the_draw_of_its_elements():
                 assert abs((ends[0] - ends[1]) / (2 * eps) - (grad * direction).sum().item()) < 1e-5
 
 
+def halves_of_all_head_sizes():
+    """Halves against float64 where a device has other tiles: heads of up to 64, 128 and more columns, whole blocks of
+    queries and keys and parts of them, strides that no copy of 16 bytes takes; forward and backward."""
+    rng = np.random.default_rng(8)
+    cases = ((130, 150, 64, 0, False), (150, 140, 128, 0, True), (131, 129, 64, 1, True), (33, 70, 100, 1, False),
+             (9, 70, 160, 0, True))
+    for (L, S, E, odd, causal), dtype in itertools.product(cases, ("float16", "bfloat16")):
+        shapes = (2, 2, L, E), (2, 1, S, E), (2, 2, S, E), (2, 2, L, E)
+        arrays = [np.pad(quantize(rng.uniform(-1, 1, shape), dtype), ((0, 0),) * 3 + ((odd, 0),)) for shape in shapes]
+        results = []
+        for name in (dtype, "float64"):
+            *args, dy = (to_tw(a.astype(np.float64), name) for a in arrays)
+            args = [t.requires_grad_() for t in args]
+            y = sdpa(*(t[..., odd:] for t in args), is_causal=causal)
+            results.append([y, *tw.autograd.grad(y, args, dy[..., odd:])])
+        for got, want in zip(*(map(to_np, r) for r in results), strict=True):
+            off = np.abs(got.astype(np.float64) - want).max() / np.abs(want).max()
+            assert off < 1.5 * EPS[dtype], (L, S, E, dtype, off)
+
+
 def all_dropped_gives_zero():
-    q = tw.ones(1, 3, 4).requires_grad_()
+    q = tw.ones(1, 3, 4, device=DEVICE).requires_grad_()
     y = sdpa(q, q, q, dropout_p=1.0)
     y.sum().backward()
     assert bool((y == 0).all()) and bool((q.grad == 0).all())
@@ -105,7 +130,7 @@ def all_dropped_gives_zero():
 
 def heads_inside_rows_stay_views():
     """A layer's (batch, row, head, column) operands give a result of that layout, whose reshape copies nothing."""
-    x = tw.ones(2, 5, 3, 4).transpose(1, 2)
+    x = tw.ones(2, 5, 3, 4, device=DEVICE).transpose(1, 2)
     y = sdpa(x, x, x)
     assert y.transpose(1, 2).is_contiguous() and y.transpose(1, 2).reshape(2, 5, 12).data_ptr() == y.data_ptr()
 
@@ -117,7 +142,8 @@ def ones(*shape, **kw):
 ROWS = [
     Row("attention", "F.scaled_dot_product_attention", R.attention, zero_sizes, FLOATS, ATTENTION, grad_samples=samples,
         slots=("attention", "attention_backward"),
-        properties=(dropout_is_the_draw_of_its_elements, all_dropped_gives_zero, heads_inside_rows_stay_views),
+        properties=(dropout_is_the_draw_of_its_elements, halves_of_all_head_sizes, all_dropped_gives_zero,
+                    heads_inside_rows_stay_views),
         large=lambda g: Sample(*operands(g, 3, 2, 300, 40, S=517)),
         bad=(Bad("columns", lambda g: sdpa(ones(3, 4), ones(3, 5), ones(3, 5)), ValueError, r"\(3, 4\), \(3, 5\)"),
              Bad("rows", lambda g: sdpa(ones(3, 4), ones(5, 4), ones(6, 4)), ValueError, "as many rows"),

@@ -33,7 +33,7 @@ CONV2D = (
     ((1, 1, 28, 28), (6, 1, 5, 5), {}), ((1, 3, 4, 4), (2, 3, 3, 3), {"padding": 4, "dilation": 3, "stride": 3}),
     ((3, 5, 5), (2, 3, 3, 3), {}), ((2, 34, 10, 9), (43, 34, 3, 3), {"padding": 1}),
     ((1, 35, 8, 6), (65, 35, 3, 3), {"padding": (2, 0)}), ((1, 33, 37, 35), (40, 33, 3, 3), {"padding": "same"}),
-    ((2, 80, 8, 6), (72, 40, 3, 3), {"padding": 1, "groups": 2}),
+    ((2, 80, 8, 6), (72, 40, 3, 3), {"padding": 1, "groups": 2}), ((3, 5, 6, 7), (70, 5, 2, 2), {}),
 )  # fmt: skip
 CONV3D = (
     ((1, 1, 1, 1, 1), (1, 1, 1, 1, 1), {}), ((2, 3, 4, 5, 6), (4, 3, 3, 3, 3), {"padding": 1}),
@@ -202,7 +202,8 @@ ROWS = [
         magnitude=terms(R.conv_transpose)),
     Row("conv2d_pointwise", "F.conv2d", R.conv,
         lambda g: (Sample(g.array(2, 5, 9, 11), g.array(7, 5, 1, 1)),
-                   Sample(g.array(8, 128, 6, 6), g.array(64, 128, 1, 1))), FLOATS, PRODUCT,
+                   Sample(g.array(8, 128, 6, 6), g.array(64, 128, 1, 1)),
+                   Sample(g.array(2, 9, 8, 16), g.array(10, 9, 1, 1), g.array(10))), FLOATS, PRODUCT,
         magnitude=terms(R.conv), large=lambda g: Sample(g.array(4, 70, 30, 31), g.array(65, 70, 1, 1), g.array(65))),
     Row("conv2d_depthwise", "F.conv2d", R.conv,
         lambda g: (Sample(g.array(2, 5, 6, 7), g.array(5, 1, 3, 3), None, 1, 1, 1, 5),

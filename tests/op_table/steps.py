@@ -248,6 +248,29 @@ def steps_over_large_parameters():
     run_optimizer(lambda p: tw.optim.Adam(p, lr=0.1), lambda p, g, s: R.adam_step(p, g, s, 0.1), {}, "float32", 2, True)
 
 
+def other_rules():
+    """One rule with each number of states, over awkward sizes; test_optim.py has all of them step for step."""
+    def rmsprop(p, g, s):
+        s["v"] = 0.9 * s.get("v", 0.0) + 0.1 * g * g
+        return p - 0.05 * g / (np.sqrt(s["v"]) + 0.01)
+
+    def adagrad(p, g, s):
+        s["sum"] = s.get("sum", 0.1) + g * g
+        return p - 0.1 * g / (np.sqrt(s["sum"]) + 1e-10)
+
+    def adadelta(p, g, s):
+        s["v"] = 0.9 * s.get("v", 0.0) + 0.1 * g * g
+        d = np.sqrt(s.get("u", 0.0) + 1e-2) / np.sqrt(s["v"] + 1e-2) * g
+        s["u"] = 0.9 * s.get("u", 0.0) + 0.1 * d * d
+        return p - d
+
+    for dtype in ("float32", "float64"):
+        for make, step, options in ((tw.optim.RMSprop, rmsprop, {"lr": 0.05, "alpha": 0.9, "eps": 0.01}),
+                                    (tw.optim.Adagrad, adagrad, {"lr": 0.1, "initial_accumulator_value": 0.1}),
+                                    (tw.optim.Adadelta, adadelta, {"eps": 1e-2})):
+            run_optimizer(make, step, options, dtype)
+
+
 def clipping_one_list():
     """grad_norm and grad_scale over a list of awkward sizes, of every dtype, against NumPy in float64."""
     rng = np.random.default_rng(5)
@@ -328,6 +351,12 @@ ROWS = [
     checked_row("optim.SGD", ("sgd_step",), (sgd_steps, steps_over_large_parameters), OPTIM_BAD),
     checked_row("optim.Adam", ("adam_step",), (adam_steps,), ADAM_BAD),
     checked_row("optim.AdamW", ("adam_step",), (adamw_steps,)),
+    checked_row("optim.RMSprop", ("rule_step",), (other_rules,),
+                (Bad("lr", refused(lambda p: tw.optim.RMSprop(p, lr=-1.0)), ValueError, "RMSprop: lr must be"),
+                 Bad("betas", refused(lambda p: tw.optim.NAdam(p, betas=(1.0, 0.9))), ValueError, r"betas\[0\]"),
+                 Bad("etas", refused(lambda p: tw.optim.Rprop(p, etas=(1.5, 2.0))), ValueError, "Rprop: etas must be"),
+                 Bad("rule", lambda g: _engine.rule_step("x", [], [], [], [], [], [], 0.0, 1.0, False), ValueError,
+                     "rule_step: no such rule, got 'x'"))),
     checked_row("grad_norm", ("grad_norm", "grad_scale"), (clipping_one_list, scaling_finds_what_is_not_finite),
                 (Bad("p", lambda g: _engine.grad_norm([tw.ones(3).array], 0.0), ValueError,
                      "grad_norm: p must be > 0, got 0"),

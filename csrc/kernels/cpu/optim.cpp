@@ -19,6 +19,7 @@
 // and division take 26 cycles a register there); Python's lists then take twice the kernel's time.
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec_math.h"
+#include "kernels/optim_rules.h"
 
 namespace tw::TW_ISA {
 namespace {
@@ -127,6 +128,34 @@ struct Adam {
   }
 };
 
+struct Ruled {
+  const RuleArgs& a;
+
+  template <class S> TW_INLINE void run(const OptimTensor& t, int64_t begin, int64_t end, int64_t) const {
+    using T = typename ArithmeticOf<S>::type;
+    using V = Vec<T>;
+    S* p = static_cast<S*>(t.param);
+    const S* grad = static_cast<const S*>(t.grad);
+    T* states[3] = {static_cast<T*>(t.state0), static_cast<T*>(t.state1), static_cast<T*>(t.state2)};
+    const bool has[3] = {states[0] != nullptr, states[1] != nullptr, states[2] != nullptr};
+    V c[kRuleNumbers];
+    for (int k = 0; k < kRuleNumbers; ++k) c[k] = T(a.c[k]);
+    for (int64_t i = begin; i < end; i += V::kLanes) {
+      const int n = int(least(V::kLanes, end - i));
+      V x = get<T>(p + i, n), g = get<T>(grad + i, n), s[3] = {T(0), T(0), T(0)};
+      if (a.maximize) g = -g;
+      if (a.weight_decay != 0) g = fma(V(T(a.weight_decay)), x, g);
+      if (a.keep != 1) x *= V(T(a.keep));
+      for (int k = 0; k < 3; ++k)
+        if (has[k]) s[k] = get<T>(states[k] + i, n);
+      apply_rule(a.rule, x, g, s, has, c);
+      for (int k = 0; k < 3; ++k)
+        if (has[k]) put(states[k] + i, s[k], n);
+      put(p + i, x, n);
+    }
+  }
+};
+
 struct Norm {
   double p;
   double* partial;  // one a piece
@@ -188,6 +217,8 @@ void adam_step(const AdamArgs& args) {
   const double correction1 = 1 - power(args.beta1, args.step), correction2 = 1 - power(args.beta2, args.step);
   over_list(args.tensors, args.count, Adam{args, args.lr / correction1, __builtin_sqrt(correction2)});
 }
+
+void rule_step(const RuleArgs& args) { over_list(args.tensors, args.count, Ruled{args}); }
 
 void grad_norm(const GradArgs& a) {
   const int64_t pieces = ceil_div(elements(a.tensors, a.count), kGrain);

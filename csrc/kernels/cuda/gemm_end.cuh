@@ -1,6 +1,6 @@
 // What a product's kernels do with their sums: c = act(alpha * sum + beta * c + bias), in the accumulator's type.
 #pragma once
-#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/packs.cuh"
 #include "kernels/functors.h"
 
 namespace tw::cuda {
@@ -65,6 +65,47 @@ template <class A> TW_DEVICE void finish(const GemmArgs& g, int64_t start, int64
   if (g.bias) x = x + load_any<A>(g.bias, g.dtype, g.bias_rows ? m : n);
   store_any(g.c, g.c_dtype, at, activate(g.activation, x));
 }
+
+// The same for 8 neighbours from column n on, whose sums lie in shared memory, this thread's own; `aligned`: packs of 8 in
+// memory begin at multiples of 16 bytes.
+TW_DEVICE void finish_pack(const GemmArgs& g, int64_t start, int64_t m, int64_t n, float* sums, bool c_aligned,
+                           bool bias_aligned) {
+  constexpr int L = kPack<float>;
+  const int count = m < g.M ? int(least<int64_t>(L, g.N - n)) : 0;
+  if (count <= 0) return;
+  const Span at{start + m * g.c_row + n, 0, count};
+  float x[1][L], other[1][L];
+#pragma unroll
+  for (int j = 0; j < L; j += 4) {
+    const auto four = load_vector<4>(sums + j);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[0][j + i] = g.alpha != 1 ? four[i] * float(g.alpha) : four[i];
+  }
+  if (g.beta != 0) {
+    load_packs<float, 1>(other, g.c, g.c_dtype, c_aligned, 0.0f, [&](int) { return at; });
+#pragma unroll
+    for (int j = 0; j < L; ++j) x[0][j] = x[0][j] + float(g.beta) * other[0][j];
+  }
+  if (g.bias) {
+    const float row = g.bias_rows ? load_item<float>(g.bias, g.dtype, m) : 0;
+    if (!g.bias_rows)
+      load_packs<float, 1>(other, g.bias, g.dtype, bias_aligned, 0.0f, [&](int) { return Span{n, 0, count}; });
+#pragma unroll
+    for (int j = 0; j < L; ++j) x[0][j] = x[0][j] + (g.bias_rows ? row : other[0][j]);
+  }
+  if (g.activation != Activation::kNone) {  // once in the code, for its size
+#pragma unroll
+    for (int j = 0; j < L; ++j) sums[j] = x[0][j];
+#pragma unroll 1
+    for (int j = 0; j < L; ++j) sums[j] = activate(g.activation, sums[j]);
+#pragma unroll
+    for (int j = 0; j < L; ++j) x[0][j] = sums[j];
+  }
+  store_packs<float, 1>(x, g.c, g.c_dtype, c_aligned, [&](int) { return at; });
+}
+
+// gemm_sm90.cu's product of halves; false where gemm.cu's serves the shape better.
+bool gemm_sm90(const GemmArgs& g);
 
 // Where the operands of the batch's product `number` begin.
 struct Start {

@@ -9,6 +9,7 @@
 //   tma_store(map, src, {x, y}), tma_store_commit(), tma_store_wait<N>()
 //   fence_async()                          ordinary stores to shared memory, before the engine or wgmma reads them
 //   wgmma_fence(); wgmma<T, N>(acc, a, b, keep) ...; wgmma_commit(); wgmma_wait<N>()
+//   wgmma_hold(acc)                        before the fence and round the wait: keeps the compiler's hands off acc
 //   acc[N / 2]: rows 16 warp + lane / 4 (+ 8), columns 8 j + lane % 4 * 2 (+ 1): acc[4 j + 2 (row + 8) + (column + 1)]
 #pragma once
 #include "kernels/cuda/device.cuh"
@@ -143,6 +144,11 @@ TW_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "mem
 TW_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int kLeft> TW_DEVICE void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+}
+// The compiler moves no use of the accumulators across this point.
+template <int N> TW_DEVICE void wgmma_hold(float (&acc)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(acc[i])::"memory");
 }
 
 // The N / 2 accumulators of a thread, as an instruction's operands %0 ...

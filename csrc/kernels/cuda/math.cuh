@@ -23,24 +23,19 @@ template <class T> TW_DEVICE T minimum(T a, T b) { return a != a || a < b ? a : 
 #define TW_MATH2(name)                                               \
   TW_DEVICE float name(float a, float b) { return ::name##f(a, b); } \
   TW_DEVICE double name(double a, double b) { return ::name(a, b); }
-TW_MATH(sqrt)
-TW_MATH(exp)
-TW_MATH(exp2)
-TW_MATH(expm1) TW_MATH(log) TW_MATH(log2) TW_MATH(log10) TW_MATH(log1p) TW_MATH(sin) TW_MATH(cos) TW_MATH(tan)
-    TW_MATH(asin) TW_MATH(acos) TW_MATH(atan) TW_MATH(sinh) TW_MATH(cosh) TW_MATH(tanh) TW_MATH(erf) TW_MATH(floor)
-        TW_MATH(ceil) TW_MATH(trunc) TW_DEVICE float fma(float a, float b, float c) {
+// clang-format off
+TW_MATH(sqrt) TW_MATH(exp) TW_MATH(exp2) TW_MATH(expm1) TW_MATH(log) TW_MATH(log2) TW_MATH(log10) TW_MATH(log1p)
+TW_MATH(sin) TW_MATH(cos) TW_MATH(tan) TW_MATH(asin) TW_MATH(acos) TW_MATH(atan) TW_MATH(sinh) TW_MATH(cosh)
+TW_MATH(tanh) TW_MATH(erf) TW_MATH(floor) TW_MATH(ceil) TW_MATH(trunc)
+TW_MATH2(fmod) TW_MATH2(atan2) TW_MATH2(pow) TW_MATH2(copysign)
+#undef TW_MATH
+#undef TW_MATH2
+    // clang-format on
+    TW_DEVICE float fma(float a, float b, float c) {
   return ::fmaf(a, b, c);
 }
 TW_DEVICE double fma(double a, double b, double c) { return ::fma(a, b, c); }
-TW_MATH2(fmod)
-TW_MATH2(atan2)
-TW_MATH2(pow)
-TW_MATH2(copysign)
-#undef TW_MATH
-#undef TW_MATH2
-    TW_DEVICE float round(float x) {
-  return ::rintf(x);
-}  // half to even
+TW_DEVICE float round(float x) { return ::rintf(x); }  // half to even
 TW_DEVICE double round(double x) { return ::rint(x); }
 template <class T> TW_DEVICE T sigmoid(T x) {
   const T e = exp(-abs(x));

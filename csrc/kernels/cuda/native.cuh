@@ -68,6 +68,19 @@ template <class H> __device__ __forceinline__ H round_to(float v) {
   return h;
 }
 
+// Two floats as the halves of a register, and 2^x to 2 ulp with results below 2^-126 as 0.
+template <class H> __device__ __forceinline__ uint32_t round_pair(float low, float high) {
+  uint32_t r;
+  if constexpr (std::is_same_v<H, float16>) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+__device__ __forceinline__ float exp2_flush(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // True in every thread of the block that comes here last of `total`: it may read what the others wrote before.
 __device__ __forceinline__ bool last_block(unsigned* counter, unsigned total) {
   __threadfence();
@@ -80,6 +93,17 @@ __device__ __forceinline__ bool last_block(unsigned* counter, unsigned total) {
   last = __syncthreads_or(last);
   if (last) __threadfence();
   return last;
+}
+
+// The lanes of the warp whose digit, below 256, is this one's. (match.any takes a step for each distinct value.)
+__device__ __forceinline__ unsigned match_digit(unsigned digit) {
+  unsigned peers = ~0u;
+#pragma unroll
+  for (int b = 0; b < 8; ++b) {
+    const unsigned set = __ballot_sync(~0u, digit >> b & 1);
+    peers &= digit >> b & 1 ? set : ~set;
+  }
+  return peers;
 }
 
 // --- asynchronous copies into shared memory: 4, 8 or 16 bytes, of which `valid` exist and the rest become 0 --

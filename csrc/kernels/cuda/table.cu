@@ -1,10 +1,11 @@
-// This build's table: the emulator's or a GPU's.
-#include "kernels/cuda/kernels.h"
+// This build's table: the emulator's or a GPU's. Every slot has a CUDA kernel; one without would run on the CPU's table
+// (dispatch.cpp), if its line were left out here.
+#include "kernel_table.h"
 
 namespace tw::cuda {
 
 #define X(name, Args) void name(const Args&);
-TW_CUDA_KERNELS
+TW_ALL_KERNELS
 #undef X
 
 namespace {
@@ -16,7 +17,7 @@ KernelTable filled() {
   t.name = "cuda_simt";
 #endif
 #define X(name, Args) t.name = &name;
-  TW_CUDA_KERNELS
+  TW_ALL_KERNELS
 #undef X
   return t;
 }

@@ -88,6 +88,7 @@ inline uint64_t wgmma_descriptor(const void* p, unsigned leading, unsigned strid
 inline void wgmma_fence() {}
 inline void wgmma_commit() { simt::wgmma_commit(); }
 template <int kLeft> void wgmma_wait() { simt::wgmma_wait(kLeft); }
+template <int N> void wgmma_hold(float (&)[N]) {}
 template <class T, int N, bool kAcrossA = false, bool kAcrossB = false>
 void wgmma(float (&acc)[N / 2], uint64_t a, uint64_t b, bool keep, simt::Site at = simt::Site::here()) {
   simt::wgmma({acc, a, b, false, keep, kAcrossA, kAcrossB, {}, N, 2, &read_wgmma<T>}, at);

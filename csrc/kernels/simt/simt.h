@@ -249,6 +249,20 @@ template <class T> T* dynamic_shared() { return static_cast<T*>(simt::dynamic_sh
 
 namespace tw::cuda {
 
+inline unsigned match_digit(unsigned digit, simt::Site at = simt::Site::here()) {
+  unsigned peers;
+  simt::collective(
+      "match_digit", ~0u, &digit, &peers,
+      [](unsigned, const void* const* in, void* const* out, const void*) {
+        unsigned lanes[256] = {};
+        for (int i = 0; i < 32; ++i) lanes[*static_cast<const unsigned*>(in[i]) & 255] |= 1u << i;
+        for (int i = 0; i < 32; ++i)
+          *static_cast<unsigned*>(out[i]) = lanes[*static_cast<const unsigned*>(in[i]) & 255];
+      },
+      nullptr, at);
+  return peers;
+}
+
 inline void touched(const void* p, size_t bytes, bool write) { simt::touch(p, bytes, write); }
 
 inline float widen(bfloat16 h) { return __uint_as_float(unsigned{h.bits} << 16); }
@@ -261,6 +275,13 @@ template <class H> H round_to(float v) {
     if (v != v) return {static_cast<uint16_t>(bits >> 16 | 0x40)};
     return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
   }
+}
+template <class H> uint32_t round_pair(float low, float high) {
+  return round_to<H>(low).bits | uint32_t{round_to<H>(high).bits} << 16;
+}
+inline float exp2_flush(float x) {
+  const float y = ::exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
 }
 
 }  // namespace tw::cuda

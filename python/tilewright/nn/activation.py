@@ -192,6 +192,33 @@ class Dropout(Module):
         return f"p={self.p}, inplace={self.inplace}"
 
 
+class _FeatureDropout(Dropout):
+    """Dropout of whole channels."""
+
+    _function: Callable
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._function(input, self.p, self.training, self.inplace)
+
+
+class Dropout1d(_FeatureDropout):
+    """Zeroes whole channels of (N, C, L) with probability p while training."""
+
+    _function = F.dropout1d
+
+
+class Dropout2d(_FeatureDropout):
+    """Zeroes whole channels of (N, C, H, W) with probability p while training."""
+
+    _function = F.dropout2d
+
+
+class Dropout3d(_FeatureDropout):
+    """Zeroes whole channels of (N, C, D, H, W) with probability p while training."""
+
+    _function = F.dropout3d
+
+
 class _Curve(Module):
     """A function of `nn.functional` whose arguments after the input are this module's attributes of their names."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine
+from tilewright.autocast import lower
 from tilewright.autograd import record, wrap
 from tilewright.creation import arange
 from tilewright.grad_mode import mode
@@ -12,6 +13,7 @@ from tilewright.ops.elementwise import NUMBER
 from tilewright.ops.random import default_generator
 
 
+@lower
 def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p: float = 0.0, is_causal: bool = False,
                                  scale: float | None = None, enable_gqa: bool = False):
     """dropout(softmax(scale query key^T + mask)) value, with no matrix of all scores in memory.

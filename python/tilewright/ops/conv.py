@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright import _engine, autograd
+from tilewright.autocast import lower
 from tilewright.autograd import record
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def _conv(nd: int, input, weight, bias, stride, padding, dilation, groups):
     return record(conv_grad, y, inputs, (input, weight), (nd, *geometry))
 
 
+@lower
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int] = 1,
            padding: int | tuple[int] | str = 0, dilation: int | tuple[int] = 1, groups: int = 1) -> Tensor:
     """The cross-correlation of signals with a bank of filters.
@@ -86,6 +88,7 @@ def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: in
     return _conv(1, input, weight, bias, stride, padding, dilation, groups)
 
 
+@lower
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int] = 1,
            padding: int | tuple[int, int] | str = 0, dilation: int | tuple[int, int] = 1, groups: int = 1) -> Tensor:
     """The cross-correlation of images with a bank of filters.
@@ -118,6 +121,7 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: in
     return _conv(2, input, weight, bias, stride, padding, dilation, groups)
 
 
+@lower
 def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int, int] = 1,
            padding: int | tuple[int, int, int] | str = 0, dilation: int | tuple[int, int, int] = 1,
            groups: int = 1) -> Tensor:
@@ -162,6 +166,7 @@ def _conv_transpose(nd: int, input, weight, bias, stride, padding, output_paddin
     return record(conv_backward_x_grad, y, inputs, (input, weight), (nd, stride, padding, dilation, groups))
 
 
+@lower
 def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int] = 1,
                      padding: int | tuple[int] = 0, output_padding: int | tuple[int] = 0, groups: int = 1,
                      dilation: int | tuple[int] = 1) -> Tensor:
@@ -196,6 +201,7 @@ def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@lower
 def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int] = 1,
                      padding: int | tuple[int, int] = 0, output_padding: int | tuple[int, int] = 0, groups: int = 1,
                      dilation: int | tuple[int, int] = 1) -> Tensor:
@@ -230,6 +236,7 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@lower
 def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int, int] = 1,
                      padding: int | tuple[int, int, int] = 0, output_padding: int | tuple[int, int, int] = 0,
                      groups: int = 1, dilation: int | tuple[int, int, int] = 1) -> Tensor:

@@ -3,6 +3,7 @@
 
 from tilewright.arguments import export as _export
 from tilewright.ops.activation import relu, relu_, selu, sigmoid, sigmoid_, tanh, tanh_
+from tilewright.ops.composed import bincount, cdist, dist, einsum, multinomial, tensordot, trace
 from tilewright.ops.conv import (
     conv1d,
     conv2d,
@@ -207,6 +208,9 @@ from tilewright.ops.sort import (
     unique,
     unique_consecutive,
 )
+
+absolute, arccos, arcsin, arctan, clip, concat, divide, multiply, negative, ravel, subtract = (
+    abs, acos, asin, atan, clamp, cat, div, mul, neg, flatten, sub)
 
 __all__ = [n for n in globals() if not n.startswith("_")]
 _export(globals())

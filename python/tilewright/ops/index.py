@@ -178,7 +178,9 @@ def _value(op, value, like):
     """A value to assign, as a Tensor."""
     if isinstance(value, bool | int | float):
         return wrap(_engine.full((), value, like.array.dtype, like.array.device))
-    return elementwise.tensor(op, value)
+    if isinstance(value, autograd.Tensor):
+        return value
+    return wrap(_engine.to_device(elementwise.tensor(op, value).array, like.array.device))
 
 
 def setitem(input, key, value) -> None:
@@ -215,7 +217,8 @@ def _assign(x, indices, value) -> None:
     mask, a = indices[0], x.array
     # One mask over the first dimensions and a number: no positions are needed. Masks of keys do not broadcast.
     if mask is not None and mask.array.dtype is _engine.bool and isinstance(value, bool | int | float) \
-            and mask.array.shape == a.shape[:mask.array.ndim] and not any(i is not None for i in indices[1:]):
+            and mask.array.device == a.device and mask.array.shape == a.shape[:mask.array.ndim] \
+            and not any(i is not None for i in indices[1:]):
         trailing = (1,) * (a.ndim - mask.array.ndim)
         masked_fill_(x, shape.reshape(mask, mask.array.shape + trailing) if trailing else mask, value)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from tilewright import _engine
+from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode, no_grad
 from tilewright.ops import elementary as _m
@@ -51,6 +52,7 @@ def _same_shape(op, input, target, may_broadcast):
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
+@widen
 def cross_entropy(input, target, weight=None, size_average=None, ignore_index: int = -100, reduce=None,
                   reduction: str = "mean", label_smoothing: float = 0.0):
     """-weight[t] log softmax(x)[t] of logits x and class labels t, or -sum_c t_c weight_c log softmax(x)_c of class
@@ -125,6 +127,7 @@ def _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
     return _reduced(loss, reduction, dtype)
 
 
+@widen
 def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = -100, reduce=None,
              reduction: str = "mean"):
     """-weight[t] x[t] of log-probabilities x, (C,), (N, C) or (N, C, d...), and class labels t.
@@ -162,6 +165,7 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 @_e.in_float32
+@widen
 def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
     """(x - y)^2.
 
@@ -179,6 +183,7 @@ def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "me
 
 
 @_e.in_float32
+@widen
 def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
     """|x - y|.
 
@@ -192,6 +197,7 @@ def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mea
 
 
 @_e.in_float32
+@widen
 def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", beta: float = 1.0):
     """d^2 / (2 beta) where d = |x - y| < beta, else d - beta / 2; beta 0 is `l1_loss`.
 
@@ -265,6 +271,7 @@ def binary_cross_entropy_grad(node, dy):
 
 
 @_e.in_float32
+@widen
 def binary_cross_entropy_with_logits(input, target, weight=None, size_average=None, reduce=None,
                                      reduction: str = "mean", pos_weight=None):
     """-(pos_weight y log s + (1 - y) log(1 - s)), s = sigmoid(x), times `weight`; computed as

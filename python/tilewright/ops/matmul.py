@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tilewright import _engine, autograd
 from tilewright.arguments import write
+from tilewright.autocast import lower
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 
@@ -30,6 +31,7 @@ def _check_ndim(op: str, x, ndim: int, what: str) -> None:
         raise ValueError(f"{op}: {what} must have {ndim} dimension{'s' if ndim > 1 else ''}, got shape {x.array.shape}")
 
 
+@lower
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The product of two matrices, or of batches of them, with PyTorch's rules.
 
@@ -95,6 +97,7 @@ def _weight_gradient(dy, x):
     return matmul(dy.reshape(rows, dy.shape[-1]).transpose(0, 1), x.reshape(rows, x.shape[-1]))
 
 
+@lower
 def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """matmul of two matrices (M, K) and (K, N); nothing is broadcast."""
     _check_ndim("mm", input, 2, "input")
@@ -102,6 +105,7 @@ def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return matmul(input, mat2, out=out)
 
 
+@lower
 def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """matmul of two batches (B, M, K) and (B, K, N); nothing is broadcast."""
     _check_ndim("bmm", input, 3, "input")
@@ -111,6 +115,7 @@ def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return matmul(input, mat2, out=out)
 
 
+@lower
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """matmul of a matrix (M, K) and a vector (K)."""
     _check_ndim("mv", input, 2, "input")
@@ -137,6 +142,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return input.unsqueeze(1) * vec2
 
 
+@lower
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * mat1 @ mat2 in one product; input broadcasts to (M, N). beta 0 ignores input's values.
 
@@ -163,6 +169,7 @@ def addmm_grad(node, dy):
             _times(a, scaled, transpose_a=True) if node.needs[2] else None)
 
 
+@lower
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * batch1 @ batch2 over batches (B, M, K) and (B, K, N); input broadcasts to (B, M, N)."""
     _check("baddbmm", input)
@@ -178,6 +185,7 @@ def baddbmm_grad(node, dy):
     return addmm_grad(node, dy)
 
 
+@lower
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x w^T + b, one fused product.
 

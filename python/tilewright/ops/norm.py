@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine
+from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops.elementary import rsqrt
@@ -28,6 +29,7 @@ def _wrapped(arrays):
     return tuple(None if a is None else wrap(a) for a in arrays)
 
 
+@widen
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps: float = 1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dims, whose sizes are `normalized_shape`; var biased.
 
@@ -91,6 +93,7 @@ def _composite_grad(dy, x, w, dims, to_parameter, eps, rms=False):
     return dx, to_parameter(dy * xhat), to_parameter(dy)
 
 
+@widen
 def group_norm(input, num_groups: int, weight=None, bias=None, eps: float = 1e-5):
     """(x - mean) / sqrt(var + eps) * weight_c + bias_c over each image's groups of channels; var biased.
 

@@ -126,11 +126,11 @@ def randint(low, high=None, size=None, *, generator=None, dtype=None, device=Non
 
 def randperm(n: int, *, generator=None, dtype=None, device=None):
     """A random permutation of 0 .. n-1, int64."""
-    check_device("randperm", device)
+    where = check_device("randperm", device)
     g = generator or default_generator
     array, used = _engine.randperm(n, g._seed, g._offset)
     g.advance(used)
-    return wrap(array if dtype is None else _engine.cast(array, dtype))
+    return wrap(_engine.to_device(array if dtype is None else _engine.cast(array, dtype), where))
 
 
 def rand_like(input, *, dtype=None, device=None, requires_grad: bool = False):
@@ -154,8 +154,10 @@ def normal(mean, std=1.0, size=None, *, generator=None, dtype=None, device=None)
     """Normal numbers of the given mean and deviation, numbers (with `size`) or Tensors that broadcast."""
     if size is not None:
         return _new("normal", _engine.normal_, (size,), (float(mean), float(std)), dtype, device, False, generator)
-    shape = (mean + std).shape if isinstance(mean, autograd.Tensor) or isinstance(std, autograd.Tensor) else ()
-    return randn(shape, generator=generator, dtype=dtype, device=device) * std + mean
+    tensors = [t for t in (mean, std) if isinstance(t, autograd.Tensor)]
+    shape = (mean + std).shape if tensors else ()
+    where = device or (tensors[0].device if tensors else None)
+    return randn(shape, generator=generator, dtype=dtype, device=where) * std + mean
 
 
 def bernoulli(input, *, generator=None):
@@ -163,7 +165,7 @@ def bernoulli(input, *, generator=None):
     if bool(((input < 0) | (input > 1) | input.isnan()).any()):
         raise ValueError(f"bernoulli: probabilities must be in [0, 1], got {input}")
     with autograd.no_grad():
-        return (rand(input.shape, generator=generator) < input).to(input.dtype)
+        return (rand(input.shape, generator=generator, device=input.device) < input).to(input.dtype)
 
 
 def _inplace_draw(rule, x, draw, *parameters, generator):

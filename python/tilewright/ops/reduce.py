@@ -13,6 +13,7 @@ from collections import namedtuple
 
 from tilewright import _engine, autograd
 from tilewright.arguments import write
+from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops import elementary as _m
@@ -105,6 +106,7 @@ def mean_grad(node, dy):
     return (_spread(dy / n if n else dy, *node.attrs),)
 
 
+@widen
 def prod(input, dim=None, keepdim: bool = False, *, dtype=None, out=None, axis=None, keepdims: bool = False):
     """The product over `dim`; of bool and integers in int64; 1 over nothing.
 
@@ -359,6 +361,7 @@ def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correctio
     return std(input, dim, None, keepdim, correction=correction), mean(input, dim, keepdim)
 
 
+@widen
 def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=None, keepdims: bool = False):
     """The vector norm sum(|x|^p)^(1/p) over `dim`; p "fro" is 2, inf and -inf the largest and smallest |x|, 0 counts.
 

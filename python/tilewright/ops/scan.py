@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from tilewright import _engine
+from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.ops import elementary, elementwise, shape
 from tilewright.ops.index import _gather_sum
@@ -13,6 +14,7 @@ _Cummax = namedtuple("cummax", ("values", "indices"))  # type: ignore[name-match
 _Cummin = namedtuple("cummin", ("values", "indices"))  # type: ignore[name-match]
 
 
+@widen
 def cumsum(input, dim: int, *, dtype=None):
     """y_i = x_0 + ... + x_i along `dim`; of bool and integers in int64.
 
@@ -36,6 +38,7 @@ def cumsum_grad(node, dy):
     return (_cumsum(dy, dim, None, not reverse),)
 
 
+@widen
 def cumprod(input, dim: int, *, dtype=None):
     """y_i = x_0 ... x_i along `dim`; of bool and integers in int64.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from tilewright import _engine
+from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops.elementary import exp
@@ -18,6 +19,7 @@ def _prepare(op, x, dim, dtype):
     return (x if dtype is None else x.to(dtype)), dim
 
 
+@widen
 def softmax(input, dim=None, _stacklevel: int = 3, dtype=None, *, axis=None):
     """exp(x) / sum(exp(x)) along `dim`, computed from x - max x, which does not overflow.
 
@@ -43,6 +45,7 @@ def softmax_grad(node, dy):
     return (wrap(_engine.softmax_backward(y.array, dy.array, dim)),)
 
 
+@widen
 def log_softmax(input, dim=None, _stacklevel: int = 3, dtype=None, *, axis=None):
     """x - max x - log(sum(exp(x - max x))) along `dim`: the logarithm of `softmax`, exact where that is tiny.
 

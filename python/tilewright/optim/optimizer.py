@@ -6,7 +6,7 @@ import math
 import numbers
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import tilewright as tw
 from tilewright.autograd import enable_grad, no_grad
@@ -36,6 +36,8 @@ class Optimizer:
         ValueError: no parameters, one given twice, or one that is not a leaf.
         TypeError: something that is not a Tensor, or a lone Tensor in place of a list.
     """
+
+    _scalars: ClassVar[dict[str, type]] = {"step": int}  # numbers in a parameter's state
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -149,7 +151,8 @@ class Optimizer:
                 misfits.append(f"state of parameter {number}, which no group holds")
                 continue
             for key, value in values.items():
-                if isinstance(value, Tensor) and key != "step" and tuple(value.shape) != tuple(param.shape):
+                fits = not isinstance(value, Tensor) or key in self._scalars or value.shape == param.shape
+                if not fits:
                     misfits.append(f"{key} of parameter {number}: {tuple(value.shape)}, parameter {tuple(param.shape)}")
             if misfits:
                 continue
@@ -158,13 +161,12 @@ class Optimizer:
             raise ValueError(f"{name}: state_dict must fit the parameters, got\n  " + "\n  ".join(misfits))
         self.param_groups, self.state = groups, state
 
-    @staticmethod
-    def _take(key: str, value: Any, param: Tensor) -> Any:
-        """A private copy of a state value, in the state's dtype; PyTorch's 'step' tensors become ints."""
+    def _take(self, key: str, value: Any, param: Tensor) -> Any:
+        """A private copy of a state value, in the state's dtype; PyTorch's 0-d tensors become numbers."""
         if not isinstance(value, Tensor):
             return value
-        if key == "step":
-            return int(value.item())
+        if key in self._scalars:
+            return self._scalars[key](value.item())
         return new_state(param).copy_(value.detach())
 
     def __repr__(self) -> str:

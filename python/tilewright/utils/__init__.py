@@ -1,5 +1,5 @@
-"""Tools round the engine: `utils.data` feeds batches to a training loop."""
+"""Tools round the engine: `utils.data` feeds batches to a training loop, `utils.checkpoint` trades time for memory."""
 
-from tilewright.utils import data
+from tilewright.utils import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]

@@ -14,7 +14,8 @@ class PackedSequence(NamedTuple):
 
     data holds the items of step 0 of all sequences, longest sequence first, then those of step 1, and so on: (rows,
     ...). batch_sizes[t] says how many sequences reach step t. sorted_indices are the sequences' places in the batch,
-    longest first, and unsorted_indices undo them; None where the batch was given in that order.
+    longest first, and unsorted_indices undo them; None where the batch was given in that order. batch_sizes stay in
+    host memory, where the steps are counted; the rest is on one device.
     """
 
     data: Tensor
@@ -23,7 +24,9 @@ class PackedSequence(NamedTuple):
     unsorted_indices: Tensor | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> PackedSequence:
-        return self._replace(data=self.data.to(*args, **kwargs))
+        data = self.data.to(*args, **kwargs)
+        indices = (None if i is None else i.to(data.device) for i in self[2:])
+        return PackedSequence(data, self.batch_sizes, *indices)
 
     def float(self) -> PackedSequence:
         return self.to(tw.float32)
@@ -35,11 +38,14 @@ class PackedSequence(NamedTuple):
         return self.to(tw.float16)
 
     def cpu(self) -> PackedSequence:
-        return self
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None, non_blocking: Any = False) -> PackedSequence:
+        return self.to("cuda" if device is None else device, non_blocking=non_blocking)
 
     @property
     def is_cuda(self) -> bool:
-        return False
+        return self.data.is_cuda
 
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
@@ -50,12 +56,13 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     inverse = [0] * len(order)
     for place, index in enumerate(order):
         inverse[index] = place
-    return tw.tensor(inverse, dtype=tw.int64)
+    return tw.tensor(inverse, dtype=tw.int64, device=permutation.device)
 
 
-def _rows(batch_sizes: list[int], stride: int, order: list[int]) -> Tensor:
+def _rows(batch_sizes: list[int], stride: int, order: list[int], device: Any) -> Tensor:
     """The rows of a padded (time * stride, ...) that packing keeps, in its order."""
-    return tw.tensor([t * stride + n for t, size in enumerate(batch_sizes) for n in order[:size]], dtype=tw.int64)
+    rows = [t * stride + n for t, size in enumerate(batch_sizes) for n in order[:size]]
+    return tw.tensor(rows, dtype=tw.int64, device=device)
 
 
 def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_first: bool = False,
@@ -80,21 +87,23 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_f
         raise ValueError(f"pack_padded_sequence: lengths must be one for each of the {batch} sequences, from 1 to "
                          f"{steps}, got {count}")
     order = sorted(range(batch), key=lambda n: -count[n])
-    indices = None
+    indices = inverse = None
     if enforce_sorted:
         if order != list(range(batch)):
             raise ValueError(f"pack_padded_sequence: lengths must fall along the batch unless enforce_sorted=False, "
                              f"got {count}")
     else:
         indices = tw.tensor(order, dtype=tw.int64)
+        inverse = tw.tensor(sorted(range(batch), key=order.__getitem__), dtype=tw.int64).to(x.device)
+        indices = indices.to(x.device)
     falling = sorted(count, reverse=True)
     sizes, active = [], batch
     for t in range(falling[0]):
         while falling[active - 1] <= t:
             active -= 1
         sizes.append(active)
-    data = x.reshape((steps * batch, *x.shape[2:])).index_select(0, _rows(sizes, batch, order))
-    return PackedSequence(data, tw.tensor(sizes, dtype=tw.int64), indices, invert_permutation(indices))
+    data = x.reshape((steps * batch, *x.shape[2:])).index_select(0, _rows(sizes, batch, order, x.device))
+    return PackedSequence(data, tw.tensor(sizes, dtype=tw.int64), indices, inverse)
 
 
 def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, padding_value: float = 0.0,
@@ -111,8 +120,9 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
     indices = sequence.sorted_indices
     order = list(range(batch)) if indices is None else indices.tolist()
     data = sequence.data
-    padded = tw.full((steps * batch, *data.shape[1:]), padding_value, dtype=data.dtype)
-    padded = padded.index_copy(0, _rows(sizes, batch, order), data).reshape((steps, batch, *data.shape[1:]))
+    padded = tw.full((steps * batch, *data.shape[1:]), padding_value, dtype=data.dtype, device=data.device)
+    padded = padded.index_copy(0, _rows(sizes, batch, order, data.device), data)
+    padded = padded.reshape((steps, batch, *data.shape[1:]))
     lengths = [0] * batch
     for size in sizes:
         for n in order[:size]:

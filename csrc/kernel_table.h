@@ -317,6 +317,51 @@ struct IndexArgs {
   DType dtype;
 };
 
+// --- sampling --
+enum class SampleMode : uint8_t { kLinear, kNearest, kCubic };
+enum class SamplePad : uint8_t { kZeros, kBorder, kReflection };
+
+// y[n, c, o] = x[n, c] at the place grid[n, o], between its items. Two spatial dimensions are the last of three.
+struct GridSampleArgs {
+  const void* x;     // (N, C, in...)
+  const void* grid;  // (N, out, nd): each in [-1, 1] over the size; the last dimension's comes first
+  const void* dy;    // backward: (N, C, out)
+  void* y;           // forward: (N, C, out)
+  void *dx, *dgrid;  // backward, as x and grid, written whole; null where not wanted
+  int64_t N, C, in[3], out;  // out: places an item; a plane of x has less than 2^31 items
+  int nd;                    // 2 or 3
+  SampleMode mode;           // kCubic: nd 2
+  SamplePad pad;
+  bool align_corners;
+  DType dtype;
+};
+
+// Boxes of images, each cut into oh x ow bins. "acc" is float32, or float64 for float64 x.
+struct RoiArgs {
+  const void* x;      // forward: (N, C, H, W); backward: dy (K, C, oh, ow)
+  const void* boxes;  // acc (K, 5): image, x1, y1, x2, y2
+  void* y;            // forward: (K, C, oh, ow); backward: dx (N, C, H, W), written whole
+  int32_t* indices;   // roi_pool: (K, C, oh, ow), a maximum's position in its plane, or -1; null if not wanted
+  int64_t N, C, H, W, K, oh, ow;  // a plane has less than 2^31 items
+  double scale;                   // of the boxes' coordinates
+  int64_t sampling_ratio;         // roi_align: samples an axis of a bin; below 1: as many as the bin has items
+  bool aligned;                   // roi_align: coordinates are moved by half an item
+  int64_t* bad;                   // the first box of no image, else -1; then nothing else is written
+  const char* op;                 // as in TakeArgs
+  DType dtype;
+};
+
+struct NmsArgs {
+  const void* boxes;      // (n, 4): x1, y1, x2, y2
+  const int64_t* order;   // (n): the boxes from the best on
+  const int64_t* groups;  // (n), or null: boxes of different groups leave each other alone
+  int64_t* keep;          // (n): the boxes that stay, in that order, and then -1
+  int64_t* count;         // how many stay
+  int64_t n;
+  double threshold;  // a value of the boxes' dtype, or of float32 for halves
+  DType dtype;
+};
+
 // --- random numbers (philox.h): contiguous y --
 struct RandomArgs {
   void* y;
@@ -426,6 +471,9 @@ struct StreamArgs {
   X(dropout, DropoutArgs)                                                                                    \
   X(sgd_step, SgdArgs) X(adam_step, AdamArgs) X(rule_step, RuleArgs) X(grad_norm, GradArgs)                  \
   X(grad_scale, GradArgs)                                                                                    \
+  X(grid_sample, GridSampleArgs) X(grid_sample_backward, GridSampleArgs)                                     \
+  X(roi_align, RoiArgs) X(roi_align_backward, RoiArgs)                                                       \
+  X(roi_pool, RoiArgs) X(roi_pool_backward, RoiArgs) X(nms, NmsArgs)                                         \
   X(fma_peak, FmaPeakArgs) X(stream_read, StreamArgs) X(stream_copy, StreamArgs) X(stream_triad, StreamArgs)
 // clang-format on
 

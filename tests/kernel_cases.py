@@ -269,6 +269,40 @@ def interpolate_cases():
                            x, nd, "linear", size, [0.0] * nd, False, False))
 
 
+def sampler_cases():
+    for shape, places in (((2, 3, 5, 7), (4, 6)), ((1, 2, 3, 4, 5), (2, 3, 4))):
+        x, grid = signed(*shape), signed(shape[0], *places, len(shape) - 2)
+        dy = signed(*shape[:2], *places)
+        for mode in ("bilinear", "nearest", "bicubic")[: 7 - len(shape)]:
+            how = (mode, "reflection", True)
+            yield Case(f"grid_sample-{mode}-{len(shape)}", [x, grid], [empty(*dy.shape)],
+                       lambda x, g, out, how=how: kernels.grid_sample(x, g, out, *how),
+                       lambda x, g, how=how: _engine.grid_sample(x, g, *how))
+            yield Case(f"grid_sample_backward-{mode}-{len(shape)}", [dy, x, grid], [empty(*shape), empty(*grid.shape)],
+                       lambda dy, x, g, dx, dgrid, how=how: kernels.grid_sample_backward(dy, x, g, dx, dgrid, *how),
+                       lambda dy, x, g, how=how: _engine.grid_sample_backward(dy, x, g, *how, True, True))
+    x, dy = signed(2, 3, 8, 9), signed(3, 3, 2, 4)
+    boxes = np.array([[0, 1, 1, 6, 7], [1, -2, 0, 3, 9], [1, 2.5, 3, 20, 4]], np.float32)
+    yield Case("roi_align", [x, boxes], [empty(*dy.shape)],
+               lambda x, b, out: kernels.roi_align(x, b, out, 0.5, 2, True),
+               lambda x, b: _engine.roi_align(x, b, 2, 4, 0.5, 2, True))
+    yield Case("roi_align_backward", [dy, boxes], [empty(*x.shape)],
+               lambda dy, b, out: kernels.roi_align_backward(dy, b, out, 0.5),
+               lambda dy, b: _engine.roi_align_backward(dy, b, x.shape, 0.5, -1, False))
+    yield Case("roi_pool", [x, boxes], [empty(*dy.shape), empty(*dy.shape, dtype=np.int32)],
+               lambda x, b, out, at: kernels.roi_pool(x, b, out, 0.5, at),
+               lambda x, b: _engine.roi_pool(x, b, 2, 4, 0.5, True))
+    at = np.array(_engine.roi_pool(array(x), array(boxes), 2, 4, 0.5, True)[1])
+    yield Case("roi_pool_backward", [dy, boxes, at], [empty(*x.shape)],
+               lambda dy, b, at, out: kernels.roi_pool_backward(dy, b, at, out),
+               lambda dy, b, at: _engine.roi_pool_backward(dy, b, at, x.shape))
+    places = np.sort(f32(70, 2, 2), 1).reshape(70, 4)
+    order, groups = RNG.permutation(70), RNG.integers(0, 2, 70)
+    yield Case("nms", [places, order, groups], [empty(70, dtype=np.int64), empty(1, dtype=np.int64)],
+               lambda b, order, groups, out, count: kernels.nms(b, order, out, count, 0.3, groups),
+               lambda b, order, groups: _engine.nms(b, order, groups, 0.3))
+
+
 def order_cases():
     x, whole, nan = signed(3, 40, 2), RNG.integers(-9, 9, (4, 30)).astype(np.int16), signed(5, 100)
     nan[1, 3] = nan[4] = np.nan
@@ -487,5 +521,5 @@ def move_cases():
 
 
 CASES = [case for make in (elementwise_cases, reduction_cases, row_cases, product_cases, pool_cases,
-                           interpolate_cases, order_cases, sequence_cases, data_cases,
+                           interpolate_cases, sampler_cases, order_cases, sequence_cases, data_cases,
                            step_cases, move_cases) for case in make()]

@@ -39,8 +39,8 @@ DIFFERENTIABLE = [row for row in ROWS.values() if row.grad]
 WITH_FLOATS = [row for row in ROWS.values() if set(row.dtypes) & set(FLOATS)]
 
 
-# Rows where Python reads values of the arguments: how many elements a mask chooses.
-READS_VALUES = {"index", "index_put"}
+# Rows where Python reads values: how many elements a mask chooses, how many boxes stay.
+READS_VALUES = {"index", "index_put", "nms", "batched_nms"}
 
 
 def each(rows, **ids):

@@ -19,7 +19,7 @@ namespace tw {
 #define TW_BINDINGS(X)                                                                                      \
   X(array) X(tape) X(op) X(interop) X(runtime) X(creation) X(elementwise) X(reduce) X(matmul) X(conv)        \
   X(pool) X(softmax) X(loss) X(norm) X(index) X(shape) X(random) X(optim) X(machine) X(attention) X(rnn)     \
-  X(pad) X(interpolate) X(sort) X(cuda)
+  X(pad) X(interpolate) X(sort) X(cuda) X(grid_sample) X(vision)
 // clang-format on
 #define TW_X(name) void bind_##name(py::module_& m);
 TW_BINDINGS(TW_X)

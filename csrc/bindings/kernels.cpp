@@ -292,4 +292,5 @@ NB_MODULE(_kernels, m) {
   tw::open_elementwise(m);
   tw::open_rows(m);
   tw::open_products(m);
+  tw::open_samplers(m);
 }

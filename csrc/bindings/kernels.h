@@ -201,6 +201,7 @@ void open(nb::module_& m, const char* op, const Args& args, const char* doc, con
 void open_elementwise(nb::module_& m);
 void open_rows(nb::module_& m);
 void open_products(nb::module_& m);
+void open_samplers(nb::module_& m);
 
 }  // namespace tw
 

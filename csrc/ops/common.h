@@ -1,6 +1,8 @@
 // What the ops share: casts, copies, fills and the shapes of elementwise launches.
 #pragma once
+#include <set>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "bindings/bind.h"
@@ -25,6 +27,29 @@ void fill(const char* op, Array& a, const Value& value);
 inline int64_t value_at(const Array& a, int64_t i) {
   return *to_device(a.with_geometry({1}, {1}, a.offset() + i), {}).data<int64_t>();
 }
+
+// Where a kernel writes the position of a bad index. A recorded launch outlives this frame, so that it needs memory
+// that the plan keeps. A CUDA kernel reports to the device's record instead (backend.h), with the op's name, which must
+// outlive this frame too.
+class BadIndex {
+ public:
+  BadIndex(const char* op, Device device) {
+    static auto* names = new std::set<std::string>;
+    if (device.type == DeviceType::kCuda) op_ = names->insert(op).first->c_str();
+  }
+  const char* op() const { return op_; }
+  int64_t* pointer() {
+    if (!recording()) return &here_;
+    kept_ = Array::empty("index", {}, DType::kInt64);
+    return kept_.data<int64_t>();
+  }
+  int64_t position() const { return kept_.defined() ? *kept_.data<int64_t>() : here_; }
+
+ private:
+  int64_t here_ = -1;
+  const char* op_ = nullptr;
+  Array kept_;
+};
 
 // PyTorch's result type of arrays and numbers: the highest category wins, and within it arrays with dimensions come
 // before 0-d arrays, and these before Python numbers.

@@ -104,6 +104,23 @@ Array interpolate_by(const Array& x, const std::vector<TapTable>& tables);
 Array pad(const Array& x, const std::vector<int64_t>& widths, const std::string& mode, const Value& value);
 Array pad_backward(const Array& dy, const Dims& shape, const std::vector<int64_t>& widths, const std::string& mode);
 
+Array grid_sample(const Array& x, const Array& grid, const std::string& mode, const std::string& padding_mode,
+                  bool align_corners);
+// (dx, dgrid), each where wanted
+std::pair<OptionalArray, OptionalArray> grid_sample_backward(const Array& dy, const Array& x, const Array& grid,
+                                                             const std::string& mode, const std::string& padding_mode,
+                                                             bool align_corners, bool want_x, bool want_grid);
+Array roi_align(const Array& x, const Array& boxes, int64_t oh, int64_t ow, double scale, int64_t sampling_ratio,
+                bool aligned);
+Array roi_align_backward(const Array& dy, const Array& boxes, const Dims& shape, double scale, int64_t sampling_ratio,
+                         bool aligned);
+// (y, positions where wanted)
+std::pair<Array, OptionalArray> roi_pool(const Array& x, const Array& boxes, int64_t oh, int64_t ow, double scale,
+                                         bool want_indices);
+Array roi_pool_backward(const Array& dy, const Array& boxes, const Array& indices, const Dims& shape);
+// (the boxes that stay, in the given order, and then -1; how many)
+std::pair<Array, Array> nms(const Array& boxes, const Array& order, const OptionalArray& groups, double iou_threshold);
+
 // (y, lse, counters used by dropout)
 std::tuple<Array, Array, uint64_t> attention(const Array& q, const Array& k, const Array& v, const OptionalArray& mask,
                                              double dropout_p, bool causal, double scale, bool enable_gqa,

@@ -1,6 +1,5 @@
 // Indexing: basic keys (views), rows by index, gather and scatter, index arrays and masks.
 #include <algorithm>
-#include <set>
 #include <string>
 
 #include "bindings/bind.h"
@@ -106,29 +105,6 @@ Array index_basic_backward(const Array& dy, const Dims& shape, py::handle key) {
 }
 
 // --- index arrays --
-// Where a kernel writes the position of a bad index. A recorded launch outlives this frame, so that it needs memory
-// that the plan keeps. A CUDA kernel reports to the device's record instead (backend.h), with the op's name, which must
-// outlive this frame too.
-class BadIndex {
- public:
-  BadIndex(const char* op, Device device) {
-    static auto* names = new std::set<std::string>;
-    if (device.type == DeviceType::kCuda) op_ = names->insert(op).first->c_str();
-  }
-  const char* op() const { return op_; }
-  int64_t* pointer() {
-    if (!recording()) return &here_;
-    kept_ = Array::empty("index", {}, DType::kInt64);
-    return kept_.data<int64_t>();
-  }
-  int64_t position() const { return kept_.defined() ? *kept_.data<int64_t>() : here_; }
-
- private:
-  int64_t here_ = -1;
-  const char* op_ = nullptr;
-  Array kept_;
-};
-
 [[noreturn]] void fail_index(const char* op, int64_t value, int64_t n, const char* what, int64_t position) {
   fail<std::out_of_range>(op, ": index ", value, " is out of range for ", n, " ", what, ", at position ", position);
 }

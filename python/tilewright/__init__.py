@@ -72,10 +72,10 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 if TYPE_CHECKING:
-    from tilewright import amp, backends, distributed, nn, optim, testing, utils  # noqa: F401
+    from tilewright import amp, backends, distributed, nn, optim, testing, utils, vision  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
-_SUBMODULES = ("amp", "backends", "distributed", "nn", "optim", "testing", "utils")
+_SUBMODULES = ("amp", "backends", "distributed", "nn", "optim", "testing", "utils", "vision")
 _SAVING = ("load", "save")
 
 __all__ = [

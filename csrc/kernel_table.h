@@ -323,11 +323,11 @@ enum class SamplePad : uint8_t { kZeros, kBorder, kReflection };
 
 // y[n, c, o] = x[n, c] at the place grid[n, o], between its items. Two spatial dimensions are the last of three.
 struct GridSampleArgs {
-  const void* x;     // (N, C, in...)
-  const void* grid;  // (N, out, nd): each in [-1, 1] over the size; the last dimension's comes first
-  const void* dy;    // backward: (N, C, out)
-  void* y;           // forward: (N, C, out)
-  void *dx, *dgrid;  // backward, as x and grid, written whole; null where not wanted
+  const void* x;             // (N, C, in...)
+  const void* grid;          // (N, out, nd): each in [-1, 1] over the size; the last dimension's comes first
+  const void* dy;            // backward: (N, C, out)
+  void* y;                   // forward: (N, C, out)
+  void *dx, *dgrid;          // backward, as x and grid, written whole; null where not wanted
   int64_t N, C, in[3], out;  // out: places an item; a plane of x has less than 2^31 items
   int nd;                    // 2 or 3
   SampleMode mode;           // kCubic: nd 2

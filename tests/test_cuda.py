@@ -81,7 +81,7 @@ for device in ("cpu", "cuda"):
     results.append([p.detach().cpu().numpy() for p in model.parameters()])
 for a, b in zip(*results):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-print(tw.kernels.which("gemm", "cuda"), tw.kernels.which("fma_peak", "cuda"))
+print(tw.kernels.which("gemm", "cuda"), tw.kernels.which("gemm", "cpu"))
 """)
     assert out.split() == ["cuda_simt", f"cpu_{tw.cpu_capability()}"]
 

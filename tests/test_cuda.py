@@ -96,7 +96,8 @@ with warnings.catch_warnings(record=True) as seen:
     b = nn.functional.pad(x, (1, 1))
 assert [str(w.message) for w in seen] == ["pad: there is no CUDA kernel, it runs on the CPU over copies"]
 assert a.is_cuda and (a.cpu().numpy() == np.pad(x.cpu().numpy(), 1)).all()
-""")
+assert tw.kernels.which("pad", "cuda") == "cpu_" + tw.cpu_capability()
+""", TILEWRIGHT_CUDA_WITHOUT="exp,pad")
 
 
 @needs_emulator

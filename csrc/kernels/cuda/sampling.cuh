@@ -10,7 +10,7 @@
 // half unit a term, at most 2^-30 of the largest for 2^31 terms. Method: the pre-rounded sums of Demmel and Nguyen,
 // "Fast Reproducible Floating-Point Summation" (2013), with an integer an item in place of their bins.
 // An item that an infinity or NaN meets gets their sum.
-// Bytes of the gradient: dy twice, 12 an item of dx (16 for its clearing), dx once, and two atomics a term.
+// Bytes of the gradient: dy twice, 12 an item of dx cleared and read again, dx once, and two atomics a term.
 #pragma once
 #include <cstring>
 

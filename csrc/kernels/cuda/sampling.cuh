@@ -10,7 +10,7 @@
 // half unit a term, at most 2^-30 of the largest for 2^31 terms. Method: the pre-rounded sums of Demmel and Nguyen,
 // "Fast Reproducible Floating-Point Summation" (2013), with an integer an item in place of their bins.
 // An item that an infinity or NaN meets gets their sum.
-// Bytes of the gradient: dy twice, 12 an item of dx (16 for its clearing), dx once, and two atomics a term.
+// Bytes of the gradient: dy twice, 12 an item of dx cleared and read again, dx once, and two atomics a term.
 #pragma once
 #include <cstring>
 
@@ -24,8 +24,8 @@ TW_DEVICE int to_int(double x) { return int(x); }
 
 namespace tw::cuda {
 
-constexpr int kSampleThreads = 128;
-constexpr int64_t kChannelRun = 16;  // of a thread
+constexpr int kSampleThreads = 128, kSampleBlocks = 3;  // of a multiprocessor: each thread may have 168 registers
+constexpr int64_t kChannelRun = 16;                     // of a thread
 
 // Values of a dtype that is computed in A, by a switch in registers: the loads of several items stay side by side.
 template <class A> TW_DEVICE auto load_bits(const void* p, int64_t i, DType t) {
@@ -146,7 +146,8 @@ template <class Source> struct Walker {
 };
 
 template <class Source>
-__global__ void __launch_bounds__(kSampleThreads) sample(const __grid_constant__ Source s, int64_t channels) {
+__global__ void __launch_bounds__(kSampleThreads, kSampleBlocks)
+    sample(const __grid_constant__ Source s, int64_t channels) {
   using A = typename Source::A;
   constexpr int kSide = Walker<Source>::kSide;
   Walker<Source>::run(s, channels, [&](const auto& point, int64_t c, int count, int64_t row, int64_t o) {
@@ -173,8 +174,9 @@ __global__ void __launch_bounds__(kSampleThreads) sample(const __grid_constant__
 
 // s.x is dy, in the results' places.
 template <class Source>
-__global__ void __launch_bounds__(kSampleThreads) sample_backward(const __grid_constant__ Source s, int64_t channels,
-                                                                  ExactSums<typename Source::A> sums, bool second) {
+__global__ void __launch_bounds__(kSampleThreads, kSampleBlocks)
+    sample_backward(const __grid_constant__ Source s, int64_t channels, ExactSums<typename Source::A> sums,
+                    bool second) {
   using A = typename Source::A;
   constexpr int kSide = Walker<Source>::kSide;
   Walker<Source>::run(s, channels, [&](const auto& point, int64_t c, int count, int64_t row, int64_t o) {

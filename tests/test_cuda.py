@@ -337,6 +337,22 @@ for kind in ("read", "copy", "triad"):
 
 
 @needs_emulator
+def test_benchmarks_of_a_device(tmp_path):
+    (tmp_path / "softmax.txt").write_text("rows=33 cols=100 grad=1\n")
+    root = Path(__file__).parents[1]
+    script(f"""
+import json, sys
+sys.path.insert(0, {str(root)!r})
+from benchmarks import run
+assert run.main(["softmax", "--device", "cuda", "--problems", {str(tmp_path / "softmax.txt")!r}, "--peers", "none",
+                 "--seconds", "0.01", "--json", {str(tmp_path / "out.json")!r}]) == 0
+results = json.load(open({str(tmp_path / "out.json")!r}))
+(row,) = results["rows"]
+assert row["seconds"]["kernel"]["median"] > 0 and results["machine"]["gpu"]["name"].startswith("tilewright emulator")
+""")
+
+
+@needs_emulator
 def test_every_kernel_is_on_the_device():
     out = script("""
 from tilewright import kernels

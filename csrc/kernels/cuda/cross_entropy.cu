@@ -4,14 +4,15 @@
 //   dx_c = g ((1 - u) w[t] (p_c - [c = t]) + (u / classes) (W p_c - w[c])),  W = sum_c w[c]
 //
 // as kernels/cpu/cross_entropy.cpp, whose arithmetic types, statistics and error bounds hold here; the op table's row
-// `cross_entropy` measures them. A bad label is reported, its row's loss and gradient are NaN, and nothing is read by it.
-// Forward: 8 lanes, a warp or a block a row, once through it with a running maximum (Milakov, Gimelshein, 2018) a thread;
-// what fits one round of packs stays in registers for the smoothed sum, longer rows are read again for that alone.
-// The rows' losses and weights are summed a group after another, then by a tree, and blocks by a second launch: an order
-// that follows from the shape. Backward needs no sums, and walks the tensor from pack to pack whatever the rows are.
-// e^d is taken as 2^(d log2 e), d <= 0: an error of |d| 2^-24 of a term e^d, less than 2^-25 of the sum or gradient.
-// Bytes: x forward, x + dx backward (rows of n: 8 + 4 acc more a row). About 9 and 14 operations an item, which a GPU of
-// 30 operations a byte of bandwidth does while it reads halves. P = 4: 64 bytes in flight a thread.
+// `cross_entropy` measures them. A bad label is reported, its row's loss and gradient are NaN, and nothing is read by
+// it. Forward: 8 lanes, a warp or a block a row, once through it with a running maximum (Milakov, Gimelshein, 2018) a
+// thread; what fits one round of packs stays in registers for the smoothed sum, longer rows are read again for that
+// alone. The rows' losses and weights are summed a group after another, then by a tree, and blocks by a second launch:
+// an order that follows from the shape. Backward needs no sums, and walks the tensor from pack to pack whatever the
+// rows are. e^d is taken as 2^(d log2 e), d <= 0: an error of |d| 2^-24 of a term e^d, which moves the logarithm by at
+// most (max x - min x) 2^-24 and a gradient by 2^-25 g.
+// Bytes: x forward, x + dx backward. About 9 and 14 instructions an item of 2 bytes in halves: just below what an
+// H100-class GPU issues (132 * 4 warps a cycle) while that much comes in. P = 4: 64 bytes in flight a thread.
 #include "kernels/cuda/packs.cuh"
 
 namespace tw::cuda {

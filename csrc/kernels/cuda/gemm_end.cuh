@@ -66,8 +66,8 @@ template <class A> TW_DEVICE void finish(const GemmArgs& g, int64_t start, int64
   store_any(g.c, g.c_dtype, at, activate(g.activation, x));
 }
 
-// The same for 8 neighbours from column n on, whose sums lie in shared memory, this thread's own; `aligned`: packs of 8 in
-// memory begin at multiples of 16 bytes.
+// The same for 8 neighbours from column n on, whose sums lie in shared memory, this thread's own; `aligned`: packs of
+// 8 in memory begin at multiples of 16 bytes.
 TW_DEVICE void finish_pack(const GemmArgs& g, int64_t start, int64_t m, int64_t n, float* sums, bool c_aligned,
                            bool bias_aligned) {
   constexpr int L = kPack<float>;

@@ -10,12 +10,12 @@
 // transpositions differ in boxes and descriptors alone. The grid is persistent; kRaster rows of clusters go through the
 // columns together, so that the 66 clusters of 132 multiprocessors share panels of about 8 x 8 tiles in L2.
 //
-//   a step of K = 64     2 * 128 * 256 * 64 = 4.2 MFLOP, 1024 cycles of the 4096 FLOP a cycle that a multiprocessor does
+//   a step of K = 64     2 * 128 * 256 * 64 = 4.2 MFLOP, 1024 cycles at a multiprocessor's 4096 FLOP a cycle
 //   from L2              16 KiB of a + 16 KiB of b: 128 FLOP a byte, 32 bytes a cycle a multiprocessor
 //   from shared memory   10 KiB a wgmma of 128 cycles: 80 of 128 bytes a cycle
 //   shared memory        4 stages * 48 KiB + 20 KiB for the sums on their way out = 212 KiB: one block
-//   epilogue E           64 x 256 sums a warpgroup, 8 a pack, about 1400 instructions a warp, two warps a scheduler: 2800
-//                        cycles, through which the ring fills again
+//   epilogue E           64 x 256 sums a warpgroup, 8 a pack, about 1400 instructions a warp, two warps a scheduler:
+//                        2800 cycles, through which the ring fills again
 //   expected             of the tensor peak at the clock held: T / (66 ceil(T / 66)) * 16 K / (16 K + E), T clusters'
 //                        tiles: 0.95 at 8192^3 (T = 1024), 0.93 at 4096^3, 0.97 at 16384^3. Not yet timed on a GPU.
 // Method: CUTLASS's description of warp specialisation on Hopper ("cooperative"), and the PTX ISA manual, 9.7.14.

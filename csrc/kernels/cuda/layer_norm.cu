@@ -4,12 +4,13 @@
 //
 // Forward: a row is read once and stays in the registers of its threads (8 lanes, a warp or a block, up to 32 values
 // each) through the mean, the squared deviations and the store. Rows past 16384 (float64: 8192): cells, a join, a walk.
-// Backward, a parameter a column (run < kMinRun) and rows of up to 8192 (float64: 4096): blocks take a part of the images each;
-// x and dy of a row stay in registers between the row's two sums and dx, the sums for dw and db of a thread's columns
-// from row to row. A part ends as one row of cells; a second launch joins them. Longer rows and longer runs: two sums a
-// cell, from which a row's shift and slope and the parameters' gradients are joined, and a walk writes dx.
-// Bytes: x + y forward, x + dy + dx backward; for the long ones x, and x + dy, once more. A part of kParts = 396 (three
-// blocks for each of 132 multiprocessors) adds 16 bytes a column, in L2: 4 % of a batch of 16384 rows of halves.
+// Backward, a parameter a column (run < kMinRun) and rows of up to 8192 (float64: 4096): blocks take a part of the
+// images each; x and dy of a row stay in registers between the row's two sums and dx, the sums for dw and db of a
+// thread's columns from row to row. A part ends as one row of cells; a second launch joins them. Longer rows and
+// longer runs: two sums a cell, from which a row's shift and slope and the parameters' gradients are joined, and a
+// walk writes dx. Bytes: x + y forward, x + dy + dx backward; for the long ones x, and x + dy, once more. A part of
+// kParts = 396 (three blocks for each of 132 multiprocessors) adds 16 bytes a column, in L2: 4 % of a batch of 16384
+// rows of halves.
 #include "kernels/cuda/norm.cuh"
 
 namespace tw::cuda {

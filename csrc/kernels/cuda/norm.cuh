@@ -1,5 +1,5 @@
-// What layer_norm.cu and batch_norm.cu share: statistics from cells (pieces of rows, or of columns), and the elementwise
-// walk that applies them. The kernels are in norm.cu; a call makes cells, joins them, applies the result.
+// What layer_norm.cu and batch_norm.cu share: statistics from cells (pieces of rows, or of columns), and the
+// elementwise walk that applies them. The kernels are in norm.cu; a call makes cells, joins them, applies the result.
 //
 // A tensor is seen as contiguous (outer, params, run): item i belongs to run q = i / run, whose parameter is q % params
 // and whose statistic is q / params * stat_step + q % params / per_stat.

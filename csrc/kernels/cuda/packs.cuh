@@ -1,10 +1,11 @@
 // Contiguous values of a dtype that is known at run time only, so that one kernel serves an arithmetic type: float for
-// halves and float32, double for float64. A thread takes packs of kPack = 32 bytes of arithmetic in accesses of 16 bytes.
+// halves and float32, double for float64. A thread takes packs of kPack = 32 bytes of arithmetic in accesses of 16
+// bytes.
 //
-// Packs are cut from the whole tensor, as if it began at a multiple of 32 bytes: a row that begins inside a pack shares it
-// with the row before (its `head`), so that rows of any length come in whole accesses but for their two ends. Which
-// thread gets which item follows from shapes alone: where the tensor does not begin at a multiple of 16 bytes (`aligned`
-// false), the same items come one by one.
+// Packs are cut from the whole tensor, as if it began at a multiple of 32 bytes: a row that begins inside a pack
+// shares it with the row before (its `head`), so that rows of any length come in whole accesses but for their two
+// ends. Which thread gets which item follows from shapes alone: where the tensor does not begin at a multiple of 16
+// bytes (`aligned` false), the same items come one by one.
 #pragma once
 #include "kernels/cuda/elementwise.cuh"
 

@@ -180,40 +180,33 @@ class Dropout(Module):
         ValueError: p outside [0, 1].
     """
 
+    _function: Callable = F.dropout
+
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         self.p = check_number("Dropout", "p", p, 0, 1)
         self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.dropout(input, self.p, self.training, self.inplace)
+        return type(self)._function(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
 
 
-class _FeatureDropout(Dropout):
-    """Dropout of whole channels."""
-
-    _function: Callable
-
-    def forward(self, input: Tensor) -> Tensor:
-        return type(self)._function(input, self.p, self.training, self.inplace)
-
-
-class Dropout1d(_FeatureDropout):
+class Dropout1d(Dropout):
     """Zeroes whole channels of (N, C, L) with probability p while training."""
 
     _function = F.dropout1d
 
 
-class Dropout2d(_FeatureDropout):
+class Dropout2d(Dropout):
     """Zeroes whole channels of (N, C, H, W) with probability p while training."""
 
     _function = F.dropout2d
 
 
-class Dropout3d(_FeatureDropout):
+class Dropout3d(Dropout):
     """Zeroes whole channels of (N, C, D, H, W) with probability p while training."""
 
     _function = F.dropout3d

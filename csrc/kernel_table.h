@@ -84,6 +84,7 @@ struct GemmArgs {
   DType c_dtype;
   double alpha, beta;
   bool bias_rows;
+  bool tf32;  // float32 products may round a and b to TF32 (10 bits of fraction); sums stay float32
   Activation activation;
 };
 
@@ -99,6 +100,7 @@ struct ConvArgs {
   int64_t size[3], out[3];  // of x and of y
   int64_t kernel[3], stride[3], pad[3], dilation[3];
   bool winograd;  // 3x3 filters may take fewer multiplications
+  bool tf32;      // as GemmArgs'
   DType dtype;
 };
 

@@ -141,6 +141,8 @@ def prod_grad(node, dy):
 def sum_to_size(input, *size):
     """The sum over the dims that broadcasting would expand from `size`; undoes `expand`."""
     size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+    if input.array.dtype is _engine.bool and input.array.shape != size:
+        input = input.long()
     return record(sum_to_size_grad, _engine.sum_to(input.array, size), (input,), (), (input.array.shape,))
 
 
@@ -306,7 +308,7 @@ def _correction(dim, unbiased, correction):
     """PyTorch's older forms: var(unbiased) and var(dim, unbiased)."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return dim, float(correction if unbiased is None else unbiased)
+    return dim, float(unbiased if unbiased is not None else 1 if correction is None else correction)
 
 
 def var(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
@@ -385,10 +387,14 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
     if math.isinf(p):
         return (amax if p > 0 else amin)(_m.abs(x), dim, keepdim)
     if p == 0:
-        return sum((x != 0).to(x.dtype), dim, keepdim)
+        return record(norm_zero_grad, sum((x != 0).to(x.dtype), dim, keepdim).array, (x,), (), (x.array.shape,))
     if p == 1:
         return sum(_m.abs(x), dim, keepdim)
     return _e.pow(sum(_e.pow(_m.abs(x), p), dim, keepdim), 1.0 / p)
+
+
+def norm_zero_grad(node, dy):
+    return (wrap(_engine.full(node.attrs[0], 0, dy.array.dtype, dy.device)),)
 
 
 def norm_grad(node, dy):
@@ -405,9 +411,8 @@ def logsumexp(input, dim=None, keepdim: bool = False):
     >>> round(tw.tensor([1000.0, 1000.0]).logsumexp(0).item(), 3)
     1000.693
     """
+    input = input if input.array.is_float else _e.cast(input, _engine.get_default_dtype())
     a = input.array
-    if not a.is_float:
-        raise TypeError(f"logsumexp: must have a floating-point dtype, got {a.dtype.name} {a.shape}")
     wide = _engine.cast(a, _engine.float32) if a.dtype.itemsize == 2 else a
     top = _engine.amax(wide, dim, True)
     top = _engine.where(_engine.isfinite(top), top, 0.0)

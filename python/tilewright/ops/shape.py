@@ -249,6 +249,11 @@ def narrow(input, dim: int, start: int, length: int):
         IndexError: a range outside the dimension.
     """
     d = _dim("narrow", dim, input.array.ndim)
+    if isinstance(start, autograd.Tensor):
+        if start.array.ndim or start.array.is_float or start.array.dtype is _engine.bool:
+            raise TypeError(f"narrow: start must be an int or a 0-d integer tensor, got {start.dtype.name} "
+                            f"{start.shape}")
+        start = int(start)
     y = _engine.narrow(input.array, d, start, length)
     begin = start + input.array.shape[d] if start < 0 else start
     return _basic(input, y, d, slice(begin, begin + length))
@@ -325,6 +330,8 @@ _diagonal = diagonal  # diag's parameter hides the name
 
 def unfold(input, dimension: int, size: int, step: int):
     """Windows of `size` every `step` along a dimension, as a new last dimension: a view."""
+    if not input.array.ndim:
+        return unfold(reshape(input, (1,)), dimension, size, step).squeeze(0)
     a = input.array
     d = _dim("unfold", dimension, a.ndim)
     return record(unfold_grad, _engine.unfold(a, d, size, step), (input,), (), (d, a.shape, size, step), input)
@@ -433,11 +440,15 @@ def flip_grad(node, dy):
 
 def fliplr(input):
     """flip along dimension 1."""
+    if input.array.ndim < 2:
+        raise ValueError(f"fliplr: input must have at least 2 dimensions, got {input.array.shape}")
     return flip(input, 1)
 
 
 def flipud(input):
     """flip along dimension 0."""
+    if not input.array.ndim:
+        raise ValueError("flipud: input must have a dimension, got a 0-d tensor")
     return flip(input, 0)
 
 
@@ -484,11 +495,17 @@ def tile(input, *args, dims=None):
     return repeat(input, (1,) * (input.array.ndim - len(dims)) + dims)
 
 
-def repeat_interleave(input, repeats, dim: int | None = None):
-    """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None."""
+def repeat_interleave(input, repeats=None, dim: int | None = None, *, output_size: int | None = None):
+    """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None.
+
+    `repeat_interleave(repeats)` gives each position as often as `repeats` says. `output_size`, the sum of the repeats,
+    is checked.
+    """
     import numpy
 
     from tilewright.ops.index import index_select
+    if repeats is None:
+        input, repeats = wrap(_engine.arange(0, input.array.shape[0], 1, None, input.device)), input
     if dim is None:
         input, dim = reshape(input, (input.array.numel,)), 0
     d = _dim("repeat_interleave", dim, input.array.ndim)
@@ -497,6 +514,8 @@ def repeat_interleave(input, repeats, dim: int | None = None):
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, n) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats must be an int or {n} ints, not negative, got {repeats}")
     positions = numpy.repeat(numpy.arange(n, dtype=numpy.int64), counts)
+    if output_size is not None and output_size != positions.size:
+        raise ValueError(f"repeat_interleave: output_size must be the repeats' sum {positions.size}, got {output_size}")
     return index_select(input, d, wrap(_engine.to_device(_engine.from_buffer(positions), input.device)))
 
 

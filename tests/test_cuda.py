@@ -338,17 +338,26 @@ for kind in ("read", "copy", "triad"):
 
 @needs_emulator
 def test_benchmarks_of_a_device(tmp_path):
-    (tmp_path / "softmax.txt").write_text("rows=33 cols=100 grad=1\n")
+    for family, line in (("softmax", "rows=33 cols=100 grad=1"), ("matmul", "m=8 n=9 k=10 dtype=tf32"),
+                         ("model", "name=mlp batch=4")):
+        (tmp_path / f"{family}.txt").write_text(line + "\n")
     root = Path(__file__).parents[1]
     script(f"""
 import json, sys
+from pathlib import Path
 sys.path.insert(0, {str(root)!r})
+import tilewright as tw
 from benchmarks import run
-assert run.main(["softmax", "--device", "cuda", "--problems", {str(tmp_path / "softmax.txt")!r}, "--peers", "none",
-                 "--seconds", "0.01", "--json", {str(tmp_path / "out.json")!r}]) == 0
-results = json.load(open({str(tmp_path / "out.json")!r}))
-(row,) = results["rows"]
-assert row["seconds"]["kernel"]["median"] > 0 and results["machine"]["gpu"]["name"].startswith("tilewright emulator")
+for family in ("softmax", "matmul", "model"):
+    out = Path({str(tmp_path)!r}, family + ".json")
+    problems = str(out.with_suffix(".txt"))
+    assert run.main([family, "--device", "cuda", "--problems", problems, "--peers", "none", "--seconds", "0.01",
+                     "--json", str(out)]) == 0
+    results = json.loads(out.read_text())
+    (row,) = results["rows"]
+    assert row["seconds"]["kernel"]["median"] > 0, row
+    assert results["machine"]["gpu"]["name"].startswith("tilewright emulator")
+assert not tw.backends.cuda.matmul.allow_tf32  # what the run of TF32 products switched on is off again
 """)
 
 

@@ -10,9 +10,11 @@ import tilewright as tw
 from arrays import to_np
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("torch.nn.utils.prune")
 
-# float32 against float32 by another engine: both err by a few ulp of sums of at most some hundred terms.
-RTOL, ATOL = 2e-5, 2e-6
+# float32 against float32 by another engine: both err by a few ulp of sums of at most some hundred terms, which are of the
+# order of the largest element. Gradients pass more such sums, those of norms cancel.
+OUTPUT, GRADIENT = 4e-6, 1e-5
 
 
 def real(*shape, seed=0):
@@ -124,11 +126,10 @@ LAYERS = [
     ("nn.LazyBatchNorm2d()", (2, 3, 5, 5)),
     ("nn.LazyBatchNorm1d(momentum=0.3)", (6, 3)),
     ("nn.LazyInstanceNorm1d(affine=True)", (2, 3, 5)),
-    ("nn.SyncBatchNorm(3)", (4, 3, 5, 5), "m(x[0]) if t is tw else F.batch_norm(x[0], m.running_mean, m.running_var, "
-     "m.weight, m.bias, m.training, m.momentum, m.eps)"),
+    ("nn.SyncBatchNorm(3)", (4, 3, 5, 5), "m(x[0]) if t is tw else (F.batch_norm(x[0], m.running_mean, m.running_var, "
+     "m.weight, m.bias, m.training, m.momentum, m.eps), m.num_batches_tracked.add_(int(m.training)))[0]"),
     ("nn.LocalResponseNorm(3, 0.2, 0.6, 1.5)", (2, 7, 4, 3)),
     ("nn.LocalResponseNorm(4)", (2, 7, 5)),
-    ("nn.CrossMapLRN2d(5, 0.1)", (2, 7, 4, 3)),
     ("nn.LayerNorm(6, elementwise_affine=False)", (4, 0, 6)),
     ("nn.MaxPool1d(3, 2, 1, return_indices=True)", (2, 3, 9)),
     ("nn.MaxPool2d(3, 2, 1, 2, True, True)", (2, 3, 9, 8)),
@@ -187,8 +188,8 @@ LAYERS = [
     ("nn.EmbeddingBag(7, 3, mode='sum', padding_idx=2)", [ints(7, 3, 5), (3, 5)], "m(x[0], None, x[1])"),
     ("nn.EmbeddingBag(7, 3, mode='max')", [ints(7, 9), np.array([0, 3, 3, 7])]),
     ("nn.EmbeddingBag(7, 3, mode='max', padding_idx=4)", [ints(7, 3, 5)]),
-    ("nn.EmbeddingBag(7, 3, include_last_offset=True, padding_idx=1)", [ints(7, 9), np.array([0, 3, 3, 7])]),
-    ("nn.EmbeddingBag(7, 3, max_norm=1.0, scale_grad_by_freq=True)", [ints(7, 9), np.array([0, 4])]),
+    ("nn.EmbeddingBag(7, 3, include_last_offset=True, padding_idx=1)", [ints(7, 9), np.array([0, 3, 3, 9])]),
+    ("nn.EmbeddingBag(7, 3, max_norm=1.0)", [ints(7, 9), np.array([0, 4])]),
     ("nn.EmbeddingBag.from_pretrained(t.ones(7, 3), mode='sum')", [ints(7, 2, 3)]),
     ("nn.RNN(4, 5, 2, nonlinearity='relu', bidirectional=True)", (6, 3, 4)),
     ("nn.GRU(4, 5, bias=False, batch_first=True)", (3, 6, 4)),
@@ -248,7 +249,7 @@ LAYERS = [
 
 IGNORED = ("ignore:Using padding=.same. with even kernel", "ignore:Implicit dimension choice", "ignore:Lazy modules are",
            "ignore:.*weight_norm. is deprecated", "ignore:enable_nested_tensor", "ignore:Initializing zero-element",
-           "ignore:Support for mismatched", "ignore:.*CrossMapLRN2d", "ignore:RNN module weights")  # PyTorch's warnings
+           "ignore:Support for mismatched", "ignore:keyword argument", "ignore:RNN module weights", "ignore:LSTM with projections")  # PyTorch's warnings
 
 
 def tensors(result):
@@ -273,11 +274,22 @@ def run(lib, expr, m, arrays, call):
     return ys, [v.grad for v in x], {name: p.grad for name, p in m.named_parameters()}
 
 
-def same(ours, theirs, rtol, atol, what):
+def same(ours, theirs, tolerance, what):
     assert (ours is None) == (theirs is None), what
     if ours is not None:
         assert str(ours.dtype).split(".")[1] == str(theirs.dtype).split(".")[1], what
-        np.testing.assert_allclose(to_np(ours.detach()), theirs.detach().numpy(), rtol=rtol, atol=atol, err_msg=what)
+        want = theirs.detach().numpy()
+        largest = float(np.abs(want[np.isfinite(want)]).max(initial=1.0))
+        np.testing.assert_allclose(to_np(ours.detach()), want, rtol=0, atol=tolerance * largest, err_msg=what)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.filterwarnings(*IGNORED)
@@ -294,7 +306,7 @@ def test_layer_as_pytorch(row):
         assert repr(ours) == repr(theirs)
     with torch.no_grad():  # norms start at ones and zeros, which would hide a swapped weight and bias
         for i, p in enumerate(theirs.parameters()):
-            p.copy_(torch.tensor(real(*p.shape, seed=100 + i)))
+            p.copy_(torch.tensor(real(*p.shape, seed=100 + i)) / 2)
     state = theirs.state_dict()
     assert [(k, tuple(v.shape)) for k, v in ours.state_dict().items()] == [(k, tuple(v.shape)) for k, v in state.items()]
     ours.load_state_dict({k: tw.tensor(v.numpy()) for k, v in state.items()})
@@ -307,11 +319,10 @@ def test_layer_as_pytorch(row):
         ty, tdx, tdp = run(torch, expr, theirs, arrays, call)
         assert len(y) == len(ty)
         for i, (a, b) in enumerate(zip(y, ty, strict=True)):
-            same(a, b, RTOL, 1e-5, f"output {i}")
+            same(a, b, OUTPUT, f"output {i}")
         for i, (a, b) in enumerate(zip(dx, tdx, strict=True)):
-            # Gradients of norms cancel: their error is relative to the terms, which are of order 10.
-            same(a, b, 1e-4, 3e-5, f"gradient of input {i}")
+            same(a, b, GRADIENT, f"gradient of input {i}")
         for name, grad in dp.items():
-            same(grad, tdp[name], 1e-4, 5e-5, f"gradient of {name}")
+            same(grad, tdp[name], GRADIENT, f"gradient of {name}")
         for (name, a), (_, b) in zip(ours.named_buffers(), theirs.named_buffers(), strict=True):
-            same(a, b, RTOL, 1e-5, name)
+            same(a, b, OUTPUT, name)

@@ -79,7 +79,6 @@ from tilewright.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
-    CrossMapLRN2d,
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,
@@ -157,7 +156,7 @@ __all__ = [
     "AlphaDropout", "AvgPool1d", "AvgPool2d", "AvgPool3d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d",
     "BatchNorm3d", "Bilinear", "ChannelShuffle", "CircularPad1d", "CircularPad2d", "CircularPad3d", "ConstantPad1d",
     "ConstantPad2d", "ConstantPad3d", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d",
-    "ConvTranspose3d", "CosineSimilarity", "CrossEntropyLoss", "CrossMapLRN2d", "DataParallel", "DropConnect",
+    "ConvTranspose3d", "CosineSimilarity", "CrossEntropyLoss", "DataParallel", "DropConnect",
     "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "Embedding", "EmbeddingBag", "FeatureAlphaDropout", "Flatten",
     "Fold", "GRUCell", "GroupNorm", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "InstanceNorm1d",
     "InstanceNorm2d", "InstanceNorm3d", "KLDivLoss", "L1Loss", "LPPool1d", "LPPool2d", "LPPool3d", "LSTMCell",
@@ -176,6 +175,7 @@ __all__ = [
 ]
 
 _REFUSED = {
+    "CrossMapLRN2d": "use LocalResponseNorm",
     "FractionalMaxPool2d": "use MaxPool2d or AdaptiveMaxPool2d", "FractionalMaxPool3d": "use MaxPool3d",
     "quantized": "models run in float32, float16 or bfloat16", "qat": "models run in float32, float16 or bfloat16",
     "intrinsic": "fuse with nn.utils.fuse_conv_bn_eval", "quantizable": "use the layers of nn",

@@ -270,6 +270,9 @@ class _Shrink(_Curve):
         super().__init__()
         self.lambd = check_number(type(self).__name__, "lambd", lambd)
 
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
+
 
 class Hardshrink(_Shrink):
     """x where |x| > lambd, else 0."""

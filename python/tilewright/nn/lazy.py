@@ -154,18 +154,16 @@ class LazyConvTranspose3d(_LazyTransposed, conv.ConvTranspose3d):
 
 
 class _LazyNorm(LazyModuleMixin):
-    def __init__(self: Any, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool | None = None,
-                 track_running_stats: bool | None = None, device: Any = None, dtype: Any = None, *,
+    def __init__(self: Any, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
                  bias: bool = True) -> None:
-        affine = self._defaults if affine is None else affine
-        track = self._defaults if track_running_stats is None else track_running_stats
-        self.cls_to_become.__init__(self, 0, eps, momentum, False, track, device, dtype)
+        self.cls_to_become.__init__(self, 0, eps, momentum, False, track_running_stats, device, dtype)
         self.affine = affine
         if affine:
             self._make_lazy(bias, device, dtype)
         else:
             self.__dict__["_size_hook"] = self.register_forward_pre_hook(type(self)._see)
-        if track:
+        if track_running_stats:
             for name in _STATISTICS:
                 self._buffers[name] = UninitializedBuffer(device=device, dtype=dtype)
 
@@ -177,45 +175,37 @@ class _LazyNorm(LazyModuleMixin):
                          if getattr(self, name) is not None})
 
 
-class _LazyBatchNorm(_LazyNorm):
-    _defaults = True  # of affine and track_running_stats
-
-
-class _LazyInstanceNorm(_LazyNorm):
-    _defaults = False
-
-
-class LazyBatchNorm1d(_LazyBatchNorm, norm.BatchNorm1d):
+class LazyBatchNorm1d(_LazyNorm, norm.BatchNorm1d):
     """BatchNorm1d without num_features, which is that of its first input."""
 
     cls_to_become = norm.BatchNorm1d
 
 
-class LazyBatchNorm2d(_LazyBatchNorm, norm.BatchNorm2d):
+class LazyBatchNorm2d(_LazyNorm, norm.BatchNorm2d):
     """BatchNorm2d without num_features, which is that of its first input."""
 
     cls_to_become = norm.BatchNorm2d
 
 
-class LazyBatchNorm3d(_LazyBatchNorm, norm.BatchNorm3d):
+class LazyBatchNorm3d(_LazyNorm, norm.BatchNorm3d):
     """BatchNorm3d without num_features, which is that of its first input."""
 
     cls_to_become = norm.BatchNorm3d
 
 
-class LazyInstanceNorm1d(_LazyInstanceNorm, norm.InstanceNorm1d):
+class LazyInstanceNorm1d(_LazyNorm, norm.InstanceNorm1d):
     """InstanceNorm1d without num_features, which is that of its first input."""
 
     cls_to_become = norm.InstanceNorm1d
 
 
-class LazyInstanceNorm2d(_LazyInstanceNorm, norm.InstanceNorm2d):
+class LazyInstanceNorm2d(_LazyNorm, norm.InstanceNorm2d):
     """InstanceNorm2d without num_features, which is that of its first input."""
 
     cls_to_become = norm.InstanceNorm2d
 
 
-class LazyInstanceNorm3d(_LazyInstanceNorm, norm.InstanceNorm3d):
+class LazyInstanceNorm3d(_LazyNorm, norm.InstanceNorm3d):
     """InstanceNorm3d without num_features, which is that of its first input."""
 
     cls_to_become = norm.InstanceNorm3d

@@ -35,6 +35,11 @@ class _Pool(Module):
         if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
             raise ValueError(f"{owner}: padding must be at most half of kernel_size, got {padding} and {kernel_size}")
 
+    def _spread_window(self) -> None:
+        """An int becomes one int a dimension, where PyTorch keeps it so."""
+        for name in ("kernel_size", "stride", "padding"):
+            setattr(self, name, _spread(type(self).__name__, name, getattr(self, name), self._dims))
+
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return getattr(F, f"{name}{self._dims}d")(*args, **kwargs)
 
@@ -82,6 +87,7 @@ class MaxUnpool1d(_Pool):
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> None:
         super().__init__()
         self._set_window(kernel_size, stride, padding)
+        self._spread_window()
 
     def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
         return self._call("max_unpool", input, indices, self.kernel_size, self.stride, self.padding, output_size)
@@ -110,6 +116,8 @@ class AvgPool1d(_Pool):
                  count_include_pad: bool = True) -> None:
         super().__init__()
         self._set_window(kernel_size, stride, padding)
+        if self._dims == 1:
+            self._spread_window()
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, input: Tensor) -> Tensor:

@@ -85,6 +85,9 @@ class CosineSimilarity(_Options):
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         return F.cosine_similarity(x1, x2, self.dim, self.eps)
 
+    def extra_repr(self) -> str:
+        return ""
+
 
 class PairwiseDistance(_Options):
     """The p-norm of x1 - x2 + eps over the last dimension."""
@@ -94,3 +97,6 @@ class PairwiseDistance(_Options):
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         return F.pairwise_distance(x1, x2, self.p, self.eps, self.keepdim)
+
+    def extra_repr(self) -> str:
+        return ""

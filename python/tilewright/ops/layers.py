@@ -123,24 +123,24 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
         starts = [row * input.shape[1] for row in range(input.shape[0] + 1)]
     else:
         starts = offsets.tolist() + ([] if include_last_offset else [n])
-        if starts[:1] != [0] or sorted(starts) != starts or starts[-1] > n:
-            raise ValueError(f"embedding_bag: offsets must begin with 0 and not fall, up to {n}, got "
+        if starts[:1] != [0] or sorted(starts) != starts or starts[-1] != n:
+            raise ValueError(f"embedding_bag: offsets must begin with 0 and not fall, up to the {n} indices (the last of "
+                             f"them {n} with include_last_offset), got "
                              f"{offsets.tolist()}")
     lengths = [b - a for a, b in itertools.pairwise(starts)]
-    bags, used = len(lengths), starts[-1]
-    flat = flat[:used]
+    bags = len(lengths)
     bag = input.new_tensor([b for b, length in enumerate(lengths) for _ in range(length)], dtype=_engine.int64)
     rows = index.embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
     kept = None if padding_idx is None else flat != padding_idx % weight.shape[0]
     if mode == "max":
         return _largest(rows, bag, kept, lengths)
     if w is not None:
-        rows = rows * w.reshape((-1, 1))[:used]
+        rows = rows * w.reshape((-1, 1))
     if kept is not None:
         rows = rows * kept.to(rows.dtype).unsqueeze(1)
     y = index.index_add(rows.new_zeros(bags, weight.shape[1]), 0, bag, rows)
     if mode == "mean":
-        ones = rows.new_ones(used) if kept is None else kept.to(rows.dtype)
+        ones = rows.new_ones(n) if kept is None else kept.to(rows.dtype)
         y = y / index.index_add(rows.new_zeros(bags), 0, bag, ones).clamp(min=1).unsqueeze(1)
     return y
 

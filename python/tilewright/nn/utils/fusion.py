@@ -21,7 +21,7 @@ def _fused(w: Tensor, b: Tensor | None, mean: Tensor, var: Tensor, eps: float, g
         shape[channels] = -1
         bias = (-mean if b is None else b - mean) * scale
         bias = bias if beta is None else bias + beta
-        requires = (w.requires_grad, b is None or b.requires_grad)
+        requires = (w.requires_grad, b is not None and b.requires_grad)
         return Parameter((w * scale.reshape(shape)).to(w.dtype), requires[0]), Parameter(bias.to(w.dtype), requires[1])
 
 

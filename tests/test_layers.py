@@ -1,8 +1,6 @@
 """Every layer against PyTorch: built from one expression in both libraries, given PyTorch's weights, compared in
 outputs, gradients of inputs and parameters, buffers, names and shapes of the state, and printed form."""
 
-import copy
-
 import numpy as np
 import pytest
 
@@ -12,8 +10,8 @@ from arrays import to_np
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch.nn.utils.prune")
 
-# float32 against float32 by another engine: both err by a few ulp of sums of at most some hundred terms, which are of the
-# order of the largest element. Gradients pass more such sums, those of norms cancel.
+# float32 against float32 by another engine: both err by a few ulp of sums of at most some hundred terms, which are of
+# the order of the largest element. Gradients pass more such sums, those of norms cancel.
 OUTPUT, GRADIENT = 4e-6, 1e-5
 
 
@@ -247,9 +245,10 @@ LAYERS = [
     ("nn.Sequential(nn.Linear(5, 3), nn.ModuleDict({'a': nn.ReLU()})['a'], nn.Sequential())", (4, 5), "m[:2](x[0])"),
 ]
 
-IGNORED = ("ignore:Using padding=.same. with even kernel", "ignore:Implicit dimension choice", "ignore:Lazy modules are",
-           "ignore:.*weight_norm. is deprecated", "ignore:enable_nested_tensor", "ignore:Initializing zero-element",
-           "ignore:Support for mismatched", "ignore:keyword argument", "ignore:RNN module weights", "ignore:LSTM with projections")  # PyTorch's warnings
+IGNORED = [f"ignore:{words}" for words in (  # PyTorch's warnings
+    "Using padding=.same. with even kernel", "Implicit dimension choice", "Lazy modules are", "enable_nested_tensor",
+    ".*weight_norm. is deprecated", "Initializing zero-element", "Support for mismatched", "keyword argument",
+    "RNN module weights", "LSTM with projections")]
 
 
 def tensors(result):
@@ -308,7 +307,8 @@ def test_layer_as_pytorch(row):
         for i, p in enumerate(theirs.parameters()):
             p.copy_(torch.tensor(real(*p.shape, seed=100 + i)) / 2)
     state = theirs.state_dict()
-    assert [(k, tuple(v.shape)) for k, v in ours.state_dict().items()] == [(k, tuple(v.shape)) for k, v in state.items()]
+    shapes_of = [[(k, tuple(v.shape)) for k, v in s.items()] for s in (ours.state_dict(), state)]
+    assert shapes_of[0] == shapes_of[1]
     ours.load_state_dict({k: tw.tensor(v.numpy()) for k, v in state.items()})
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
     for step in range(3):

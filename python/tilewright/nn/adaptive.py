@@ -55,7 +55,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
                                         Linear(hidden, size, bias=False, **kind)))
 
     def reset_parameters(self) -> None:
-        for layer in (self.head, *(part for pair in self.tail for part in pair)):
+        for layer in (self.head, *(part for pair in self.tail for part in pair.children())):
             layer.reset_parameters()
 
     def forward(self, input_: Tensor, target_: Tensor) -> _ASMoutput:

@@ -267,6 +267,23 @@ class ParameterDict(Module):
     def pop(self, key: str) -> Any:
         return self._parameters.pop(key)
 
+    def popitem(self) -> tuple[str, Any]:
+        return self._parameters.popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def clear(self) -> None:
+        self._parameters.clear()
+
+    def copy(self) -> ParameterDict:
+        return ParameterDict(self.items())
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._parameters))
+
     def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
             self[key] = value

@@ -19,9 +19,8 @@ class LazyModuleMixin:
 
     def _make_lazy(self: Any, bias: bool, device: Any, dtype: Any) -> None:
         kind = {"device": device, "dtype": dtype}
-        self.weight = UninitializedParameter(**kind)
-        if bias:
-            self.bias = UninitializedParameter(**kind)
+        for name in _PARAMETERS[:2 if bias else 1]:
+            setattr(self, name, UninitializedParameter(**kind))
         self.__dict__["_size_hook"] = self.register_forward_pre_hook(type(self)._see)
 
     def has_uninitialized_params(self: Any) -> bool:

@@ -177,7 +177,7 @@ class _Table(Module):
     def _of(cls, embeddings: Tensor, **kwargs: Any) -> Any:
         if embeddings.dim() != 2:
             raise ValueError(f"{cls.__name__}: from_pretrained takes a 2-d tensor, got {tuple(embeddings.shape)}")
-        return cls(*embeddings.shape, _weight=embeddings, **kwargs)  # type: ignore[call-arg, misc]
+        return cls(*embeddings.shape, _weight=embeddings, **kwargs)  # type: ignore[arg-type, call-arg, misc]
 
     def extra_repr(self) -> str:
         parts = [f"{self.num_embeddings}, {self.embedding_dim}"]

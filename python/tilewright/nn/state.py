@@ -46,7 +46,7 @@ class Stateful:
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
-    def _add_state_hook(self, kind: str, hook: Callable) -> RemovableHandle:
+    def _add_state_hook(self, kind: str, hook: Any) -> RemovableHandle:
         hooks = self.__dict__.setdefault(kind, OrderedDict())
         hooks[key := next(hook_numbers)] = hook
         return RemovableHandle(hooks, key)
@@ -107,7 +107,8 @@ class Stateful:
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "",
                    keep_vars: bool = False) -> dict[str, Any]:
         """All parameters and persistent buffers by path; detached, and sharing memory with the module."""
-        destination, prefix, keep_vars = (*args, *(destination, prefix, keep_vars)[len(args):])
+        given: list[Any] = [destination, prefix, keep_vars]
+        destination, prefix, keep_vars = [*args, *given[len(args):]]
         if destination is None:
             destination = OrderedDict()
             destination._metadata = OrderedDict()

@@ -124,9 +124,8 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     else:
         starts = offsets.tolist() + ([] if include_last_offset else [n])
         if starts[:1] != [0] or sorted(starts) != starts or starts[-1] != n:
-            raise ValueError(f"embedding_bag: offsets must begin with 0 and not fall, up to the {n} indices (the last of "
-                             f"them {n} with include_last_offset), got "
-                             f"{offsets.tolist()}")
+            raise ValueError(f"embedding_bag: offsets must begin with 0 and not fall, up to {n}, the number of indices "
+                             f"(which the last one is with include_last_offset), got {starts}")
     lengths = [b - a for a, b in itertools.pairwise(starts)]
     bags = len(lengths)
     bag = input.new_tensor([b for b, length in enumerate(lengths) for _ in range(length)], dtype=_engine.int64)

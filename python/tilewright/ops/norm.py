@@ -9,7 +9,7 @@ from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops.elementary import rsqrt
-from tilewright.ops.elementwise import NUMBER, clamp
+from tilewright.ops.elementwise import NUMBER, clamp, div
 from tilewright.ops.reduce import mean as _mean
 from tilewright.ops.reduce import norm as _norm
 from tilewright.ops.reduce import sum as _sum
@@ -216,11 +216,11 @@ def batch_norm_grad(node, dy):
     return ((dy if w is None else dy * w) * r, to_parameter(dy * ((x - mean.reshape(column)) * r)), to_parameter(dy))
 
 
-def normalize(input, p: float = 2.0, dim: int = 1, eps: float = 1e-12):
+def normalize(input, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out=None):
     """x / max(norm(x, p), eps) along `dim`.
 
     >>> import tilewright as tw
     >>> tw.nn.functional.normalize(tw.tensor([[3.0, 4.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929]]
     """
-    return input / clamp(_norm(input, p, dim, True), min=eps)
+    return div(input, clamp(_norm(input, p, dim, True), min=eps), out=out)

@@ -84,7 +84,7 @@ def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float
     """Scales all gradients by min(1, max_norm / (total_norm + 1e-6)), for a norm known already."""
     grads = _grads(parameters)
     if grads:
-        _scale(grads, float(max_norm), total_norm.to(tw.float32 if grads[0].dtype != tw.float64 else tw.float64))
+        _scale(grads, float(max_norm), total_norm.to(tw.float64))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:

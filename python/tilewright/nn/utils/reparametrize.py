@@ -12,7 +12,7 @@ from tilewright.tensor import Tensor
 M = TypeVar("M", bound=Module)
 
 
-def _hook_of(module: Module, kind: type, name: str) -> Any:
+def _hook_of(module: Module, kind: Any, name: str) -> Any:
     for key, (hook, _) in module._forward_pre_hooks.items():
         if isinstance(hook, kind) and hook.name == name:
             return key, hook

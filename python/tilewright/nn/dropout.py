@@ -11,14 +11,8 @@ from tilewright.nn.module import Module
 from tilewright.tensor import Tensor
 
 
-class Dropout(Module):
-    """While training, zeroes each value with probability p and multiplies the rest by 1 / (1 - p).
-
-    Raises:
-        ValueError: p outside [0, 1].
-    """
-
-    _function: Callable = F.dropout
+class _DropoutNd(Module):
+    _function: Callable
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
@@ -32,31 +26,41 @@ class Dropout(Module):
         return f"p={self.p}, inplace={self.inplace}"
 
 
-class Dropout1d(Dropout):
+class Dropout(_DropoutNd):
+    """While training, zeroes each value with probability p and multiplies the rest by 1 / (1 - p).
+
+    Raises:
+        ValueError: p outside [0, 1].
+    """
+
+    _function = F.dropout
+
+
+class Dropout1d(_DropoutNd):
     """Zeroes whole channels of (N, C, L) with probability p while training."""
 
     _function = F.dropout1d
 
 
-class Dropout2d(Dropout):
+class Dropout2d(_DropoutNd):
     """Zeroes whole channels of (N, C, H, W) with probability p while training."""
 
     _function = F.dropout2d
 
 
-class Dropout3d(Dropout):
+class Dropout3d(_DropoutNd):
     """Zeroes whole channels of (N, C, D, H, W) with probability p while training."""
 
     _function = F.dropout3d
 
 
-class AlphaDropout(Dropout):
+class AlphaDropout(_DropoutNd):
     """While training, sets values to SELU's lower limit with probability p, and keeps mean 0 and variance 1."""
 
     _function = F.alpha_dropout
 
 
-class FeatureAlphaDropout(Dropout):
+class FeatureAlphaDropout(_DropoutNd):
     """AlphaDropout of whole channels of (N, C, ...)."""
 
     _function = F.feature_alpha_dropout

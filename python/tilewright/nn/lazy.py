@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tilewright as tw
@@ -9,6 +10,7 @@ from tilewright.nn import conv, norm
 from tilewright.nn.linear import Linear
 from tilewright.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
+Sizes = int | Sequence[int]
 _PARAMETERS, _STATISTICS = ("weight", "bias"), ("running_mean", "running_var")
 
 
@@ -82,16 +84,13 @@ class LazyLinear(LazyModuleMixin, Linear):
 
 
 class _LazyConv(LazyModuleMixin):
-    def __init__(self: Any, out_channels: int, *args: Any, **kwargs: Any) -> None:
-        given = {**dict(zip(self._order, args, strict=False)), **kwargs}
-        kind = {name: given.pop(name, None) for name in ("device", "dtype")}
-        bias, groups = given.pop("bias", True), given.get("groups", 1)
+    def _begin(self: Any, out_channels: int, bias: bool, device: Any, dtype: Any, groups: int, **window: Any) -> None:
         if out_channels % groups:
             raise ValueError(f"{type(self).__name__}: groups must divide out_channels, got groups {groups}, "
                              f"out_channels {out_channels}")
-        self.cls_to_become.__init__(self, groups, groups, bias=False, **given)
+        self.cls_to_become.__init__(self, groups, groups, groups=groups, bias=False, **window)
         self.in_channels, self.out_channels = 0, out_channels
-        self._make_lazy(bias, **kind)
+        self._make_lazy(bias, device, dtype)
 
     def _set_size(self: Any, input: tw.Tensor) -> None:
         nd, groups = self._nd, self.groups
@@ -108,12 +107,19 @@ class _LazyConv(LazyModuleMixin):
 
 
 class _LazyForward(_LazyConv):
-    _order = ("kernel_size", "stride", "padding", "dilation", "groups", "bias", "padding_mode", "device", "dtype")
+    def __init__(self, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes | str = 0,
+                 dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+                 device: Any = None, dtype: Any = None) -> None:
+        self._begin(out_channels, bias, device, dtype, groups, kernel_size=kernel_size, stride=stride, padding=padding,
+                    dilation=dilation, padding_mode=padding_mode)
 
 
 class _LazyTransposed(_LazyConv):
-    _order = ("kernel_size", "stride", "padding", "output_padding", "groups", "bias", "dilation", "padding_mode",
-              "device", "dtype")
+    def __init__(self, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0,
+                 output_padding: Sizes = 0, groups: int = 1, bias: bool = True, dilation: Sizes = 1,
+                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None) -> None:
+        self._begin(out_channels, bias, device, dtype, groups, kernel_size=kernel_size, stride=stride, padding=padding,
+                    output_padding=output_padding, dilation=dilation, padding_mode=padding_mode)
 
 
 class LazyConv1d(_LazyForward, conv.Conv1d):

@@ -141,7 +141,7 @@ class _Table(Module):
     """What Embedding and EmbeddingBag share: a table of num_embeddings rows, started standard normal."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, max_norm: float | None,
-                 norm_type: float, scale_grad_by_freq: bool, sparse: bool, weight: Tensor | None, freeze: bool,
+                 norm_type: float, scale_grad_by_freq: bool, sparse: bool, weight: Tensor | None,
                  device: Any, dtype: Any) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -160,10 +160,9 @@ class _Table(Module):
         self.padding_idx = padding_idx
         if weight is None:
             self.weight = empty_parameter((num_embeddings, embedding_dim), device, dtype)
-            self.weight.requires_grad_(not freeze)
             self.reset_parameters()
         elif tuple(weight.shape) == (num_embeddings, embedding_dim):
-            self.weight = Parameter(weight.detach(), requires_grad=not freeze)
+            self.weight = Parameter(weight.detach())
         else:
             raise ValueError(f"{owner}: _weight must have shape {(num_embeddings, embedding_dim)}, got "
                              f"{tuple(weight.shape)}")
@@ -174,10 +173,12 @@ class _Table(Module):
             init.zeros_(self.weight.data[self.padding_idx])
 
     @classmethod
-    def _of(cls, embeddings: Tensor, **kwargs: Any) -> Any:
+    def _of(cls, embeddings: Tensor, freeze: bool, **kwargs: Any) -> Any:
         if embeddings.dim() != 2:
             raise ValueError(f"{cls.__name__}: from_pretrained takes a 2-d tensor, got {tuple(embeddings.shape)}")
-        return cls(*embeddings.shape, _weight=embeddings, **kwargs)  # type: ignore[arg-type, call-arg, misc]
+        made = cls(*embeddings.shape, _weight=embeddings, **kwargs)  # type: ignore[arg-type, call-arg, misc]
+        made.weight.requires_grad_(not freeze)
+        return made
 
     def extra_repr(self) -> str:
         parts = [f"{self.num_embeddings}, {self.embedding_dim}"]
@@ -208,14 +209,15 @@ class Embedding(_Table):
                  sparse: bool = False, _weight: Tensor | None = None, _freeze: bool = False, device: Any = None,
                  dtype: Any = None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
-                         _weight, _freeze, device, dtype)
+                         _weight, device, dtype)
+        self.weight.requires_grad_(not _freeze)
 
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None,
                         max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
                         sparse: bool = False) -> Embedding:
         """An Embedding whose table is `embeddings` (rows, dim); not trained unless freeze is False."""
-        return cls._of(embeddings, _freeze=freeze, padding_idx=padding_idx, max_norm=max_norm, norm_type=norm_type,
+        return cls._of(embeddings, freeze, padding_idx=padding_idx, max_norm=max_norm, norm_type=norm_type,
                        scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -234,9 +236,9 @@ class EmbeddingBag(_Table):
     def __init__(self, num_embeddings: int, embedding_dim: int, max_norm: float | None = None, norm_type: float = 2.0,
                  scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
                  _weight: Tensor | None = None, include_last_offset: bool = False, padding_idx: int | None = None,
-                 device: Any = None, dtype: Any = None, _freeze: bool = False) -> None:
+                 device: Any = None, dtype: Any = None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
-                         _weight, _freeze, device, dtype)
+                         _weight, device, dtype)
         self.mode = check_choice("EmbeddingBag", "mode", mode, ("sum", "mean", "max"))
         self.include_last_offset = include_last_offset
 
@@ -246,7 +248,7 @@ class EmbeddingBag(_Table):
                         sparse: bool = False, include_last_offset: bool = False,
                         padding_idx: int | None = None) -> EmbeddingBag:
         """An EmbeddingBag whose table is `embeddings` (rows, dim); not trained unless freeze is False."""
-        return cls._of(embeddings, _freeze=freeze, max_norm=max_norm, norm_type=norm_type, mode=mode, sparse=sparse,
+        return cls._of(embeddings, freeze, max_norm=max_norm, norm_type=norm_type, mode=mode, sparse=sparse,
                        scale_grad_by_freq=scale_grad_by_freq, include_last_offset=include_last_offset,
                        padding_idx=padding_idx)
 

@@ -442,7 +442,8 @@ class Module(Stateful):
     def to(self, *args: Any, **kwargs: Any) -> Module:
         """`to(device)`, `to(dtype)`, `to(device, dtype)` or `to(tensor)`, in place; a dtype goes to floats only."""
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
-        kwargs.pop("non_blocking", None)
+        for hint in ("non_blocking", "memory_format"):  # every kernel takes every layout, so that there is one
+            kwargs.pop(hint, None)
         if kwargs:
             raise TypeError(f"to: got an unexpected keyword {', '.join(map(repr, kwargs))}")
         for arg in args:

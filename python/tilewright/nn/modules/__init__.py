@@ -40,4 +40,9 @@ for _name, _home in _HOMES.items():
     for _key, _value in vars(_home).items():
         if isinstance(_value, type) and issubclass(_value, module.Module) and not _key.startswith("_"):
             globals()[_key] = _value
+for _key in list(vars(lazy)):  # PyTorch has lazy layers beside the ordinary ones
+    for _word, _name in (("BatchNorm", "batchnorm"), ("InstanceNorm", "instancenorm"), ("Conv", "conv"),
+                         ("Linear", "linear")):
+        if _key.startswith("Lazy" + _word):
+            setattr(sys.modules[f"{__name__}.{_name}"], _key, getattr(lazy, _key))
 sys.modules[f"{__name__}.activation"].MultiheadAttention = MultiheadAttention  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 library, run with tilewright and with PyTorch; what it returns must be equal."""
 
 import copy
-import inspect
 import os
 import warnings
 
@@ -481,79 +480,6 @@ def test_parameters_in_shared_memory():
         os._exit(0)
     os.waitpid(child, 0)
     assert m.weight.tolist() == [[7.0, 7.0], [7.0, 7.0]] and m.weight.requires_grad
-
-
-def test_paths_of_pytorch():
-    from tilewright.nn.modules.batchnorm import _BatchNorm
-    from tilewright.nn.modules.instancenorm import _InstanceNorm
-    from tilewright.nn.modules.linear import NonDynamicallyQuantizableLinear
-    from tilewright.nn.modules.module import Module
-    from tilewright.nn.modules.transformer import _get_activation_fn
-
-    from tilewright.nn.attention import SDPBackend, sdpa_kernel
-    from tilewright.nn.modules.utils import _pair, _reverse_repeat_tuple, _triple
-    from tilewright.nn.parallel import DistributedDataParallel, data_parallel
-    from tilewright.nn.parameter import Parameter
-
-    assert issubclass(nn.BatchNorm3d, _BatchNorm) and issubclass(nn.InstanceNorm1d, _InstanceNorm)
-    assert issubclass(nn.SyncBatchNorm, _BatchNorm) and Module is nn.Module and Parameter is nn.Parameter
-    assert isinstance(nn.MultiheadAttention(4, 2).out_proj, NonDynamicallyQuantizableLinear)
-    assert _pair(3) == (3, 3) and _triple([1, 2, 3]) == (1, 2, 3) and _reverse_repeat_tuple((1, 2), 2) == (2, 2, 1, 1)
-    assert _get_activation_fn("gelu") is F.gelu and nn.modules.conv.Conv2d is nn.modules.Conv2d is nn.Conv2d
-    model = DistributedDataParallel(nn.Linear(2, 3), device_ids=[0], find_unused_parameters=True)
-    with model.no_sync(), sdpa_kernel([SDPBackend.MATH, SDPBackend.FLASH_ATTENTION]):
-        assert list(model.state_dict()) == ["module.weight", "module.bias"]
-        assert (model(tw.ones(1, 2)) == data_parallel(model.module, tw.ones(1, 2))).all()
-    for call, kind, words in ((lambda: nn.parallel.scatter, NotImplementedError, "one device"),
-                              (lambda: nn.FractionalMaxPool2d, NotImplementedError, "use MaxPool2d"),
-                              (lambda: DistributedDataParallel(model, bucket=1), TypeError, "bucket"),
-                              (lambda: sdpa_kernel(3.5).__enter__(), ValueError, "backends must be one of"),
-                              (lambda: nn.utils.fuse_conv_bn_eval(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), ValueError,
-                               "must be in evaluation mode"),
-                              (lambda: nn.utils.spectral_norm(nn.ReLU()), ValueError, "ReLU has no parameter 'weight'"),
-                              (lambda: nn.SyncBatchNorm(3, process_group=1), NotImplementedError, "one process")):
-        with pytest.raises(kind, match=words):
-            call()
-    assert not hasattr(nn, "quantized")
-
-
-def layers():
-    """The names of the classes that both libraries have."""
-    return [n for n in nn.__all__ if isinstance(getattr(nn, n), type) and hasattr(torch.nn, n)]
-
-
-def test_classes_stand_in_pytorchs_relations():
-    for a in layers():
-        for b in layers():
-            if not a.startswith("Lazy"):  # PyTorch's lazy norms are no BatchNorm1d until they know their size
-                ours, theirs = (issubclass(getattr(lib, a), getattr(lib, b)) for lib in (nn, torch.nn))
-                assert ours == theirs, (a, b)
-
-
-def arguments(call):
-    try:
-        found = inspect.signature(call).parameters.values()
-    except ValueError:  # PyTorch's built-in functions say nothing of themselves
-        return [("args", None)]
-    return [(p.name, getattr(p.default, "__name__", p.default)) for p in found]
-
-
-def test_signatures_are_pytorchs():
-    """Names, order and defaults of the arguments of every layer, function, initializer and method of Module."""
-    ours_only = {"multi_head_attention_forward": ["batch_first"], "softmax": ["axis"], "log_softmax": ["axis"],
-                 "sigmoid": ["out"], "tanh": ["out"]}  # what other names of the same function take
-    apart = {"huber_loss", "l1_loss", "mse_loss", "forward", "UninitializedBuffer", "PackedSequence"}
-    count = 0
-    for lib, peer in ((nn, torch.nn), (F, torch.nn.functional), (nn.init, torch.nn.init), (nn.utils, torch.nn.utils),
-                      (nn.utils.rnn, torch.nn.utils.rnn), (nn.Module, torch.nn.Module),
-                      (nn.utils.parametrize, torch.nn.utils.parametrize)):
-        for name in [n for n in dir(lib) if not n.startswith("_") and n not in apart and callable(getattr(peer, n, 0))]:
-            ours, theirs = arguments(getattr(lib, name)), arguments(getattr(peer, name))
-            if not {"args", "kwargs"} & {n for n, _ in theirs}:
-                ours = [a for a in ours if a[0] not in ours_only.get(name, ())]
-                assert ours == theirs, name
-                count += 1
-    assert count > 250
 
 
 def test_dropped_weights():

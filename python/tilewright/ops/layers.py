@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
+from tilewright.creation import arange
 from tilewright.ops import elementwise, index, matmul, pad, pool, random, reduce, shape
 from tilewright.ops.composed import einsum
 from tilewright.ops.interpolate import interpolate
@@ -120,19 +120,19 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
                          f"{tuple(input.shape)} and {None if offsets is None else tuple(offsets.shape)}")
     flat, n = input.reshape((-1,)), input.numel()
     if offsets is None:
-        starts = [row * input.shape[1] for row in range(input.shape[0] + 1)]
+        starts = arange(0, n + 1, input.shape[1]) if n else arange(input.shape[0] + 1) * 0
     else:
-        starts = offsets.tolist() + ([] if include_last_offset else [n])
-        if starts[:1] != [0] or sorted(starts) != starts or starts[-1] != n:
+        starts = offsets.long() if include_last_offset else shape.cat([offsets.long(), offsets.new_full((1,), n).long()])
+        if not starts.numel() or starts[0].item() or starts[-1].item() != n or (starts[1:] < starts[:-1]).any().item():
             raise ValueError(f"embedding_bag: offsets must begin with 0 and not fall, up to {n}, the number of indices "
-                             f"(which the last one is with include_last_offset), got {starts}")
-    lengths = [b - a for a, b in itertools.pairwise(starts)]
-    bags = len(lengths)
-    bag = input.new_tensor([b for b, length in enumerate(lengths) for _ in range(length)], dtype=_engine.int64)
+                             f"(which the last one is with include_last_offset), got {starts.tolist()}")
+    starts = starts.to(input.device)
+    lengths, bags = starts[1:] - starts[:-1], starts.shape[0] - 1
+    bag = shape.repeat_interleave(arange(bags, device=input.device), lengths)
     rows = index.embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
     kept = None if padding_idx is None else flat != padding_idx % weight.shape[0]
     if mode == "max":
-        return _largest(rows, bag, kept, lengths)
+        return _largest(rows, bag, kept, starts, int(lengths.max().item()) if bags else 0)
     if w is not None:
         rows = rows * w.reshape((-1, 1))
     if kept is not None:
@@ -144,19 +144,17 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     return y
 
 
-def _largest(rows: Tensor, bag: Tensor, kept: Tensor | None, lengths: list[int]) -> Tensor:
+def _largest(rows: Tensor, bag: Tensor, kept: Tensor | None, starts: Tensor, longest: int) -> Tensor:
     """The maximum over each bag, through a table (bags, longest) of places in rows; the last row is -inf."""
-    longest, used = max(lengths, default=0), rows.shape[0]
+    bags, n = starts.shape[0] - 1, rows.shape[0]
     if not longest:
-        return rows.new_zeros(len(lengths), rows.shape[1])
+        return rows.new_zeros(bags, rows.shape[1])
     if kept is not None:
         rows = rows.masked_fill(kept.logical_not().unsqueeze(1), -math.inf)
-    places, start = [], 0
-    for length in lengths:
-        places.append([*range(start, start + length), *[used] * (longest - length)])
-        start += length
+    places, order = bag.new_full((bags, longest), n), arange(n, device=bag.device)
+    places[bag, order - starts[bag]] = order
     rows = shape.cat([rows, rows.new_full((1, rows.shape[1]), -math.inf)])
-    y = rows[bag.new_tensor(places)].max(1)[0]
+    y = rows[places].max(1)[0]
     return y.masked_fill(y == -math.inf, 0.0)
 
 

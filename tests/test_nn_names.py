@@ -88,7 +88,8 @@ def test_signatures_are_pytorchs():
 
 
 STARTS = ["Bilinear(40, 30, 20)", "EmbeddingBag(50, 40, padding_idx=3)", "LSTM(30, 64, proj_size=20)",
-          "GRUCell(30, 50)", "MultiheadAttention(64, 4, add_bias_kv=True)", "MultiheadAttention(64, 4, kdim=32, vdim=16)",
+          "GRUCell(30, 50)", "MultiheadAttention(64, 4, add_bias_kv=True)",
+          "MultiheadAttention(64, 4, kdim=32, vdim=16)",
           "TransformerDecoderLayer(64, 4, 96)", "Transformer(64, 4, 1, 1, 96)", "ConvTranspose1d(32, 48, 5)",
           "AdaptiveLogSoftmaxWithLoss(64, 300, [30, 100])", "LazyLinear(70)", "PReLU(7, 0.3)",
           "utils.weight_norm(nn.Linear(40, 50))"]

@@ -51,14 +51,14 @@ class MultiheadAttention(Module):
         self.batch_first, self.add_zero_attn, self.head_dim = batch_first, add_zero_attn, embed_dim // num_heads
         kind = {"device": device, "dtype": dtype}
         same = self._qkv_same_embed_dim = self.kdim == embed_dim and self.vdim == embed_dim
-        self.q_proj_weight = None if same else empty_parameter((embed_dim, embed_dim), **kind)
-        self.k_proj_weight = None if same else empty_parameter((embed_dim, self.kdim), **kind)
-        self.v_proj_weight = None if same else empty_parameter((embed_dim, self.vdim), **kind)
-        self.in_proj_weight = empty_parameter((3 * embed_dim, embed_dim), **kind) if same else None
-        self.in_proj_bias = empty_parameter((3 * embed_dim,), **kind) if bias else None
+        self.register_parameter("q_proj_weight", None if same else empty_parameter((embed_dim, embed_dim), **kind))
+        self.register_parameter("k_proj_weight", None if same else empty_parameter((embed_dim, self.kdim), **kind))
+        self.register_parameter("v_proj_weight", None if same else empty_parameter((embed_dim, self.vdim), **kind))
+        self.register_parameter("in_proj_weight", empty_parameter((3 * embed_dim, embed_dim), **kind) if same else None)
+        self.register_parameter("in_proj_bias", empty_parameter((3 * embed_dim,), **kind) if bias else None)
         self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, **kind)
-        self.bias_k = empty_parameter((1, 1, embed_dim), **kind) if add_bias_kv else None
-        self.bias_v = empty_parameter((1, 1, embed_dim), **kind) if add_bias_kv else None
+        self.register_parameter("bias_k", empty_parameter((1, 1, embed_dim), **kind) if add_bias_kv else None)
+        self.register_parameter("bias_v", empty_parameter((1, 1, embed_dim), **kind) if add_bias_kv else None)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:

@@ -51,7 +51,7 @@ class _ConvNd(Module):
             self.padding = _check_sizes(owner, "padding", padding, nd)
         first, second = (in_channels, out_channels) if self._transposed else (out_channels, in_channels)
         self.weight = empty_parameter((first, second // groups, *self.kernel_size), device, dtype)
-        self.bias = empty_parameter((out_channels,), device, dtype) if bias else None
+        self.register_parameter("bias", empty_parameter((out_channels,), device, dtype, bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -43,7 +43,7 @@ class Linear(Module):
         self.in_features = check_size("Linear", "in_features", in_features)
         self.out_features = check_size("Linear", "out_features", out_features)
         self.weight = empty_parameter((out_features, in_features), device, dtype)
-        self.bias = empty_parameter((out_features,), device, dtype) if bias else None
+        self.register_parameter("bias", empty_parameter((out_features,), device, dtype, bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -79,7 +79,7 @@ class Bilinear(Module):
         self.in2_features = check_size("Bilinear", "in2_features", in2_features)
         self.out_features = check_size("Bilinear", "out_features", out_features)
         self.weight = empty_parameter((out_features, in1_features, in2_features), device, dtype)
-        self.bias = empty_parameter((out_features,), device, dtype) if bias else None
+        self.register_parameter("bias", empty_parameter((out_features,), device, dtype, bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -28,8 +28,8 @@ class _NormBase(Module):
         self.eps = check_number(owner, "eps", eps, low=0)
         self.momentum = momentum if momentum is None else check_number(owner, "momentum", momentum, 0, 1)
         self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight = empty_parameter((num_features,), device, dtype) if affine else None
-        self.bias = empty_parameter((num_features,), device, dtype) if affine and bias else None
+        self.register_parameter("weight", empty_parameter((num_features,), device, dtype, affine))
+        self.register_parameter("bias", empty_parameter((num_features,), device, dtype, affine and bias))
         kind = {"device": device, "dtype": dtype}
         self.register_buffer("running_mean", tw.zeros(num_features, **kind) if track_running_stats else None)
         self.register_buffer("running_var", tw.ones(num_features, **kind) if track_running_stats else None)
@@ -213,8 +213,8 @@ class GroupNorm(Module):
                              f"{num_groups}")
         self.eps = check_number("GroupNorm", "eps", eps, low=0)
         self.affine = affine
-        self.weight = empty_parameter((num_channels,), device, dtype) if affine else None
-        self.bias = empty_parameter((num_channels,), device, dtype) if affine and bias else None
+        self.register_parameter("weight", empty_parameter((num_channels,), device, dtype, affine))
+        self.register_parameter("bias", empty_parameter((num_channels,), device, dtype, affine and bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -247,7 +247,7 @@ class RMSNorm(Module):
         self.normalized_shape = _normalized_shape("RMSNorm", normalized_shape)
         self.eps = eps if eps is None else check_number("RMSNorm", "eps", eps, low=0)
         self.elementwise_affine = elementwise_affine
-        self.weight = empty_parameter(self.normalized_shape, device, dtype) if elementwise_affine else None
+        self.register_parameter("weight", empty_parameter(self.normalized_shape, device, dtype, elementwise_affine))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -284,8 +284,8 @@ class LayerNorm(Module):
         self.normalized_shape = _normalized_shape("LayerNorm", normalized_shape)
         self.eps = check_number("LayerNorm", "eps", eps, low=0)
         self.elementwise_affine = elementwise_affine
-        self.weight = empty_parameter(self.normalized_shape, device, dtype) if elementwise_affine else None
-        self.bias = empty_parameter(self.normalized_shape, device, dtype) if elementwise_affine and bias else None
+        self.register_parameter("weight", empty_parameter(self.normalized_shape, device, dtype, elementwise_affine))
+        self.register_parameter("bias", empty_parameter(self.normalized_shape, device, dtype, elementwise_affine and bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

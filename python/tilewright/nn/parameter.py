@@ -34,9 +34,9 @@ class Parameter(Tensor):
         return f"Parameter containing:\n{super().__repr__()}"
 
 
-def empty_parameter(shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> Parameter:
-    """An uninitialised Parameter, for a layer to fill."""
-    return Parameter(creation.empty(shape, dtype=dtype, device=device))
+def empty_parameter(shape: tuple[int, ...], device: Any = None, dtype: Any = None, wanted: bool = True) -> Any:
+    """An uninitialised Parameter, for a layer to fill; None if it is not wanted."""
+    return Parameter(creation.empty(shape, dtype=dtype, device=device)) if wanted else None
 
 
 class _Lazy:

@@ -60,14 +60,14 @@ class RNNBase(Module):
         if dropout > 0 and num_layers == 1:
             warnings.warn(f"{owner}: dropout acts between layers, so {dropout} does nothing with num_layers=1",
                           stacklevel=3)
-        self._names = []
+        self._all_weights = []
         for layer in range(num_layers):
             for suffix in ("", "_reverse")[:2 if bidirectional else 1]:
                 kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[:4 if bias else 2]
                 names = [f"{kind}_l{layer}{suffix}" for kind in (*kinds, *(("weight_hr",) if proj_size else ()))]
                 inputs = self._state_size * (2 if bidirectional else 1) if layer else input_size
                 _make_parameters(self, names, (inputs, self._state_size, hidden_size), _GATES[mode], device, dtype)
-                self._names.append(names)
+                self._all_weights.append(names)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -78,7 +78,15 @@ class RNNBase(Module):
 
     @property
     def all_weights(self) -> list[list[Parameter]]:
-        return [[getattr(self, name) for name in names] for names in self._names]
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _flat_weights(self) -> list[Parameter]:
+        return [getattr(self, name) for name in self._flat_weights_names]
 
     def _run(self, input: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> tuple:
         """Output, h_n and, for the LSTM, c_n, of any of the three forms of input."""
@@ -108,9 +116,8 @@ class RNNBase(Module):
             given = [s.unsqueeze(1) for s in given]
         elif packed and packed.sorted_indices is not None:
             given = [s.index_select(1, packed.sorted_indices) for s in given]
-        parameters = [getattr(self, name) for names in self._names for name in names]
-        y, *last = _ops.net(self.mode.lower(), x, packed.batch_sizes if packed else None, given, parameters, self.bias,
-                            self.num_layers, self.dropout, self.training, self.bidirectional)
+        y, *last = _ops.net(self.mode.lower(), x, packed.batch_sizes if packed else None, given, self._flat_weights,
+                            self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         if packed:
             if packed.unsorted_indices is not None:
                 last = [s.index_select(1, packed.unsorted_indices) for s in last]

@@ -122,11 +122,11 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     if offsets is None:
         starts = arange(0, n + 1, input.shape[1]) if n else arange(input.shape[0] + 1) * 0
     else:
-        starts = offsets.long() if include_last_offset else shape.cat([offsets.long(), offsets.new_full((1,), n).long()])
+        starts = offsets if include_last_offset else shape.cat([offsets, offsets.new_full((1,), n)])
         if not starts.numel() or starts[0].item() or starts[-1].item() != n or (starts[1:] < starts[:-1]).any().item():
             raise ValueError(f"embedding_bag: offsets must begin with 0 and not fall, up to {n}, the number of indices "
                              f"(which the last one is with include_last_offset), got {starts.tolist()}")
-    starts = starts.to(input.device)
+    starts = starts.long().to(input.device)
     lengths, bags = starts[1:] - starts[:-1], starts.shape[0] - 1
     bag = shape.repeat_interleave(arange(bags, device=input.device), lengths)
     rows = index.embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)

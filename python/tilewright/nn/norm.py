@@ -284,8 +284,8 @@ class LayerNorm(Module):
         self.normalized_shape = _normalized_shape("LayerNorm", normalized_shape)
         self.eps = check_number("LayerNorm", "eps", eps, low=0)
         self.elementwise_affine = elementwise_affine
-        self.register_parameter("weight", empty_parameter(self.normalized_shape, device, dtype, elementwise_affine))
-        self.register_parameter("bias", empty_parameter(self.normalized_shape, device, dtype, elementwise_affine and bias))
+        for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
+            self.register_parameter(name, empty_parameter(self.normalized_shape, device, dtype, wanted))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

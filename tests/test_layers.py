@@ -124,6 +124,7 @@ LAYERS = [
     ("nn.LazyBatchNorm2d()", (2, 3, 5, 5)),
     ("nn.LazyBatchNorm1d(momentum=0.3)", (6, 3)),
     ("nn.LazyInstanceNorm1d(affine=True)", (2, 3, 5)),
+    ("nn.BatchNorm1d(3)", (0, 3, 5)),
     ("nn.SyncBatchNorm(3)", (4, 3, 5, 5), "m(x[0]) if t is tw else (F.batch_norm(x[0], m.running_mean, m.running_var, "
      "m.weight, m.bias, m.training, m.momentum, m.eps), m.num_batches_tracked.add_(int(m.training)))[0]"),
     ("nn.LocalResponseNorm(3, 0.2, 0.6, 1.5)", (2, 7, 4, 3)),

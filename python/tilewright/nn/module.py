@@ -466,7 +466,7 @@ class Module(Stateful):
         return self._apply(convert)
 
     def type(self, dst_type: Any) -> Module:
-        return self._apply(lambda tensor: tensor.to(dst_type))
+        return self._apply(lambda tensor: tensor.type(dst_type))
 
     def float(self) -> Module:
         return self.to(_top().float32)

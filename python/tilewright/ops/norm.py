@@ -189,6 +189,10 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     >>> [round(v, 3) for (v,) in y.tolist()], mean.item(), var.item()
     ([-1.0, 1.0], 1.0, 1.5)
     """
+    if training and input.array.ndim > 1 and input.array.shape[0] == 0:  # an empty batch has no statistics
+        shape = (1, -1, *[1] * (input.array.ndim - 2))
+        y = input * 1 if weight is None else input * weight.reshape(shape)
+        return y if bias is None else y + bias.reshape(shape)
     running = [_array(t) for t in (running_mean, running_var)]
     if not training:  # then they are only read
         running = [a if a is None else _engine.contiguous(a) for a in running]

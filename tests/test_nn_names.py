@@ -38,7 +38,7 @@ def test_paths_of_pytorch():
     for call, kind, words in ((lambda: nn.parallel.scatter, NotImplementedError, "one device"),
                               (lambda: nn.FractionalMaxPool2d, NotImplementedError, "use MaxPool2d"),
                               (lambda: DistributedDataParallel(model, bucket=1), TypeError, "bucket"),
-                              (lambda: sdpa_kernel(3.5).__enter__(), ValueError, "backends must be one of"),
+                              (lambda: sdpa_kernel([3]).__enter__(), TypeError, "backends must be SDPBackend, got 3"),
                               (lambda: nn.utils.fuse_conv_bn_eval(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), ValueError,
                                "must be in evaluation mode"),
                               (lambda: nn.utils.spectral_norm(nn.ReLU()), ValueError, "ReLU has no parameter 'weight'"),

@@ -9,11 +9,33 @@ from typing import Any
 
 from tilewright.nn import functional as F
 from tilewright.nn import init
-from tilewright.nn.checks import check_choice, check_number, check_size
+from tilewright.nn.checks import check_number, check_size
 from tilewright.nn.linear import NonDynamicallyQuantizableLinear
 from tilewright.nn.module import Module
 from tilewright.nn.parameter import empty_parameter
 from tilewright.tensor import Tensor
+
+
+class SDPBackend(enum.IntEnum):
+    """PyTorch's ways to compute attention; here one kernel serves all."""
+
+    ERROR, MATH, FLASH_ATTENTION, EFFICIENT_ATTENTION, CUDNN_ATTENTION, OVERRIDEABLE = range(-1, 5)
+
+
+@contextlib.contextmanager
+def sdpa_kernel(backends: SDPBackend | list[SDPBackend], set_priority: bool = False) -> Iterator[None]:
+    """A block in which PyTorch would use the named kernels only; results here are the same whichever are named.
+
+    Raises:
+        TypeError: what is no SDPBackend. ValueError: none.
+    """
+    given = [backends] if isinstance(backends, SDPBackend) else list(backends)
+    if not given:
+        raise ValueError("sdpa_kernel: at least one backend must be named, got none")
+    for backend in given:
+        if not isinstance(backend, SDPBackend):
+            raise TypeError(f"sdpa_kernel: backends must be SDPBackend, got {backend!r}")
+    yield
 
 
 class MultiheadAttention(Module):
@@ -94,22 +116,3 @@ class MultiheadAttention(Module):
         if tuple(s[-1] for s in shapes) != (self.embed_dim, self.kdim, self.vdim):
             raise ValueError(f"MultiheadAttention: the last sizes must be embed_dim, kdim and vdim "
                              f"({self.embed_dim}, {self.kdim}, {self.vdim}), got {shapes}")
-
-
-class SDPBackend(enum.IntEnum):
-    """PyTorch's ways to compute attention; here there is one, a fused kernel that keeps no matrix of all scores."""
-
-    ERROR = -1
-    MATH = 0
-    FLASH_ATTENTION = 1
-    EFFICIENT_ATTENTION = 2
-    CUDNN_ATTENTION = 3
-    OVERRIDEABLE = 4
-
-
-@contextlib.contextmanager
-def sdpa_kernel(backends: SDPBackend | list[SDPBackend], set_priority: bool = False) -> Iterator[None]:
-    """Runs the block as it is: `backends` chooses between ways to the same result, and there is one here."""
-    for backend in backends if isinstance(backends, (list, tuple)) else [backends]:
-        check_choice("sdpa_kernel", "backends", backend, tuple(SDPBackend))
-    yield

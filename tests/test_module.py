@@ -430,6 +430,18 @@ def attention_as_a_function(lib):
 
 
 @scenario
+def antialiased(lib):
+    results = []
+    for mode, more in (("bilinear", {"size": (3, 9)}), ("bicubic", {"scale_factor": (0.4, 1.6)}),
+                       ("bilinear", {"scale_factor": 0.5, "align_corners": True}), ("bicubic", {"size": (1, 5)})):
+        x = lib.tensor(real(2, 3, 8, 7), requires_grad=True)
+        y = lib.nn.functional.interpolate(x, mode=mode, antialias=True, **more)
+        y.square().sum().backward()
+        results += [y, x.grad]
+    return results, outcome(lambda: lib.nn.functional.interpolate(x[0], 4, mode="linear", antialias=True))
+
+
+@scenario
 def older_and_in_place_functions(lib):
     f, x = lib.nn.functional, real(2, 4, 5)
 

@@ -6,7 +6,6 @@ import math
 import warnings
 from typing import Any
 
-import tilewright as tw
 from tilewright.nn import init
 from tilewright.nn.checks import check_choice, check_number, check_size
 from tilewright.nn.module import Module
@@ -242,7 +241,7 @@ class RNNCellBase(Module):
                              f"{tuple(input.shape)}")
         shape = (*input.shape[:-1], self.hidden_size)
         if states is None:
-            states = (tw.zeros(shape, dtype=input.dtype),) * count
+            states = (input.new_zeros(shape),) * count
         for state in states:
             if tuple(state.shape) != shape:
                 raise ValueError(f"{owner}: hx must have shape {shape}, got {tuple(state.shape)}")

@@ -187,10 +187,13 @@ class Stateful:
         def load(module: Any, part: dict, prefix: str) -> None:
             local = {**metadata.get(prefix[:-1], {}), _PENDING: pending, "assign_to_params_buffers": assign}
             module._load_from_state_dict(part, prefix, local, True, *keys, errors)
+            parts: dict[str, dict] = {}
+            for key, value in part.items():
+                if key.startswith(prefix):
+                    parts.setdefault(key[len(prefix):].partition(".")[0], {})[key] = value
             for name, child in module._modules.items():
                 if child is not None:
-                    start = f"{prefix}{name}."
-                    load(child, {key: value for key, value in part.items() if key.startswith(start)}, start)
+                    load(child, parts.get(name, {}), f"{prefix}{name}.")
             hooks.extend((hook, module) for hook in module._state_hooks("_load_state_dict_post_hooks"))
 
         load(self, dict(state_dict), "")

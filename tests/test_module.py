@@ -554,7 +554,8 @@ def test_embedding_bag_by_hand_and_refusals():
         norm_of(x).running_var.reshape(1, -1, 1) + norm_of(x).eps).sqrt() * norm_of(x).weight.reshape(1, -1, 1)
         + norm_of(x).bias.reshape(1, -1, 1)),
     (lambda x: attend(x, need_weights=False)[0], lambda x: attend(x, need_weights=True)[0]),
-], ids=["batch norm in eval", "attention with masks"])
+    (lambda x: packed_lstm(x), lambda x: stepped_lstm(x)),
+], ids=["batch norm in eval", "attention with masks", "packed sequences"])
 def test_fused_as_composed(fused, composed):
     x = tw.tensor(real(3, 8, 8)).requires_grad_()
     results = []
@@ -563,6 +564,38 @@ def test_fused_as_composed(fused, composed):
         (dx,) = tw.autograd.grad((y * tw.tensor(real(*y.shape, seed=4))).sum(), [x])
         results.append([to_np(y.detach()), to_np(dx)])
     compare(*results)
+
+
+LENGTHS = [5, 8, 2]  # of the three sequences of 8
+
+
+def lstm():
+    return filled(tw, nn.LSTM(8, 8, bidirectional=True))
+
+
+def packed_lstm(x):
+    rnn = nn.utils.rnn
+    packed = rnn.pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
+    return rnn.pad_packed_sequence(lstm()(packed)[0], batch_first=True)[0]
+
+
+def stepped_lstm(x):
+    """Each sequence by itself, step by step, by the equations in Tensor ops."""
+    m, rows = lstm(), []
+    for n, length in enumerate(LENGTHS):
+        halves = []
+        for suffix in ("", "_reverse"):
+            w_ih, w_hh, b_ih, b_hh = (getattr(m, f"{kind}_l0{suffix}") for kind in
+                                      ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            h = c = tw.zeros(8)
+            ys = {}
+            for t in range(length)[::-1 if suffix else 1]:
+                i, f, g, o = (w_ih @ x[n, t] + b_ih + w_hh @ h + b_hh).chunk(4)
+                c = tw.sigmoid(f) * c + tw.sigmoid(i) * tw.tanh(g)
+                ys[t] = h = tw.sigmoid(o) * tw.tanh(c)
+            halves.append(tw.stack([ys[t] for t in range(length)]))
+        rows.append(tw.cat(halves, -1))
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def norm_of(x):

@@ -64,6 +64,7 @@ class Module(Stateful):
     # -- calling ------------------------------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What a call computes; each subclass writes its own."""
         raise NotImplementedError(f"{type(self).__name__}: forward must be written by the subclass")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -254,6 +255,7 @@ class Module(Stateful):
             raise KeyError(f"{type(self).__name__}: {kind} name must be non-empty and without '.', got '{name}'")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Adds a parameter under a name; None keeps the name for one that may come."""
         self._check_member_name(name, "parameter")
         if hasattr(self, name) and name not in self._parameters:
             raise KeyError(f"{type(self).__name__}: attribute '{name}' already exists")
@@ -272,6 +274,7 @@ class Module(Stateful):
         (self._non_persistent_buffers.discard if persistent else self._non_persistent_buffers.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
+        """Adds a submodule under a name."""
         self._check_member_name(name, "module")
         if hasattr(self, name) and name not in self._modules:
             raise KeyError(f"{type(self).__name__}: attribute '{name}' already exists")
@@ -284,6 +287,7 @@ class Module(Stateful):
     # -- walking the tree ---------------------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The direct submodules with their names, each once."""
         seen: set[Module] = set()
         for name, module in self._modules.items():
             if module is not None and module not in seen:
@@ -291,10 +295,12 @@ class Module(Stateful):
                 yield name, module
 
     def children(self) -> Iterator[Module]:
+        """The direct submodules, each once."""
         return (module for _, module in self.named_children())
 
     def named_modules(self, memo: set | None = None, prefix: str = "",
                       remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """This module and all below it with their paths; those in `memo` are left out."""
         memo = set() if memo is None else memo
         if self in memo:
             return
@@ -306,6 +312,7 @@ class Module(Stateful):
                 yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
     def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
+        """This module and all below it."""
         return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def _named_members(self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple]:
@@ -321,19 +328,24 @@ class Module(Stateful):
 
     def named_parameters(self, prefix: str = "", recurse: bool = True,
                          remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """The parameters with their paths, here and (with recurse) below; shared ones once."""
         return self._named_members("_parameters", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters, here and (with recurse) below; what an optimizer takes."""
         return (param for _, param in self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", recurse: bool = True,
                       remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """The buffers with their paths, here and (with recurse) below."""
         return self._named_members("_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers, here and (with recurse) below."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def get_submodule(self, target: str) -> Module:
+        """The submodule at a path such as "encoder.2"; AttributeError if there is none."""
         module: Any = self
         for name in target.split(".") if target else ():
             found = module._modules.get(name)
@@ -367,14 +379,17 @@ class Module(Stateful):
         return member
 
     def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a path such as "encoder.2.weight"; AttributeError if there is none."""
         return self._get_member("_parameters", "parameter", target)
 
     def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a path; AttributeError if there is none."""
         return self._get_member("_buffers", "buffer", target)
 
     # -- modes ---------------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Module:
+        """Sets training mode (or, with False, evaluation) here and below: dropout and batch norm act on it."""
         if not isinstance(mode, bool):
             raise ValueError(f"train: mode must be a bool, got {mode!r}")
         self.training = mode
@@ -383,14 +398,17 @@ class Module(Stateful):
         return self
 
     def eval(self) -> Module:
+        """Sets evaluation mode here and below."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """Makes all parameters trained, or frozen with False."""
         for param in self.parameters():
             param.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets all gradients, or fills them with zeros."""
         for param in self.parameters():
             if set_to_none:
                 param.grad = None
@@ -466,24 +484,31 @@ class Module(Stateful):
         return self._apply(convert)
 
     def type(self, dst_type: Any) -> Module:
+        """Casts all parameters and buffers, in place."""
         return self._apply(lambda tensor: tensor.type(dst_type))
 
     def float(self) -> Module:
+        """Makes floating-point parameters and buffers float32, in place."""
         return self.to(_top().float32)
 
     def double(self) -> Module:
+        """Makes floating-point parameters and buffers float64, in place."""
         return self.to(_top().float64)
 
     def half(self) -> Module:
+        """Makes floating-point parameters and buffers float16, in place."""
         return self.to(_top().float16)
 
     def bfloat16(self) -> Module:
+        """Makes floating-point parameters and buffers bfloat16, in place."""
         return self.to(_top().bfloat16)
 
     def cpu(self) -> Module:
+        """Moves parameters and buffers to host memory, in place."""
         return self.to("cpu")
 
     def cuda(self, device: int | str | None = None) -> Module:
+        """Moves parameters and buffers to a GPU, in place."""
         return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
 
     def __setstate__(self, state: dict) -> None:
@@ -492,6 +517,7 @@ class Module(Stateful):
     # -- printing -----------------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
+        """What the printed form says between the parentheses; subclasses override it."""
         return ""
 
     def __repr__(self) -> str:

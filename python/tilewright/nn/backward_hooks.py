@@ -44,7 +44,7 @@ class BackwardWatch:
 
         def outputs_done(grads: tuple) -> tuple:
             self._grad_output = self._spread(grads, places, len(outputs))
-            for hook, _ in tuple(self._module._backward_pre_hooks.values()):
+            for hook, _ in self._module._hooks("_backward_pre_hooks"):
                 result = hook(self._module, self._grad_output)
                 if result is not None:
                     self._grad_output = result if isinstance(result, tuple) else (result,)
@@ -73,7 +73,7 @@ class BackwardWatch:
         return tuple(grad_input[i] for i in self._input_places)
 
     def _call_hooks(self, grad_input: tuple) -> tuple:
-        for hook, _ in tuple(self._module._backward_hooks.values()):
+        for hook, _ in self._module._hooks("_backward_hooks"):
             result = hook(self._module, grad_input, self._grad_output)
             if result is not None:
                 grad_input = result if isinstance(result, tuple) else (result,)

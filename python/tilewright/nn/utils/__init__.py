@@ -1,4 +1,4 @@
-"""Functions over lists of parameters: clipping gradients, and moving parameters to and from one vector."""
+"""Functions over lists of parameters (clipping gradients, parameters to and from one vector) and over modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ import tilewright as tw
 from tilewright import _engine
 from tilewright.autograd import no_grad, wrap
 from tilewright.nn.checks import check_number
-from tilewright.nn.utils import rnn as rnn
+from tilewright.nn.utils import parametrizations, parametrize, prune, rnn
+from tilewright.nn.utils.fusion import (
+    fuse_conv_bn_eval,
+    fuse_conv_bn_weights,
+    fuse_linear_bn_eval,
+    fuse_linear_bn_weights,
+)
+from tilewright.nn.utils.reparametrize import (
+    remove_spectral_norm,
+    remove_weight_norm,
+    spectral_norm,
+    weight_norm,
+)
 from tilewright.tensor import Tensor
 
 
@@ -33,19 +45,46 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     """
     grads = _grads(parameters)
     max_norm = float(check_number("clip_grad_norm_", "max_norm", max_norm, low=0))
-    norm_type = float(norm_type)
-    if not norm_type > 0:
-        raise ValueError(f"clip_grad_norm_: norm_type must be > 0, got {norm_type}")
-    if not grads:
+    norm = _norm("clip_grad_norm_", grads, norm_type, error_if_nonfinite)
+    if grads:
+        _scale(grads, max_norm, norm)
+    return norm.to(grads[0].dtype) if grads else norm
+
+
+def _norm(op: str, tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> Tensor:
+    if not float(norm_type) > 0:
+        raise ValueError(f"{op}: norm_type must be > 0, got {norm_type}")
+    if not tensors:
         return tw.tensor(0.0)
-    arrays = [grad.array for grad in grads]
-    with no_grad():
-        norm = wrap(_engine.grad_norm(arrays, norm_type))
-        if error_if_nonfinite and not math.isfinite(norm.item()):
-            raise RuntimeError(f"clip_grad_norm_: the norm must be finite, got {norm.item()}")
-        # Nothing here waits for a GPU. A NaN norm reaches the gradients, as it does in PyTorch.
-        _engine.grad_scale(arrays, (max_norm / (norm + 1e-6)).clamp(max=1.0).array)
-    return norm.to(grads[0].dtype)
+    norm = wrap(_engine.grad_norm([t.array for t in tensors], float(norm_type)))
+    if error_if_nonfinite and not math.isfinite(norm.item()):
+        raise RuntimeError(f"{op}: the norm must be finite, got {norm.item()}")
+    return norm
+
+
+def _scale(grads: list[Tensor], max_norm: float, norm: Tensor) -> None:
+    with no_grad():  # nothing here waits for a GPU; a NaN norm reaches the gradients, as it does in PyTorch
+        _engine.grad_scale([grad.array for grad in grads], (max_norm / (norm + 1e-6)).clamp(max=1.0).array)
+
+
+def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
+                   foreach: bool | None = None) -> Tensor:
+    """(sum |t|^p)^(1/p) over all elements of all tensors, as a 0-d tensor.
+
+    Raises:
+        ValueError: norm_type not above 0. RuntimeError: a norm that is not finite, if error_if_nonfinite.
+    """
+    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    norm = _norm("get_total_norm", listed, norm_type, error_if_nonfinite)
+    return norm.to(listed[0].dtype) if listed else norm
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor,
+                          foreach: bool | None = None) -> None:
+    """Scales all gradients by min(1, max_norm / (total_norm + 1e-6)), for a norm known already."""
+    grads = _grads(parameters)
+    if grads:
+        _scale(grads, float(max_norm), total_norm.to(tw.float64))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
@@ -80,5 +119,25 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
             start += param.numel()
 
 
+def skip_init(module_cls: Any, *args: Any, **kwargs: Any) -> Any:
+    """module_cls(*args, **kwargs) with its parameters left as the memory was, for weights that are loaded next.
+
+    >>> from tilewright import nn
+    >>> nn.utils.skip_init(nn.Linear, 3, 2)
+    Linear(in_features=3, out_features=2, bias=True)
+    """
+    if not (isinstance(module_cls, type) and issubclass(module_cls, tw.nn.Module)):
+        raise ValueError(f"skip_init: module_cls must be a Module class, got {module_cls!r}")
+    with tw.nn.init.skipped():
+        return module_cls(*args, **kwargs)
+
+
 # PyTorch's old name, which public scripts still call.
 clip_grad_norm: Any = clip_grad_norm_
+
+__all__ = [
+    "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval",
+    "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights", "get_total_norm", "parameters_to_vector",
+    "parametrizations", "parametrize", "prune", "remove_spectral_norm", "remove_weight_norm", "rnn", "skip_init",
+    "spectral_norm", "vector_to_parameters", "weight_norm",
+]

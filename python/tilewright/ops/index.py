@@ -376,7 +376,8 @@ def index_add_(input, dim: int, index, source, *, alpha=1):
     """x[.., index[i], ..] += alpha * source[.., i, ..] along dim, in place; equal indices add up."""
     _same_dtype("index_add_", input, source)
     if not input.array.ndim:
-        index_add_(shape.unsqueeze(input, 0), dim, shape.reshape(index, (-1,)), shape.reshape(source, (-1,)), alpha=alpha)
+        row = shape.reshape(source, (-1,))
+        index_add_(shape.unsqueeze(input, 0), dim, shape.reshape(index, (-1,)), row, alpha=alpha)
         return input
     dim = _check_dim("index_add_", dim, input.array.ndim)
     scaled = source.array if alpha == 1 else _engine.mul(source.array, alpha)

@@ -141,7 +141,7 @@ def prod_grad(node, dy):
 def sum_to_size(input, *size):
     """The sum over the dims that broadcasting would expand from `size`; undoes `expand`."""
     size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
-    if input.array.dtype is _engine.bool and input.array.shape != size:
+    if input.array.dtype is _engine.bool and (input.array.shape != size or not size):
         input = input.long()
     return record(sum_to_size_grad, _engine.sum_to(input.array, size), (input,), (), (input.array.shape,))
 

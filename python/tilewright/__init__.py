@@ -55,6 +55,7 @@ from tilewright.legacy import *  # noqa: F403 - names of older scripts
 from tilewright.legacy import __all__ as _legacy
 from tilewright.ops.exports import *  # noqa: F403 - the op functions
 from tilewright.ops.exports import __all__ as _ops
+from tilewright.printing import set_printoptions
 from tilewright.runtime import (
     cpu_capability,
     empty_cache,
@@ -84,7 +85,7 @@ __all__ = [
     "float64", "from_dlpack", "from_numpy", "full", "full_like", "get_default_dtype", "get_num_threads", "half",
     "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "long", "memory_stats",
     "no_grad", "ones", "ones_like", "promote_types", "reset_peak_memory_stats", "result_type", "set_default_dtype",
-    "set_grad_enabled", "set_num_threads", "short", "tensor", "uint8", "zeros", "zeros_like", "autocast",
+    "set_grad_enabled", "set_num_threads", "set_printoptions", "short", "tensor", "uint8", "zeros", "zeros_like", "autocast",
     "get_autocast_dtype", "is_autocast_enabled", *_legacy, *_ops, *_SAVING, *_SUBMODULES,
 ]
 

@@ -73,10 +73,15 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 if TYPE_CHECKING:
-    from tilewright import amp, backends, distributed, nn, optim, testing, utils, vision  # noqa: F401
+    from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing  # noqa: F401
+    from tilewright import utils, vision  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
-_SUBMODULES = ("amp", "backends", "distributed", "nn", "optim", "testing", "utils", "vision")
+_SUBMODULES = ("amp", "backends", "compat", "distributed", "distributions", "linalg", "nn", "optim", "testing", "utils",
+               "vision")
+_LINALG = {"cholesky": "old_cholesky", "cholesky_inverse": "", "cholesky_solve": "", "cross": "old_cross", "det": "",
+           "inverse": "inv", "logdet": "", "matrix_power": "", "pinverse": "", "qr": "old_qr", "slogdet": "",
+           "svd": "old_svd", "triangular_solve": ""}
 _SAVING = ("load", "save")
 
 __all__ = [
@@ -86,7 +91,7 @@ __all__ = [
     "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "long", "memory_stats",
     "no_grad", "ones", "ones_like", "promote_types", "reset_peak_memory_stats", "result_type", "set_default_dtype",
     "set_grad_enabled", "set_num_threads", "set_printoptions", "short", "tensor", "uint8", "zeros", "zeros_like", "autocast",
-    "get_autocast_dtype", "is_autocast_enabled", *_legacy, *_ops, *_SAVING, *_SUBMODULES,
+    "get_autocast_dtype", "is_autocast_enabled", *_legacy, *_ops, *_SAVING, *_LINALG, *_SUBMODULES,
 ]
 
 
@@ -96,4 +101,6 @@ def __getattr__(name: str):
         return importlib.import_module(f"tilewright.{name}")
     if name in _SAVING:
         return getattr(importlib.import_module("tilewright.serialization"), name)
+    if name in _LINALG:
+        return getattr(importlib.import_module("tilewright.linalg"), _LINALG[name] or name)
     raise AttributeError(f"module 'tilewright' has no attribute {name!r}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tilewright import _engine, autograd, creation
 from tilewright.grad_mode import no_grad
 from tilewright.tensor import Tensor
@@ -26,7 +24,7 @@ class _TypeOf(type):
     def __call__(cls, *data: Any) -> Any:
         if len(data) == 1 and isinstance(data[0], Tensor):
             return data[0].to(cls.dtype)
-        if len(data) == 1 and not isinstance(data[0], int | np.integer):
+        if len(data) == 1 and not hasattr(data[0], "__index__"):
             return creation.tensor(data[0], dtype=cls.dtype)
         return creation.empty(*data, dtype=cls.dtype) if data else creation.empty(0, dtype=cls.dtype)
 

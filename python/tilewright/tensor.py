@@ -761,6 +761,22 @@ def _numpy():
     return numpy
 
 
+def _of_linalg(name: str):
+    """A method that loads `tilewright.linalg`, which needs NumPy, when it is first called."""
+    def method(self, *args, **kwargs):
+        from tilewright import linalg
+        return getattr(linalg, name)(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, f"`tilewright.linalg.{name}` of this tensor."
+    return method
+
+
+for _name, _function in {"cholesky": "old_cholesky", "cross": "old_cross", "det": "det", "inverse": "inv",
+                         "logdet": "logdet", "matrix_power": "matrix_power", "pinverse": "pinverse", "qr": "old_qr",
+                         "slogdet": "slogdet", "svd": "old_svd", "vecdot": "vecdot"}.items():
+    setattr(Tensor, _name, _of_linalg(_function))
+
+
 def _restore(t, array, requires_grad, attributes):
     t.array = array
     t.requires_grad = requires_grad

@@ -11,7 +11,6 @@ from typing import TypeVar
 from tilewright import _engine, autograd
 from tilewright.grad_mode import mode
 
-
 F = TypeVar("F", bound=Callable)
 
 

@@ -305,11 +305,14 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
                 _accumulate(t, g, create_graph, claimed)
 
 
-def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
+def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, only_inputs=True,
+         allow_unused=None, is_grads_batched=False, materialize_grads=False) -> tuple:
     """The gradients of `outputs` with respect to `inputs`, as a tuple; no `.grad` is touched.
 
     Raises:
-        RuntimeError: an input is not part of the graph (unless `allow_unused`, which gives None for it).
+        RuntimeError: an input is not part of the graph (unless `allow_unused`, which gives None for it, or
+            `materialize_grads`, which gives zeros).
+        NotImplementedError: is_grads_batched, or only_inputs=False.
 
     >>> import tilewright as tw
     >>> x = tw.tensor(3.0, requires_grad=True)
@@ -326,8 +329,15 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
         if not t.requires_grad:
             raise RuntimeError(f"grad: every input must require grad, got {t.dtype.name} {t.shape} that does not")
     gradients = _root_gradients("grad", roots, grad_outputs)
+    if is_grads_batched or not only_inputs:
+        raise NotImplementedError(f"grad: is_grads_batched and only_inputs=False are not offered, got "
+                                  f"{is_grads_batched} and {only_inputs}; call grad for each, or backward")
     results = _walk(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph,
                     set(), inputs)
+    if materialize_grads:
+        if allow_unused is False:
+            raise ValueError("grad: materialize_grads needs allow_unused, got allow_unused=False")
+        results = [t.new_zeros(t.shape) if g is None else g for t, g in zip(inputs, results, strict=True)]
     if not allow_unused and any(g is None for g in results):
         unused = [k for k, g in enumerate(results) if g is None]
         raise RuntimeError(f"grad: inputs {unused} are not part of the outputs' graph; pass allow_unused=True to get "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from tilewright import _engine, autograd
 from tilewright.arguments import takes_out
 from tilewright.autograd import record, wrap
-from tilewright.ops import elementwise, index, matmul, reduce, shape
+from tilewright.ops import elementwise, matmul, reduce, shape
+from tilewright.ops import index as _index
 from tilewright.ops.elementwise import where
 
 
@@ -132,7 +134,7 @@ def tensor_split(input, indices_or_sections, dim: int = 0):
         sizes = [n // cuts + (k < n % cuts) for k in range(cuts)]
         cuts = [sum(sizes[:k]) for k in range(1, len(sizes))]
     ends = [0, *(min(max(c + n if c < 0 else c, 0), n) for c in cuts), n]
-    return tuple(shape.narrow(input, dim, a, max(b - a, 0)) for a, b in zip(ends, ends[1:], strict=False))
+    return tuple(shape.narrow(input, dim, a, max(b - a, 0)) for a, b in itertools.pairwise(ends))
 
 
 def _splits(name: str, dim: int, least: int):
@@ -188,8 +190,8 @@ def fill_diagonal_(input, fill_value, wrap: bool = False):
     if wrap and input.dim() == 2 and input.shape[0] > input.shape[1] + 1:
         width = input.shape[1]
         flat = input.new_tensor(range(0, input.numel(), width + 1), dtype=_engine.int64)
-        return index.index_put_(input, [flat // width, flat % width], fill_value)
-    return index.index_put_(input, [places] * input.dim(), fill_value)
+        return _index.index_put_(input, [flat // width, flat % width], fill_value)
+    return _index.index_put_(input, [places] * input.dim(), fill_value)
 
 
 # --- scatters --------------------------------------------------------------------------------------------------------
@@ -207,7 +209,9 @@ def masked_scatter(input, mask, source):
                         f"{input.dtype.name}")
     if values.numel() < count:
         raise ValueError(f"masked_scatter: source must have a value for each place, got {values.numel()} for {count}")
-    return index.index_put(x.contiguous(), [mask], values[:count]) if x.dim() else where(mask, values[:1], x).reshape(())
+    if not x.dim():
+        return where(mask, values[:1], x).reshape(()) if count else elementwise.clone(x)
+    return _index.index_put(x.contiguous(), [mask], values[:count])
 
 
 _UFUNCS = {"prod": "multiply", "amax": "maximum", "amin": "minimum"}
@@ -262,11 +266,11 @@ def scatter_reduce(input, dim: int, index, src, reduce: str, *, include_self: bo
 
 
 def _scatter(x, dim, places, value):
-    return index.scatter(x, dim, places, value)
+    return _index.scatter(x, dim, places, value)
 
 
 def _scatter_add(x, dim, places, src):
-    return index.scatter_add(x, dim, places, src)
+    return _index.scatter_add(x, dim, places, src)
 
 
 def _under(src, places):
@@ -278,11 +282,11 @@ def _under(src, places):
 
 def scatter_extreme_grad(node, dy):
     (x, src, places, y), (dim, include_self) = node.saved, node.attrs
-    mine, theirs = (x == y).to(dy.dtype), (src == index.gather(y, dim, places)).to(dy.dtype)
+    mine, theirs = (x == y).to(dy.dtype), (src == _index.gather(y, dim, places)).to(dy.dtype)
     if not include_self:
         mine = _scatter(mine, dim, places, 0)
     share = dy / _scatter_add(mine, dim, places, theirs).clamp(min=1)
-    return share * mine, index.gather(share, dim, places) * theirs
+    return share * mine, _index.gather(share, dim, places) * theirs
 
 
 def scatter_prod_grad(node, dy):
@@ -296,8 +300,8 @@ def scatter_prod_grad(node, dy):
     dx = where(zeros == mine, dy * product / safe_x, 0.0)
     if not include_self:
         dx = _scatter(dx, dim, places, 0)
-    here = index.gather(zeros, dim, places) == zero_src.to(dy.dtype)
-    return dx, where(here, index.gather(dy * product, dim, places) / safe_src, 0.0)
+    here = _index.gather(zeros, dim, places) == zero_src.to(dy.dtype)
+    return dx, where(here, _index.gather(dy * product, dim, places) / safe_src, 0.0)
 
 
 @takes_out
@@ -307,17 +311,17 @@ def index_reduce(input, dim: int, index, source, reduce: str, *, include_self: b
     return scatter_reduce(input, dim, places, source, reduce, include_self=include_self)
 
 
-def put_(input, index_, source, accumulate: bool = False):
+def put_(input, index, source, accumulate: bool = False):
     """Writes source's values to places of the flattened tensor, or adds them with `accumulate`; in place."""
-    flat = index_.reshape(-1)
+    flat = index.reshape(-1)
     flat = where(flat < 0, flat + input.numel(), flat)
     places, rest = [], flat
     for n in reversed(input.shape):
         places.append(rest % n)
         rest = rest // n
     if bool((rest != 0).any()):
-        raise IndexError(f"put_: places must be within {input.numel()} elements, got {index_.tolist()}")
-    index.index_put_(input, list(reversed(places)), source.reshape(-1), accumulate)
+        raise IndexError(f"put_: places must be within {input.numel()} elements, got {index.tolist()}")
+    _index.index_put_(input, list(reversed(places)), source.reshape(-1), accumulate)
     return input
 
 

@@ -462,8 +462,11 @@ def to_device_grad(node, dy):
     return (to_device(dy, node.attrs[0]),)
 
 
-def clone(input):
-    """A copy with memory of its own, in row-major order, through which gradients flow."""
+def clone(input, *, memory_format=None):
+    """A copy with memory of its own, in row-major order (or channels last), through which gradients flow."""
+    if memory_format is not None:
+        x = contiguous(input, memory_format)
+        return x if x is not input else clone(input)
     return record(clone_grad, _engine.clone(input.array), (input,))
 
 
@@ -471,8 +474,11 @@ def clone_grad(node, dy):
     return (dy,)
 
 
-def contiguous(input):
-    """The tensor in row-major order: itself when it is already, else a copy."""
+def contiguous(input, memory_format=None):
+    """The tensor in row-major order, or with channels last: itself when it is already, else a copy."""
+    if memory_format is not None:
+        from tilewright.ops import shape
+        return shape.laid_out(input, memory_format)
     return input if input.array.is_contiguous else clone(input)
 
 

@@ -50,7 +50,8 @@ class Generator:
 
     def get_state(self):
         """Seed and offset as a tensor, for `set_state`."""
-        return autograd.Tensor([self._signed(self._seed), self._signed(self._offset)], dtype=_engine.int64, device="cpu")
+        state = [self._signed(self._seed), self._signed(self._offset)]
+        return autograd.Tensor(state, dtype=_engine.int64, device="cpu")
 
     def set_state(self, state) -> None:
         """Goes on from where `get_state` was called."""

@@ -138,7 +138,7 @@ def _quantile(op, input, q, dim, keepdim, interpolation, skip_nan):
 
 @takes_out
 def quantile(input, q, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"):
-    """The q-quantiles over `dim` or over all values; q a number, or 1-d for a leading dimension. NaN where there is one.
+    """The q-quantiles over `dim` or all values; q a number, or 1-d for a leading dimension. NaN where there is one.
 
     Raises:
         ValueError: q outside [0, 1], another interpolation than linear, lower, higher, midpoint, nearest.
@@ -242,10 +242,10 @@ def corrcoef(input):
 
 
 # --- positions and combinations --------------------------------------------------------------------------------------
-def take(input, index_):
+def take(input, index):
     """The values at places of the flattened tensor; negative places count from the end."""
     flat = input.reshape(-1)
-    return flat[index_.reshape(-1)].reshape(index_.shape)
+    return flat[index.reshape(-1)].reshape(index.shape)
 
 
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype=None, device=None, layout=None):

@@ -11,7 +11,7 @@ import functools
 import math
 
 from tilewright import _engine, autograd
-from tilewright.arguments import NUMBER, direct, operand, run, tensor, wants, write
+from tilewright.arguments import NUMBER, direct, operand, run, takes_out, tensor, wants, write
 from tilewright.autograd import inplace, record, wrap
 
 
@@ -405,6 +405,7 @@ def clamp_grad(node, dy):
 
 
 # --- three operands --------------------------------------------------------------------------------------------------
+@takes_out
 def lerp(input, end, weight):
     """input + weight * (end - input)."""
     (x, xa), (e, ea), (w, wa) = (operand("lerp", v) for v in (input, end, weight))
@@ -419,6 +420,7 @@ def lerp_grad(node, dy):
             dy * (e - x) if node.needs[2] else None)
 
 
+@takes_out
 def addcmul(input, tensor1, tensor2, *, value=1):
     """input + value * tensor1 * tensor2."""
     y = _engine.addcmul(input.array, tensor1.array, tensor2.array, float(value))
@@ -430,6 +432,7 @@ def addcmul_grad(node, dy):
     return (dy, dy * b * value if node.needs[1] else None, dy * a * value if node.needs[2] else None)
 
 
+@takes_out
 def addcdiv(input, tensor1, tensor2, *, value=1):
     """input + value * tensor1 / tensor2."""
     y = _engine.addcdiv(input.array, tensor1.array, tensor2.array, float(value))

@@ -409,7 +409,7 @@ def true_divide(input, other, *, out=None):
 def angle(input):
     """The angle of a real number: pi below 0, else 0; NaN of NaN."""
     x = _floating(input)
-    return where(elementwise.isnan(x), x, where(x < 0, math.pi, 0.0)).to(x.dtype)
+    return where(elementwise.isnan(x), x, where(x < 0, math.pi, x.new_zeros(())))
 
 
 def fill(input, value):

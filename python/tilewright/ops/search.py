@@ -112,7 +112,7 @@ def _quantile(op, input, q, dim, keepdim, interpolation, skip_nan):
     if not input.is_floating_point() or not input.numel():
         raise ValueError(f"{op}: input must be floating-point and not empty, got {input.dtype.name} "
                          f"{tuple(input.shape)}")
-    q = _as_tensor(q, input).to(input.dtype)
+    q = q.to(input.dtype) if isinstance(q, autograd.Tensor) else input.new_tensor(q)
     if q.dim() > 1 or bool(((q < 0) | (q > 1)).any()):
         raise ValueError(f"{op}: q must be a number or 1-d, in [0, 1], got {q.tolist()}")
     x = input.reshape(-1) if dim is None else shape.movedim(input, dim, -1)

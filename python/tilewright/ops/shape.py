@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into, takes_out
 from tilewright.autograd import inplace, record, wrap
 
 
@@ -349,6 +350,7 @@ def diagonal_backward_grad(node, ddx):
     return (diagonal(ddx, *node.attrs),)
 
 
+@takes_out
 def diag(input, diagonal: int = 0):
     """A matrix's diagonal (a copy), or the square matrix with a vector on its diagonal."""
     if input.array.ndim == 2:
@@ -391,7 +393,7 @@ def _tensors(op, tensors) -> tuple:
     return tensors
 
 
-def cat(tensors, dim: int = 0):
+def cat(tensors, dim: int = 0, *, out=None):
     """The tensors one after another along dim; their other sizes must match, dtypes promote.
 
     1-d tensors of size 0 are skipped.
@@ -405,6 +407,8 @@ def cat(tensors, dim: int = 0):
     """
     tensors = _tensors("cat", tensors)
     y = _engine.cat([x.array for x in tensors], dim)
+    if out is not None:
+        return into("cat", wrap(y), out, *tensors)
     return record(cat_grad, y, tensors, (), (dim % y.ndim, [x.array.shape for x in tensors]))
 
 
@@ -423,10 +427,12 @@ def cat_grad(node, dy):
 concat = concatenate = cat
 
 
-def stack(tensors, dim: int = 0):
+def stack(tensors, dim: int = 0, *, out=None):
     """The tensors, all of one shape, side by side along a new dimension."""
     tensors = _tensors("stack", tensors)
     y = _engine.stack([x.array for x in tensors], dim)
+    if out is not None:
+        return into("stack", wrap(y), out, *tensors)
     return record(stack_grad, y, tensors, (), (dim % y.ndim,))
 
 
@@ -435,11 +441,13 @@ def stack_grad(node, dy):
     return [select(dy, dim, k) if need else None for k, need in enumerate(node.needs)]
 
 
+@takes_out
 def vstack(tensors):
     """cat along dimension 0 of tensors with at least two dimensions."""
     return cat([reshape(x, (1, -1)) if x.array.ndim < 2 else x for x in tensors])
 
 
+@takes_out
 def hstack(tensors):
     """cat along dimension 1, or 0 for 1-d tensors."""
     tensors = [reshape(x, (1,)) if not x.array.ndim else x for x in _tensors("hstack", tensors)]
@@ -550,6 +558,7 @@ def _triangle(op, x, k, upper):
     return _engine.where(kept, x.array, False if x.array.dtype is _engine.bool else 0)
 
 
+@takes_out
 def tril(input, diagonal: int = 0):
     """The lower triangle of each matrix, up to the given diagonal; zeros above."""
     return record(tril_grad, _triangle("tril", input, diagonal, False), (input,), (), (diagonal,))
@@ -559,6 +568,7 @@ def tril_grad(node, dy):
     return (tril(dy, *node.attrs),)
 
 
+@takes_out
 def triu(input, diagonal: int = 0):
     """The upper triangle of each matrix, from the given diagonal on; zeros below."""
     return record(triu_grad, _triangle("triu", input, diagonal, True), (input,), (), (diagonal,))

@@ -8,14 +8,17 @@ deterministic in any case.
 from __future__ import annotations
 
 import contextlib
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
 
 def _library(name: str, available: bool = False, version: int | None = None, **switches: Any) -> types.SimpleNamespace:
-    return types.SimpleNamespace(__name__=f"tilewright.backends.{name}", is_available=lambda: available,
+    made = types.SimpleNamespace(__name__=f"tilewright.backends.{name}", is_available=lambda: available,
                                  version=lambda: version, **switches)
+    sys.modules[made.__name__] = made  # type: ignore[assignment] # `import tilewright.backends.cudnn as cudnn`
+    return made
 
 
 @contextlib.contextmanager

@@ -41,16 +41,17 @@ class ProcessContext:
         waiting = [p.sentinel for p in self.processes if p.is_alive()]
         if waiting:
             multiprocessing.connection.wait(waiting, timeout)
-        failed = [k for k, p in enumerate(self.processes) if p.exitcode not in (None, 0)]
+        codes = [p.exitcode for p in self.processes]
+        failed = [k for k, code in enumerate(codes) if code not in (None, 0)]
         if failed:
             for p in self.processes:
                 if p.is_alive():
                     p.terminate()
                 p.join()
-            k, text = (failed[0], f"exit code {self.processes[failed[0]].exitcode}") if self._errors.empty() else \
+            k, text = (failed[0], f"exit code {codes[failed[0]]}") if self._errors.empty() else \
                 self._errors.get()
             raise ProcessRaisedException(f"spawn: process {k} failed:\n{text}")
-        return not any(p.is_alive() for p in self.processes)
+        return None not in codes
 
 
 def spawn(fn: Callable, args: tuple = (), nprocs: int = 1, join: bool = True, daemon: bool = False,

@@ -195,9 +195,9 @@ class Tensor(_engine.TensorBase):
         raise NotImplementedError("values: only sparse tensors store values apart, and they are not offered; of "
                                   "`max(dim)` or `sort()` the field is `.values`, without a call")
 
-    def to_dense(self):
+    def to_dense(self, dtype=None, *, masked_grad: Any = True):
         """The tensor itself: it is dense."""
-        return self
+        return self if dtype is None else self.to(dtype)
 
     def to_sparse(self, *args):
         raise NotImplementedError("to_sparse: sparse tensors are not offered; use scipy.sparse, or index_add")
@@ -259,19 +259,22 @@ class Tensor(_engine.TensorBase):
     def swapaxes_(self, axis0: int, axis1: int):
         return self.transpose_(axis0, axis1)
 
-    swapdims_ = swapaxes_
+    def swapdims_(self, dim0: int, dim1: int):
+        return self.transpose_(dim0, dim1)
 
-    def resize_(self, *size):
+    def resize_(self, *size, memory_format=None):
         """Another shape for this tensor itself: its first values in row-major order stay, more are arbitrary."""
+        if memory_format not in (None, creation.contiguous_format, creation.preserve_format):
+            raise NotImplementedError(f"resize_: memory_format must be row-major, got {memory_format!r}")
         shape = creation._shape("resize_", size)
         old, new = self.detach().contiguous().flatten(), self.new_empty(shape)
         n = min(old.numel(), new.numel())
         new.flatten()[:n] = old[:n]
         return self._reshaped_in_place("resize_", new.array)
 
-    def resize_as_(self, other):
+    def resize_as_(self, other, memory_format=None):
         """`resize_` to the other's shape."""
-        return self.resize_(other.shape)
+        return self.resize_(other.shape, memory_format=memory_format)
 
     # --- values out --------------------------------------------------------------------------------------------------
     def item(self):
@@ -544,7 +547,10 @@ class Tensor(_engine.TensorBase):
                  pin_memory: Any = False):
         return self._like(creation.full, (), _given(locals()))
 
-    def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False, pin_memory: Any = False):
+    def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
+                   pin_memory: Any = False):
+        creation._check_layout("new_tensor", layout)
+        layout = None
         return self._like(creation.tensor, (), _given(locals()))
 
     # --- copies of the object ----------------------------------------------------------------------------------------
@@ -558,6 +564,11 @@ class Tensor(_engine.TensorBase):
         if self.grad is not None:
             t.grad = self.grad.detach().clone()
         return t
+
+    def __copy__(self):
+        """Another leaf over the same memory."""
+        t = type(self).__new__(type(self))
+        return _restore(t, self.array, self.requires_grad, dict(self.__dict__))
 
     def __reduce_ex__(self, protocol):
         if self.node is not None:

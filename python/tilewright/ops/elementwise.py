@@ -468,8 +468,8 @@ def to_device_grad(node, dy):
 def clone(input, *, memory_format=None):
     """A copy with memory of its own, in row-major order (or channels last), through which gradients flow."""
     if memory_format is not None:
-        x = contiguous(input, memory_format)
-        return x if x is not input else clone(input)
+        from tilewright.ops import shape
+        return shape.laid_out(input, memory_format, copy=True)
     return record(clone_grad, _engine.clone(input.array), (input,))
 
 
@@ -523,8 +523,10 @@ def mul_(input, other):
     return _binary_(_engine.mul_out, mul_grad, input, other)
 
 
-def div_(input, other):
-    """input /= other."""
+def div_(input, other, *, rounding_mode=None):
+    """input /= other, rounded as `div` does."""
+    if rounding_mode is not None:
+        return copy_(input, div(_before(input) if wants(input) else input, other, rounding_mode=rounding_mode))
     return _binary_(_engine.div_out, div_grad, input, other)
 
 

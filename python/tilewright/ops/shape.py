@@ -75,16 +75,21 @@ _OF_SIZE = {1: _engine.int8, 2: _engine.int16, 4: _engine.int32, 8: _engine.int6
 _FORMATS = {"channels_last": 4, "channels_last_3d": 5}
 
 
-def laid_out(input, memory_format):
+def _clone(input):
+    from tilewright.ops.elementwise import clone
+    return clone(input)
+
+
+def laid_out(input, memory_format, copy: bool = False):
     """The tensor in a memory format: channels last puts dimension 1 behind the spatial ones in memory."""
     name = getattr(memory_format, "name", None)
-    if name == "preserve_format":
-        return input
     if name not in _FORMATS:
-        return input if input.array.is_contiguous else input.contiguous()
+        return _clone(input) if copy or not (input.array.is_contiguous or name == "preserve_format") else input
     if input.array.ndim != _FORMATS[name]:
         raise ValueError(f"{name}: the tensor must have {_FORMATS[name]} dimensions, got shape {input.array.shape}")
-    return input if is_channels_last(input, memory_format) else movedim(movedim(input, 1, -1).contiguous(), -1, 1)
+    if is_channels_last(input, memory_format) and not copy:
+        return input
+    return movedim(_clone(movedim(input, 1, -1)), -1, 1)
 
 
 def is_channels_last(input, memory_format) -> bool:
@@ -531,11 +536,17 @@ def tile(input, *args, dims=None):
     return repeat(input, (1,) * (input.array.ndim - len(dims)) + dims)
 
 
-def repeat_interleave(input, repeats, dim: int | None = None):
-    """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None."""
+def repeat_interleave(input, repeats=None, dim: int | None = None, *, output_size: int | None = None):
+    """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None.
+
+    `repeat_interleave(repeats)` gives the places 0, 1, ..., each as often as it says. `output_size` may say the
+    result's size along dim.
+    """
     import numpy
 
     from tilewright.ops.index import index_select
+    if repeats is None:
+        input, repeats = wrap(_engine.arange(0, input.array.numel, 1, _engine.int64, input.device)), input
     if dim is None:
         input, dim = reshape(input, (input.array.numel,)), 0
     d = _dim("repeat_interleave", dim, input.array.ndim)
@@ -544,6 +555,8 @@ def repeat_interleave(input, repeats, dim: int | None = None):
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, n) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats must be an int or {n} ints, not negative, got {repeats}")
     positions = numpy.repeat(numpy.arange(n, dtype=numpy.int64), counts)
+    if output_size not in (None, positions.size):
+        raise ValueError(f"repeat_interleave: output_size must be {positions.size}, got {output_size}")
     return index_select(input, d, wrap(_engine.to_device(_engine.from_buffer(positions), input.device)))
 
 

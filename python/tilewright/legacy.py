@@ -47,9 +47,9 @@ FloatTensor, DoubleTensor, HalfTensor, BFloat16Tensor, ByteTensor, CharTensor, S
 
 
 def type_name(t: Tensor) -> str:
-    """What `Tensor.type()` says: "tilewright.FloatTensor", "tilewright.cuda.LongTensor"."""
+    """What `Tensor.type()` says, and scripts compare with: "torch.FloatTensor", "torch.cuda.LongTensor"."""
     name = next(name for name, dtype in _NAMES.items() if dtype is t.dtype)
-    return f"tilewright.{'cuda.' if t.is_cuda else ''}{name}Tensor"
+    return f"torch.{'cuda.' if t.is_cuda else ''}{name}Tensor"
 
 
 def dtype_and_device(op: str, of: Any) -> tuple:
@@ -65,7 +65,7 @@ def dtype_and_device(op: str, of: Any) -> tuple:
     if of is Tensor:
         return (_engine.float32,)
     if not isinstance(of, _engine.dtype):
-        raise TypeError(f"{op}: expects a dtype, a typed tensor such as tw.FloatTensor or its name, got {of!r}")
+        raise TypeError(f"{op}: must be a dtype, a typed tensor such as tw.FloatTensor or its name, got {of!r}")
     return (of,)
 
 

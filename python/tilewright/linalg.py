@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into
 from tilewright.autograd import record, wrap
 from tilewright.ops import elementary, elementwise, reduce, shape
 
@@ -81,11 +82,7 @@ def _eye(n: int, like: Tensor) -> Tensor:
 
 
 def _into(op: str, y: Any, out: Any) -> Any:
-    if out is None:
-        return y
-    if y.requires_grad:
-        raise RuntimeError(f"{op}: out= is not recorded, but a tensor requires grad; use no_grad() or leave it out")
-    return out.copy_(y) if out.numel() else out._reshaped_in_place(op, y.array)
+    return y if out is None else into(op, y, out, y)
 
 
 # --- determinants, inverses, solutions -------------------------------------------------------------------------------

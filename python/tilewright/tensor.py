@@ -218,10 +218,6 @@ class Tensor(_engine.TensorBase):
         values = [callable(v) for v in self.detach().reshape(-1).tolist()]
         return _elementwise.copy_(self, self.new_tensor(values).reshape(self.shape))
 
-    def register_post_accumulate_grad_hook(self, hook) -> RemovableHandle:
-        raise NotImplementedError("register_post_accumulate_grad_hook: not offered; use register_hook, which sees the "
-                                  "gradient before it is added")
-
     @property
     def retains_grad(self) -> bool:
         return self.node is not None and bool(self.node.hooks) and ("retain", self.slot) in self.node.hooks
@@ -470,7 +466,7 @@ class Tensor(_engine.TensorBase):
         return t if memory_format is None else _elementwise.contiguous(t, memory_format)
 
     def type(self, dtype=None, non_blocking: Any = False):
-        """The type's name, such as "tilewright.FloatTensor"; or the tensor in another dtype, which may also be given as
+        """The type's name, such as "torch.FloatTensor"; or the tensor in another dtype, which may also be given as
         a typed tensor class or its name."""
         from tilewright import legacy
         return legacy.type_name(self) if dtype is None else self.to(*legacy.dtype_and_device("type", dtype))

@@ -526,7 +526,7 @@ def mul_(input, other):
 def div_(input, other, *, rounding_mode=None):
     """input /= other, rounded as `div` does."""
     if rounding_mode is not None:
-        return copy_(input, div(_before(input) if wants(input) else input, other, rounding_mode=rounding_mode))
+        return _updated("div_", input, div(_before(input), other, rounding_mode=rounding_mode))
     return _binary_(_engine.div_out, div_grad, input, other)
 
 
@@ -557,6 +557,15 @@ def addcdiv_(input, tensor1, tensor2, *, value=1):
         _engine.addcdiv_out(input.array, tensor1.array, tensor2.array, input.array, float(value))
 
     return inplace(addcdiv_grad, input, write, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
+
+
+def _updated(op, x, y):
+    """x with the values of y, which were computed from `_before(x)`: y's shape and kind of dtype must be x's."""
+    if y.array.shape != x.array.shape:
+        raise ValueError(f"{op}: the result's shape must be the input's, got {y.array.shape} for {x.array.shape}")
+    if y.array.is_float > x.array.is_float or (x.array.dtype is _engine.bool and y.array.dtype is not _engine.bool):
+        raise TypeError(f"{op}: a result of {y.array.dtype.name} cannot be written into {x.array.dtype.name}")
+    return copy_(x, y)
 
 
 def _unary_(kernel, rule, x, saved=(), attrs=(), p0=0.0, p1=0.0):

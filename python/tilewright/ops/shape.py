@@ -539,14 +539,14 @@ def tile(input, *args, dims=None):
 def repeat_interleave(input, repeats=None, dim: int | None = None, *, output_size: int | None = None):
     """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None.
 
-    `repeat_interleave(repeats)` gives the places 0, 1, ..., each as often as it says. `output_size` may say the
-    result's size along dim.
+    `repeat_interleave(repeats)` gives each position as often as `repeats` says. `output_size`, the sum of the repeats,
+    is checked.
     """
     import numpy
 
     from tilewright.ops.index import index_select
     if repeats is None:
-        input, repeats = wrap(_engine.arange(0, input.array.numel, 1, _engine.int64, input.device)), input
+        input, repeats = wrap(_engine.arange(0, input.array.shape[0], 1, None, input.device)), input
     if dim is None:
         input, dim = reshape(input, (input.array.numel,)), 0
     d = _dim("repeat_interleave", dim, input.array.ndim)
@@ -555,8 +555,8 @@ def repeat_interleave(input, repeats=None, dim: int | None = None, *, output_siz
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, n) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats must be an int or {n} ints, not negative, got {repeats}")
     positions = numpy.repeat(numpy.arange(n, dtype=numpy.int64), counts)
-    if output_size not in (None, positions.size):
-        raise ValueError(f"repeat_interleave: output_size must be {positions.size}, got {output_size}")
+    if output_size is not None and output_size != positions.size:
+        raise ValueError(f"repeat_interleave: output_size must be the repeats' sum {positions.size}, got {output_size}")
     return index_select(input, d, wrap(_engine.to_device(_engine.from_buffer(positions), input.device)))
 
 

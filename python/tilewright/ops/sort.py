@@ -116,7 +116,7 @@ def nanmedian(input, dim: int | None = None, keepdim: bool = False):
 def unique(input, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim=None):
     """The different values in ascending order; also each element's place among them, and how often each occurs.
 
-    With `dim`, the different slices along it, in the order of their first values; `sorted` or not, they are sorted.
+    With `dim`, the different slices along it, in lexicographic order (through `numpy.unique`).
 
     >>> import tilewright as tw
     >>> tw.tensor([3, 1, 3]).unique().tolist()
@@ -135,38 +135,39 @@ def unique(input, sorted: bool = True, return_inverse: bool = False, return_coun
 
 
 def unique_consecutive(input, return_inverse: bool = False, return_counts: bool = False, dim=None):
-    """The first of each run of equal values, or with `dim` of equal slices; also each element's run, and the runs'
-    lengths."""
+    """The first of each run of equal values (of equal slices along `dim`); also each element's run, and the runs'
+    lengths.
+    """
     if dim is not None:
-        rows = shape.movedim(input.detach(), dim, 0)
-        runs, places, counts = _runs(rows)
+        x = shape.movedim(input.detach(), dim, 0)
+        runs, places, counts = _runs(x)
         return _results(shape.movedim(runs, 0, dim), places, counts, return_inverse, return_counts)
     runs, places, counts = _runs(shape.flatten(input.detach()))
     return _results(runs, shape.reshape(places, input.array.shape), counts, return_inverse, return_counts)
 
 
-def _unique_slices(x, dim, return_inverse, return_counts):
+def _unique_slices(input, dim, return_inverse, return_counts):
     import numpy
 
-    half = x.dtype in (_engine.float16, _engine.bfloat16)
-    values = (x.detach().float() if half else x.detach()).cpu().numpy()
-    found = numpy.unique(values, axis=dim, return_inverse=True, return_counts=True)
-    runs, inverse, counts = (wrap(_engine.to_device(_engine.clone(_engine.from_buffer(
-        numpy.ascontiguousarray(v if k == 0 else v.reshape(-1).astype(numpy.int64)))), x.device))
-        for k, v in enumerate(found))
-    return _results(runs.to(x.dtype), inverse, counts, return_inverse, return_counts)
+    x, half = input.detach().cpu(), input.dtype in (_engine.float16, _engine.bfloat16)
+    d = shape._dim("unique", dim, x.array.ndim)
+    if 0 in x.array.shape and x.array.shape[d]:
+        raise ValueError(f"unique: slices along dim {d} must not be empty, got {x.array.shape}")
+    made = numpy.unique((x.float() if half else x).numpy(), return_inverse=True, return_counts=True, axis=d)
+    values, places, counts = (wrap(_engine.to_device(_engine.clone(_engine.from_buffer(numpy.ascontiguousarray(v))),
+                                                     input.device)) for v in made)
+    return _results(values.to(input.dtype), shape.flatten(places), counts, return_inverse, return_counts)
 
 
 def _runs(x):
-    """The first item of each run of equal items along dimension 0, each item's run, and the runs' lengths."""
+    """The first of each run of equal items along dimension 0, each item's run, and the runs' lengths."""
     n = x.array.shape[0]
     if n == 0:
         none = wrap(_engine.full((0,), 0, _engine.int64, x.device))
         return x, none, none
-    changed = elementwise.ne(x[1:], x[:-1])
-    if x.array.ndim > 1:
-        changed = shape.flatten(changed, 1).any(1)
-    starts = shape.cat([wrap(_engine.full((1,), True, _engine.bool, x.device)), changed])
+    new = elementwise.ne(x[1:], x[:-1])
+    new = shape.reshape(new, (n - 1, new.array.numel // max(n - 1, 1))).any(1) if x.array.ndim > 1 else new
+    starts = shape.cat([wrap(_engine.full((1,), True, _engine.bool, x.device)), new])
     at = shape.flatten(nonzero(starts))
     ends = shape.cat([at[1:], wrap(_engine.full((1,), n, _engine.int64, x.device))])
     return x[at], scan.cumsum(starts, 0) - 1, ends - at

@@ -76,9 +76,11 @@ def _walk(found: Any, parts: list[str]) -> Any:
 
 def _owners(row: Row) -> list[Any]:
     """Where the census's kinds of names live; a method of several classes must be on each."""
-    return {"module_method": [tw.nn.Module], "tensor/module_method": [tw.Tensor, tw.nn.Module],
-            "optim_method": [tw.optim.lr_scheduler.LRScheduler if "lr" in row.name else tw.optim.Optimizer],
-            "tensor_method": [tw.Tensor], "tensor_attr": [tw.Tensor]}.get(row.kind, [tw])
+    owners: dict[str, list[Any]] = {
+        "module_method": [tw.nn.Module], "tensor/module_method": [tw.Tensor, tw.nn.Module],
+        "optim_method": [tw.optim.lr_scheduler.LRScheduler if "lr" in row.name else tw.optim.Optimizer],
+        "tensor_method": [tw.Tensor], "tensor_attr": [tw.Tensor]}
+    return owners.get(row.kind, [tw])
 
 
 def _resolve(row: Row) -> list[Any]:

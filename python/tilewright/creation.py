@@ -18,6 +18,12 @@ def _shape(op: str, size) -> tuple:
     """The sizes of `f(2, 3)` or `f((2, 3))`."""
     if len(size) == 1 and isinstance(size[0], tuple | list):
         size = size[0]
+    for n in size:  # the usual case, without the generators below
+        if type(n) is not int or n < 0:
+            break
+    else:
+        if math.prod(size) < 2**59:
+            return tuple(size)
     for n in size:
         if isinstance(n, bool) or not hasattr(n, "__index__"):
             raise TypeError(f"{op}: sizes must be integers, got {size!r}")
@@ -64,8 +70,9 @@ def _decorate(self, function):
     return wrapped
 
 
-device.__enter__, device.__exit__, device.__call__ = _enter, _exit, _decorate
-device.__reduce__ = lambda self: (device, (str(self),))
+for _name, _method in {"__enter__": _enter, "__exit__": _exit, "__call__": _decorate,
+                       "__reduce__": lambda self: (device, (str(self),))}.items():
+    setattr(device, _name, _method)
 
 
 def set_default_device(device) -> None:
@@ -147,10 +154,10 @@ def _finish(op, t, out=None, layout=None, pin_memory=False, requires_grad=False,
     return t.requires_grad_() if requires_grad else t
 
 
-def _new(op, array, device, requires_grad=False, **rest):
+def _new(op, array, device, requires_grad=False, out=None, layout=None, pin_memory=False):
     t = wrap(_engine.to_device(array, check_device(op, device)))
-    if rest:
-        return _finish(op, t, requires_grad=requires_grad, **rest)
+    if out is not None or layout is not None or pin_memory:
+        return _finish(op, t, out, layout, pin_memory, requires_grad)
     return t.requires_grad_() if requires_grad else t
 
 
@@ -252,8 +259,7 @@ def arange(start=0, end=None, step=1, *, out=None, dtype=None, layout=None, devi
     if end is None:
         start, end = 0, start
     start, end, step = (v.item() if hasattr(v, "item") else v for v in (start, end, step))
-    return _new("arange", _engine.arange(start, end, step, dtype), device, requires_grad, out=out, layout=layout,
-                pin_memory=pin_memory)
+    return _new("arange", _engine.arange(start, end, step, dtype), device, requires_grad, out, layout, pin_memory)
 
 
 def range(start=0, end=None, step=1, **options) -> autograd.Tensor:
@@ -269,7 +275,7 @@ def linspace(start, end, steps: int, *, out=None, dtype=None, layout=None, devic
     """`steps` evenly spaced values from start to end, both included."""
     start, end = (v.item() if hasattr(v, "item") else v for v in (start, end))
     return _new("linspace", _engine.linspace(start, end, steps, _dtype("linspace", dtype)), device, requires_grad,
-                out=out, layout=layout, pin_memory=pin_memory)
+                out, layout, pin_memory)
 
 
 def logspace(start, end, steps: int, base: float = 10.0, **options) -> autograd.Tensor:

@@ -35,6 +35,7 @@ _SVD = namedtuple("svd", ("U", "S", "Vh"))  # type: ignore[name-match]
 _OldSVD = namedtuple("svd", ("U", "S", "V"))  # type: ignore[name-match]
 _Eigh = namedtuple("eigh", ("eigenvalues", "eigenvectors"))  # type: ignore[name-match]
 _Lstsq = namedtuple("lstsq", ("solution", "residuals", "rank", "singular_values"))  # type: ignore[name-match]
+_TriangularSolve = namedtuple("triangular_solve", ("solution", "cloned_coefficient"))  # type: ignore[name-match]
 _InvEx = namedtuple("inv_ex", ("inverse", "info"))  # type: ignore[name-match]
 _CholeskyEx = namedtuple("cholesky_ex", ("L", "info"))  # type: ignore[name-match]
 
@@ -198,8 +199,7 @@ def triangular_solve(b: Tensor, A: Tensor, upper: bool = True, transpose: bool =
                      unitriangular: bool = False) -> Any:
     """(solution, A) of the older name; `solve_triangular` is today's."""
     a, up = (A.mT, not upper) if transpose else (A, upper)
-    return namedtuple("triangular_solve", ("solution", "cloned_coefficient"))(
-        solve_triangular(a, b, upper=up, unitriangular=unitriangular), A.clone())
+    return _TriangularSolve(solve_triangular(a, b, upper=up, unitriangular=unitriangular), A.clone())
 
 
 def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = False,
@@ -329,7 +329,8 @@ def qr(A: Tensor, mode: str = "reduced") -> Any:
     """
     if mode not in ("reduced", "complete", "r"):
         raise ValueError(f"qr: mode must be 'reduced', 'complete' or 'r', got {mode!r}")
-    made = np.linalg.qr(_matrix("qr", A), "reduced" if mode == "r" else mode)
+    kind: Any = "reduced" if mode == "r" else mode
+    made = np.linalg.qr(_matrix("qr", A), kind)
     q, r = autograd.record_many(qr_grad, tuple(_array(v, A) for v in made), (A,), (A,), (mode,))
     return _QR(A.new_empty(0) if mode == "r" else q, r)
 

@@ -63,8 +63,8 @@ def _polygamma(self: Tensor, n: int) -> Tensor:
 for _module, _names in _METHODS.items():
     for _name in _names.split():
         setattr(Tensor, _name, getattr(_module, _name))
-Tensor.polygamma = _polygamma
-for _alias, _of in {"arccos": "acos", "arcsin": "asin", "arctan": "atan"}.items():
-    setattr(Tensor, _alias, getattr(Tensor, _of))
+for _name, _method in {"arccos": Tensor.acos, "arcsin": Tensor.asin, "arctan": Tensor.atan,
+                       "polygamma": _polygamma}.items():
+    setattr(Tensor, _name, _method)
 for _name in _IN_PLACE.split():
     setattr(Tensor, _name + "_", _in_place(_name, getattr(Tensor, _name)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from tilewright import amp
@@ -21,7 +20,6 @@ class autocast(amp.autocast):
 class GradScaler(amp.GradScaler):
     """`amp.GradScaler("cuda", ...)`."""
 
-    @functools.wraps(amp.GradScaler.__init__)
     def __init__(self, init_scale: float = 2.0**16, growth_factor: float = 2.0, backoff_factor: float = 0.5,
                  growth_interval: int = 2000, enabled: bool = True) -> None:
         super().__init__("cuda", init_scale, growth_factor, backoff_factor, growth_interval, enabled)

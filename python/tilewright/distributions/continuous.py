@@ -462,7 +462,7 @@ class MultivariateNormal(Distribution):
         elif covariance_matrix is not None:
             tril = linalg.cholesky(covariance_matrix)
         else:
-            tril = linalg.cholesky(linalg.inv(precision_matrix))
+            tril = linalg.cholesky(linalg.inv(given[0]))
         self.scale_tril = tril.expand(*batch, *tril.shape[-2:])
         super().__init__(batch, loc.shape[-1:], validate_args)
 

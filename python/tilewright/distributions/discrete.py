@@ -44,7 +44,7 @@ class _Odds(Distribution):
 
     @property
     def param_shape(self) -> Any:
-        return vars(self).get("probs", vars(self).get("logits")).shape
+        return vars(self)["probs" if "probs" in vars(self) else "logits"].shape
 
 
 def _softplus_pair(logits: Tensor) -> tuple[Tensor, Tensor]:

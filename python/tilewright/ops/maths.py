@@ -157,12 +157,12 @@ acosh = _ruled("acosh", _acosh, lambda x: elementary.rsqrt(x * x - 1), "The inve
 asinh = _ruled("asinh", _asinh, lambda x: elementary.rsqrt(x * x + 1), "The inverse of sinh.")
 atanh = _ruled("atanh", _atanh, lambda x: 1 / (1 - x * x), "The inverse of tanh, in [-1, 1].")
 erfc = _ruled("erfc", _each(math.erfc), lambda x: elementary.exp(-x * x) * (-2 / math.sqrt(math.pi)), "1 - erf(x).")
-erfinv = _ruled("erfinv", _numpy_values(_erfinv_values),
+erfinv: Any = _ruled("erfinv", _numpy_values(_erfinv_values),
                 lambda x: elementary.exp(elementary.square(erfinv(x))) * (math.sqrt(math.pi) / 2),
                 "The inverse of erf, in [-1, 1].")
 digamma = _ruled("digamma", _numpy_values(_digamma_values), lambda x: polygamma(1, x), "The derivative of lgamma.")
 lgamma = _ruled("lgamma", _each(math.lgamma), lambda x: digamma(x), "The logarithm of |Gamma(x)|.")
-sinc = _ruled("sinc", lambda x: where(x == 0, 1.0, elementary.sin(x * math.pi) / where(x == 0, 1.0, x * math.pi)),
+sinc: Any = _ruled("sinc", lambda x: where(x == 0, 1.0, elementary.sin(x * math.pi) / where(x == 0, 1.0, x * math.pi)),
               lambda x: where(x.abs() < 1e-3, x * (-math.pi**2 / 3) + x**3 * (math.pi**4 / 30),
                               (elementary.cos(x * math.pi) - sinc(x)) / where(x == 0, 1.0, x)),
               "sin(pi x) / (pi x), 1 at 0.")

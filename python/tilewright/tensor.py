@@ -522,32 +522,31 @@ class Tensor(_engine.TensorBase):
         """Says that work of that stream uses the tensor too: its memory is given to others only when that is done."""
         _engine.cuda_record_stream(self.array, stream.cuda_stream)
 
-    def _like(self, make, args, options):
-        """A new tensor of this one's dtype, on its device, unless the options say otherwise."""
-        options["dtype"], options["device"] = options.get("dtype") or self.dtype, options.get("device") or self.device
-        return make(*args, **options)
-
     def new_empty(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
                   pin_memory: Any = False):
-        return self._like(creation.empty, args, _given(locals()))
+        return creation.empty(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
+                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_zeros(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
                   pin_memory: Any = False):
-        return self._like(creation.zeros, args, _given(locals()))
+        return creation.zeros(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
+                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_ones(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
                  pin_memory: Any = False):
-        return self._like(creation.ones, args, _given(locals()))
+        return creation.ones(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
+                            requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
                  pin_memory: Any = False):
-        return self._like(creation.full, (), _given(locals()))
+        return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device or self.device,
+                            requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
                    pin_memory: Any = False):
         creation._check_layout("new_tensor", layout)
-        layout = None
-        return self._like(creation.tensor, (), _given(locals()))
+        return creation.tensor(data, dtype=dtype or self.dtype, device=device or self.device,
+                               requires_grad=requires_grad, pin_memory=pin_memory)
 
     # --- copies of the object ----------------------------------------------------------------------------------------
     def __deepcopy__(self, memo):
@@ -862,12 +861,6 @@ class Tensor(_engine.TensorBase):
     triu = _shape.triu
     tril_ = _shape.tril_
     triu_ = _shape.triu_
-
-
-def _given(options: dict) -> dict:
-    """A method's own arguments, but those left at "nothing said"."""
-    return {k: v for k, v in options.items() if k not in ("self", "args") and (v or k in ("data", "size", "fill_value"))
-            and v is not None}
 
 
 def _numpy():

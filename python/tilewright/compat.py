@@ -120,7 +120,7 @@ def coverage() -> list[Row]:
             row.status = "refused"
         else:
             row.status = "offered"
-            row.unknown = [k for k in row.keywords if not all(_takes(f, k) for f in found)]
+            row.unknown = [k for k in row.keywords if not any(_takes(f, k) for f in found)]
     return rows
 
 

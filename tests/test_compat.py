@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pickle
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def test_report_counts_what_coverage_found(capsys):
      r"jit\.ScriptModule: "),
     (lambda: tw.ones(2).values(), "values: only sparse tensors"),
     (lambda: tw.ones(2).share_memory_(), "share_memory_: .* multiprocessing"),
-    (lambda: tw.distributed.all_reduce(tw.ones(2)), r"distributed\.all_reduce: "),
+    (lambda: tw.distributed.rpc, r"distributed\.rpc: tilewright trains in one process"),
     (lambda: tw.zeros(2, layout="sparse"), r"zeros: layout must be tw\.strided"),
 ])
 def test_refusals_say_what_to_use(call, words):
@@ -422,6 +424,61 @@ def test_typed_tensors_and_storages():
     assert x.is_signed() and not pixels.is_signed() and x.is_set_to(x[:]) and not x.is_set_to(x[0])
     with pytest.warns(DeprecationWarning, match="resize: use reshape"):
         assert x.resize(3, 2).shape == (3, 2)
+
+
+def test_a_group_of_one_process():
+    dist = tw.distributed
+    with pytest.raises(RuntimeError, match="all_reduce: there is no group; call init_process_group first"):
+        dist.all_reduce(tw.ones(1))
+    with pytest.raises(NotImplementedError, match="one process, got world_size=4"):
+        dist.init_process_group("nccl", world_size=4, rank=0)
+    dist.init_process_group("nccl", init_method="env://")
+    try:
+        x, places = tw.tensor([1.0, 2.0]), [tw.zeros(2)]
+        assert dist.is_initialized() and dist.get_backend() == "nccl" and dist.new_group([0]) is None
+        assert dist.all_reduce(x, op=dist.ReduceOp.SUM, async_op=True).wait() and x.tolist() == [1, 2]
+        dist.broadcast(x, src=0)
+        dist.barrier()
+        dist.all_gather(places, x)
+        assert places[0].tolist() == [1, 2] and places[0].data_ptr() != x.data_ptr()
+        dist.scatter(x, [places[0] * 2], src=0)
+        dist.reduce_scatter(places[0], [x])
+        assert places[0].tolist() == x.tolist() == [2, 4]
+        objects = [None]
+        dist.all_gather_object(objects, {"a": 1})
+        assert objects == [{"a": 1}]
+        with pytest.raises(ValueError, match="broadcast: the only rank is 0, got 1"):
+            dist.broadcast(x, 1)
+    finally:
+        dist.destroy_process_group()
+    assert not dist.is_initialized()
+
+
+def test_summary_writer_takes_tensors(monkeypatch):
+    from tilewright.utils.tensorboard import SummaryWriter
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match="pip install tensorboardX"):
+        SummaryWriter()
+    calls = []
+
+    class Writer:
+        def __init__(self, *args, **kwargs):
+            calls.append(("made", args, kwargs["max_queue"]))
+
+        def __getattr__(self, name):
+            return lambda *args, **kwargs: calls.append((name, args, kwargs))
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
+    with SummaryWriter("runs") as writer:
+        writer.add_scalar("loss", tw.tensor(2.0, requires_grad=True) * 2, 3)
+        writer.add_scalars("both", {"a": tw.tensor(1)}, global_step=4)
+        writer.add_histogram("w", tw.ones(2, dtype=tw.bfloat16))
+        with pytest.raises(NotImplementedError, match="add_graph: models are not traced"):
+            writer.add_graph(None)
+    assert calls[:3] == [("made", ("runs", ""), 10), ("add_scalar", ("loss", 4.0, 3), {}),
+                         ("add_scalars", ("both", {"a": 1}), {"global_step": 4})]
+    assert calls[3][1][1].tolist() == [1, 1] and calls[4][0] == "close"
 
 
 def test_pytree():

@@ -27,15 +27,13 @@ ELSEWHERE = {
     "torch.hub": "an engine downloads nothing",
     "torch.utils.model_zoo": "an engine downloads nothing",
     "torch.utils.serialization.load_lua": "files of Lua Torch, which PyTorch itself no longer reads",
-    "torch.utils.tensorboard": "a viewer of its own, with packages of its own",
     "torch.onnx": "exchange is the onnx package's job",
     "torch.fx": "models are not traced to graphs",
     "torch.sparse_coo_tensor": "sparse tensors are SciPy's",
     "torch.spmm": "sparse tensors are SciPy's",
     "Tensor.values": "the stored values of sparse tensors, which are SciPy's",
     "torch.view_as_real": "complex tensors are NumPy's",
-    "torch.distributed": "many processes are the job of mpi4py and NCCL; what a program of one process asks is offered",
-    "torch.nn.parallel.DistributedDataParallel": "many processes are the job of mpi4py and NCCL",
+    "torch.distributed": "many processes are the job of mpi4py and NCCL; a group of one process is offered",
 }
 
 

@@ -11,7 +11,7 @@ import functools
 import math
 
 from tilewright import _engine, autograd
-from tilewright.arguments import NUMBER, direct, operand, run, tensor, wants, write
+from tilewright.arguments import NUMBER, direct, operand, run, takes_out, tensor, wants, write
 from tilewright.autograd import inplace, record, wrap
 
 
@@ -415,6 +415,7 @@ def clamp_grad(node, dy):
 
 
 # --- three operands --------------------------------------------------------------------------------------------------
+@takes_out
 def lerp(input, end, weight):
     """input + weight * (end - input)."""
     (x, xa), (e, ea), (w, wa) = (operand("lerp", v) for v in (input, end, weight))
@@ -429,6 +430,7 @@ def lerp_grad(node, dy):
             dy * (e - x) if node.needs[2] else None)
 
 
+@takes_out
 def addcmul(input, tensor1, tensor2, *, value=1):
     """input + value * tensor1 * tensor2."""
     y = _engine.addcmul(input.array, tensor1.array, tensor2.array, float(value))
@@ -440,6 +442,7 @@ def addcmul_grad(node, dy):
     return (dy, dy * b * value if node.needs[1] else None, dy * a * value if node.needs[2] else None)
 
 
+@takes_out
 def addcdiv(input, tensor1, tensor2, *, value=1):
     """input + value * tensor1 / tensor2."""
     y = _engine.addcdiv(input.array, tensor1.array, tensor2.array, float(value))
@@ -477,8 +480,11 @@ def to_device_grad(node, dy):
     return (to_device(dy, node.attrs[0]),)
 
 
-def clone(input):
-    """A copy with memory of its own, in row-major order, through which gradients flow."""
+def clone(input, *, memory_format=None):
+    """A copy with memory of its own, in row-major order (or channels last), through which gradients flow."""
+    if memory_format is not None:
+        from tilewright.ops import shape
+        return shape.laid_out(input, memory_format, copy=True)
     return record(clone_grad, _engine.clone(input.array), (input,))
 
 
@@ -486,8 +492,11 @@ def clone_grad(node, dy):
     return (dy,)
 
 
-def contiguous(input):
-    """The tensor in row-major order: itself when it is already, else a copy."""
+def contiguous(input, memory_format=None):
+    """The tensor in row-major order, or with channels last: itself when it is already, else a copy."""
+    if memory_format is not None:
+        from tilewright.ops import shape
+        return shape.laid_out(input, memory_format)
     return input if input.array.is_contiguous else clone(input)
 
 

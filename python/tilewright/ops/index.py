@@ -9,7 +9,7 @@ threads.
 from __future__ import annotations
 
 from tilewright import _engine, autograd
-from tilewright.arguments import wants
+from tilewright.arguments import into, takes_out, wants
 from tilewright.autograd import inplace, record, wrap
 from tilewright.grad_mode import no_grad
 from tilewright.ops import elementwise, shape
@@ -291,6 +291,7 @@ def _take(op, rule, x, dim, index):
     return record(rule, _engine.take(op, a, dim, index.array), (x,), (index,), (dim, a.shape[dim]))
 
 
+@takes_out
 def index_select(input, dim: int, index):
     """The slices of input along dim that a 1-d integer index names, in its order.
 
@@ -396,6 +397,7 @@ def index_add__grad(node, dy):
     return dy, dsource if alpha == 1 else dsource * alpha
 
 
+@takes_out
 def index_add(input, dim: int, index, source, *, alpha=1):
     """A copy of x with alpha * source's slices added at the index along dim."""
     return index_add_(elementwise.clone(input), dim, index, source, alpha=alpha)
@@ -414,6 +416,7 @@ def index_copy_(input, dim: int, index, source):
     return _put_at("index_copy_", input, dim, index, source if source.array.ndim else shape.reshape(source, (1,)))
 
 
+@takes_out
 def index_copy(input, dim: int, index, source):
     """A copy of x with source's slices at the index along dim."""
     return index_copy_(elementwise.clone(input), dim, index, source)
@@ -442,7 +445,7 @@ def _same_dtype(op, input, src) -> None:
                         f"{input.array.dtype.name}")
 
 
-def gather(input, dim: int, index, *, sparse_grad: bool = False):
+def gather(input, dim: int, index, *, sparse_grad: bool = False, out=None):
     """y[i][j][k] = input[index[i][j][k]][j][k] for dim 0, and so on; y has the index's shape.
 
     Raises:
@@ -455,6 +458,8 @@ def gather(input, dim: int, index, *, sparse_grad: bool = False):
     if sparse_grad:
         raise NotImplementedError("gather: sparse gradients are not offered")
     y = _engine.gather("gather", input.array, dim, index.array)
+    if out is not None:
+        return into("gather", wrap(y), out, input)
     return record(gather_grad, y, (input,), (index,), (dim, input.array.shape))
 
 
@@ -473,6 +478,7 @@ def gather_backward_grad(node, ddx):
     return (gather(ddx, node.attrs[0], node.saved[0]),)
 
 
+@takes_out
 def take_along_dim(input, indices, dim: int | None = None):
     """gather, after broadcasting input and indices against each other outside dim; flat when dim is None."""
     if dim is None:
@@ -520,6 +526,7 @@ def scatter_add__grad(node, dy):
     return dy, _scatter_src_grad(node, dy, dim, index, src_shape)
 
 
+@takes_out
 def scatter_add(input, dim: int, index, src):
     """A copy of input with src added at the index along dim.
 
@@ -556,6 +563,7 @@ def scatter__grad(node, dy):
     return dx, _scatter_src_grad(node, dy, dim, index, src_shape)
 
 
+@takes_out
 def scatter(input, dim: int, index, src=None, *, value=None, reduce=None):
     """A copy of input with src (a Tensor or a number) at the index along dim."""
     return scatter_(elementwise.clone(input), dim, index, src, value=value, reduce=reduce)
@@ -606,6 +614,7 @@ def masked_fill_(input, mask, value):
     return inplace(masked_fill_grad, input, lambda: _engine.where(mask.array, operand, a, a), inputs, (mask,))
 
 
+@takes_out
 def masked_select(input, mask):
     """The elements where the bool mask holds, 1-d, in row-major order; mask and input broadcast."""
     _check_mask("masked_select", mask)
@@ -615,6 +624,7 @@ def masked_select(input, mask):
     return _index(x, [mask])
 
 
+@takes_out
 def nonzero(input, *, as_tuple: bool = False):
     """The positions of the elements that are not zero: (count, ndim) int64, or one 1-d Tensor a dimension as_tuple.
 

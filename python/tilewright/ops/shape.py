@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into, takes_out
 from tilewright.autograd import inplace, record, wrap
 
 
@@ -46,9 +47,53 @@ def view(input, *shape):
     [[0, 1, 2], [3, 4, 5]]
     """
     if len(shape) == 1 and isinstance(shape[0], _engine.dtype):
-        raise NotImplementedError("view: reinterpreting the bits as another dtype is not offered; use .to(dtype)")
+        return _view_bits(input, shape[0])
     a = input.array
     return record(reshape_grad, _engine.view(a, _sizes("view", shape)), (input,), (), (a.shape,), input)
+
+
+def _view_bits(input, dtype):
+    """The same memory read as another dtype; the last dimension shrinks or grows with the dtype's size. No gradient."""
+    a, old, new = input.array, input.array.dtype.itemsize, dtype.itemsize
+    if a.dtype is dtype:
+        return input
+    if old != new and (not a.ndim or a.strides[-1] != 1 or a.shape[-1] * old % new
+                       or (new > old and any(s * old % new for s in (*a.strides[:-1], a.offset)))):
+        raise ValueError(f"view: the last dimension must be dense and its bytes a multiple of {new}, got "
+                         f"{a.dtype.name} {a.shape} with strides {a.strides}")
+    if old != new:  # another number of elements: NumPy's view of the same memory
+        if not a.on_cpu:
+            raise NotImplementedError(f"view: dtypes must have one item size on {a.device}, got {a.dtype.name} and "
+                                      f"{dtype.name}")
+        import numpy
+
+        a = _engine.from_buffer(numpy.asarray(_engine.bitcast(a, _OF_SIZE[old])).view(_OF_SIZE[new].name))
+    return wrap(_engine.bitcast(a, dtype))
+
+
+_OF_SIZE = {1: _engine.int8, 2: _engine.int16, 4: _engine.int32, 8: _engine.int64}
+_FORMATS = {"channels_last": 4, "channels_last_3d": 5}
+
+
+def _clone(input):
+    from tilewright.ops.elementwise import clone
+    return clone(input)
+
+
+def laid_out(input, memory_format, copy: bool = False):
+    """The tensor in a memory format: channels last puts dimension 1 behind the spatial ones in memory."""
+    name = getattr(memory_format, "name", None)
+    if name not in _FORMATS:
+        return _clone(input) if copy or not (input.array.is_contiguous or name == "preserve_format") else input
+    if input.array.ndim != _FORMATS[name]:
+        raise ValueError(f"{name}: the tensor must have {_FORMATS[name]} dimensions, got shape {input.array.shape}")
+    if is_channels_last(input, memory_format) and not copy:
+        return input
+    return movedim(_clone(movedim(input, 1, -1)), -1, 1)
+
+
+def is_channels_last(input, memory_format) -> bool:
+    return input.array.ndim == _FORMATS[memory_format.name] and movedim(input.detach(), 1, -1).array.is_contiguous
 
 
 def reshape(input, *args, shape=None):
@@ -104,9 +149,9 @@ def unflatten(input, dim: int, sizes):
     return reshape(input, (*s[:d], *sizes, *s[d + 1:]))
 
 
-def squeeze(input, dim=None):
+def squeeze(input, dim=None, *, axis=None):
     """Without the dimensions of size 1, or without those that `dim` (an int or several) names and are of size 1."""
-    a = input.array
+    a, dim = input.array, axis if dim is None else dim
     y = _engine.squeeze(a, dim if dim is None else _sizes("squeeze", (dim,)))
     return record(reshape_grad, y, (input,), (), (a.shape,), input)
 
@@ -315,6 +360,7 @@ def diagonal_backward_grad(node, ddx):
     return (diagonal(ddx, *node.attrs),)
 
 
+@takes_out
 def diag(input, diagonal: int = 0):
     """A matrix's diagonal (a copy), or the square matrix with a vector on its diagonal."""
     if input.array.ndim == 2:
@@ -359,7 +405,7 @@ def _tensors(op, tensors) -> tuple:
     return tensors
 
 
-def cat(tensors, dim: int = 0):
+def cat(tensors, dim: int = 0, *, out=None):
     """The tensors one after another along dim; their other sizes must match, dtypes promote.
 
     1-d tensors of size 0 are skipped.
@@ -373,6 +419,8 @@ def cat(tensors, dim: int = 0):
     """
     tensors = _tensors("cat", tensors)
     y = _engine.cat([x.array for x in tensors], dim)
+    if out is not None:
+        return into("cat", wrap(y), out, *tensors)
     return record(cat_grad, y, tensors, (), (dim % y.ndim, [x.array.shape for x in tensors]))
 
 
@@ -391,10 +439,12 @@ def cat_grad(node, dy):
 concat = concatenate = cat
 
 
-def stack(tensors, dim: int = 0):
+def stack(tensors, dim: int = 0, *, out=None):
     """The tensors, all of one shape, side by side along a new dimension."""
     tensors = _tensors("stack", tensors)
     y = _engine.stack([x.array for x in tensors], dim)
+    if out is not None:
+        return into("stack", wrap(y), out, *tensors)
     return record(stack_grad, y, tensors, (), (dim % y.ndim,))
 
 
@@ -403,11 +453,13 @@ def stack_grad(node, dy):
     return [select(dy, dim, k) if need else None for k, need in enumerate(node.needs)]
 
 
+@takes_out
 def vstack(tensors):
     """cat along dimension 0 of tensors with at least two dimensions."""
     return cat([reshape(x, (1, -1)) if x.array.ndim < 2 else x for x in tensors])
 
 
+@takes_out
 def hstack(tensors):
     """cat along dimension 1, or 0 for 1-d tensors."""
     tensors = [reshape(x, (1,)) if not x.array.ndim else x for x in _tensors("hstack", tensors)]
@@ -530,6 +582,7 @@ def _triangle(op, x, k, upper):
     return _engine.where(kept, x.array, False if x.array.dtype is _engine.bool else 0)
 
 
+@takes_out
 def tril(input, diagonal: int = 0):
     """The lower triangle of each matrix, up to the given diagonal; zeros above."""
     return record(tril_grad, _triangle("tril", input, diagonal, False), (input,), (), (diagonal,))
@@ -539,6 +592,7 @@ def tril_grad(node, dy):
     return (tril(dy, *node.attrs),)
 
 
+@takes_out
 def triu(input, diagonal: int = 0):
     """The upper triangle of each matrix, from the given diagonal on; zeros below."""
     return record(triu_grad, _triangle("triu", input, diagonal, True), (input,), (), (diagonal,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from tilewright import _engine
+from tilewright.arguments import takes_out
 from tilewright.autograd import record, wrap
 from tilewright.ops import elementwise, scan, shape
 from tilewright.ops.index import _gather_sum, nonzero, scatter
@@ -34,6 +35,7 @@ def sort_grad(node, dy):
     return (_gather_sum(dy, dim, indices, size),)
 
 
+@takes_out
 def sort(input, dim: int = -1, descending: bool = False, stable: bool = False):
     """(values, indices) in ascending or descending order along `dim`; always stable.
 
@@ -48,16 +50,19 @@ def sort(input, dim: int = -1, descending: bool = False, stable: bool = False):
     return _picked(_Sort, input, _engine.sort("sort", input.array, dim, descending), dim)
 
 
+@takes_out
 def argsort(input, dim: int = -1, descending: bool = False, stable: bool = False):
     """The indices that `sort` gives."""
     return wrap(_engine.sort("argsort", input.array, dim, descending)[1])
 
 
+@takes_out
 def msort(input):
     """The values in ascending order along dim 0."""
     return sort(input, 0).values
 
 
+@takes_out
 def topk(input, k: int, dim: int | None = None, largest: bool = True, sorted: bool = True):
     """(values, indices) of the k largest (or smallest) along `dim`, by default the last, in order.
 
@@ -72,6 +77,7 @@ def topk(input, k: int, dim: int | None = None, largest: bool = True, sorted: bo
     return _picked(_Topk, input, _engine.topk(input.array, k, dim, largest), dim)
 
 
+@takes_out
 def kthvalue(input, k: int, dim: int = -1, keepdim: bool = False):
     """(values, indices) of the k-th smallest along `dim`, k from 1.
 
@@ -87,6 +93,7 @@ def _middle(op, pair, x, dim, keepdim):
     return _picked(pair, flat := shape.flatten(x), _engine.kth(op, flat.array, 0, 0, False), 0, False).values
 
 
+@takes_out
 def median(input, dim: int | None = None, keepdim: bool = False):
     """The lower median: of all values, or (values, indices) along `dim`; NaN where there is one.
 
@@ -100,6 +107,7 @@ def median(input, dim: int | None = None, keepdim: bool = False):
     return _middle("median", _Median, input, dim, keepdim)
 
 
+@takes_out
 def nanmedian(input, dim: int | None = None, keepdim: bool = False):
     """The lower median of the values that are not NaN: of all, or (values, indices) along `dim`."""
     return _middle("nanmedian", _Nanmedian, input, dim, keepdim)

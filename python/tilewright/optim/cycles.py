@@ -154,7 +154,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             if value < 1 or not isinstance(value, int):
                 raise ValueError(f"CosineAnnealingWarmRestarts: {name} must be an int >= 1, got {value}")
         self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
-        self.T_i, self.T_cur = T_0, last_epoch
+        self.T_i = T_0
+        self.T_cur: float = last_epoch
         super().__init__(optimizer, last_epoch, verbose)
 
     def get_lr(self) -> list[float]:

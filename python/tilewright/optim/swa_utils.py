@@ -96,7 +96,7 @@ class AveragedModel(Module):
     def update_parameters(self, model: Module) -> None:
         """Takes the model's parameters into the average; the first time they are copied."""
         with no_grad():
-            pairs = list(zip(self.module.parameters(), model.parameters(), strict=True))
+            pairs: list[tuple[Tensor, Tensor]] = list(zip(self.module.parameters(), model.parameters(), strict=True))
             buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
             pairs += buffers if self.use_buffers else []
             count = self.n_averaged
@@ -109,8 +109,9 @@ class AveragedModel(Module):
                 update([t.detach() for t in averages], [t.detach().to(a.device) for t, a in zip(values, averages,
                                                                                               strict=True)], count)
             else:
+                average_of = self.avg_fn or get_swa_avg_fn()
                 for average, value in pairs:
-                    average.copy_(self.avg_fn(average.detach(), value.detach().to(average.device), count))
+                    average.copy_(average_of(average.detach(), value.detach().to(average.device), count))
             if not self.use_buffers:
                 for own, value in buffers:
                     own.copy_(value.detach())

@@ -132,3 +132,27 @@ def test_a_clean_run_is_as_without():
     with detect_anomaly():
         net(x).sum().backward()
     assert x.grad.tolist() == plain.tolist()
+
+
+# --- hooks on tensors -------------------------------------------------------------------------------------------------
+def test_hooks_after_accumulation():
+    w, seen = tw.ones(2, requires_grad=True), []
+
+    def step(leaf):
+        seen.append(leaf.grad.tolist())
+        with tw.no_grad():
+            leaf -= 0.1 * leaf.grad
+        leaf.grad = None
+
+    handle = w.register_post_accumulate_grad_hook(step)
+    w.register_hook(lambda g: g * 2)  # runs before, on the gradient
+    ((w * 3).sum() + w.sum()).backward()
+    assert seen == [[8.0, 8.0]] and w.grad is None and w.tolist() == pytest.approx([0.2, 0.2])
+    w.sum().backward(inputs=[w])
+    assert seen[1:] == [[2.0, 2.0]]
+    tw.autograd.grad(w.sum(), w)  # accumulates nothing
+    handle.remove()
+    w.sum().backward()
+    assert len(seen) == 2 and w.grad.tolist() == [2.0, 2.0]
+    with pytest.raises(RuntimeError, match="must be a leaf that requires grad"):
+        (w * 2).register_post_accumulate_grad_hook(step)

@@ -205,10 +205,11 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
                     g.requires_grad, g.node = True, refusal
                 deliver(edge, g)
         for leaf, g, _ in sums.values():
-            for hook in list(leaf._hooks.values()) if leaf._hooks else ():
-                g = _hooked(hook, g, claimed)
+            for key, hook in list(leaf._hooks.items()) if leaf._hooks else ():
+                g = g if isinstance(key, tuple) else _hooked(hook, g, claimed)
             if targets is None:
                 _accumulate(leaf, g, create_graph, claimed)
+                _after(leaf)
             else:
                 targets[id(leaf)] = g
     finally:
@@ -227,6 +228,13 @@ def _hooked(hook, g, claimed):
                          f"got {got}")
     claimed.add(result.array.storage_id)
     return result.to(g.array.dtype)
+
+
+def _after(leaf):
+    """Calls what `register_post_accumulate_grad_hook` was given."""
+    for key, hook in list(leaf._hooks.items()) if leaf._hooks else ():
+        if isinstance(key, tuple):
+            hook(leaf)
 
 
 def _accumulate(leaf, g, create_graph, claimed):
@@ -305,6 +313,7 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
             kept = t.node is not None and t.node.hooks and ("retain", t.slot) in t.node.hooks
             if g is not None and not kept:
                 _accumulate(t, g, create_graph, claimed)
+                _after(t)
 
 
 def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:

@@ -13,6 +13,7 @@ import tilewright.nn.functional as F
 from tilewright import nn
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # on work this small its threads wait for each other
 rng = np.random.default_rng(0)
 
 

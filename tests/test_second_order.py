@@ -6,6 +6,7 @@ import pytest
 import tilewright as tw
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # on work this small its threads wait for each other
 
 
 def uniform(*shape, low=-1.0, high=1.0):

@@ -11,6 +11,7 @@ from tilewright import nn, optim
 from tilewright.optim import lr_scheduler, swa_utils
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # on work this small its threads wait for each other
 
 
 def two_groups(lib, kind="SGD", lr=0.2):

@@ -72,6 +72,8 @@ CASES = [
     ("cosine_embedding_loss", (X[0], Y[0], np.array(-1)), [{}], ()),
     ("multi_margin_loss", (reals(7, 5), LABELS), [{}, {"p": 2}, {"margin": 0.3, "weight": WEIGHT}], ()),
     ("multi_margin_loss", (reals(5), np.array(3)), [{"p": 2, "weight": WEIGHT}], ()),
+    ("multi_margin_loss", (reals(), np.array(0)), [{}], ()),
+    ("multilabel_margin_loss", (reals(), np.array(0)), [{}], ()),
     ("multilabel_margin_loss", (reals(4, 4), ROWS_OF_LABELS), [{}], ()),
     ("multilabel_margin_loss", (reals(4), ROWS_OF_LABELS[0]), [{}], ()),
     ("multilabel_soft_margin_loss", (X, reals(4, 3, low=0, high=1)), [{}, {"weight": reals(3, low=0)}], ()),

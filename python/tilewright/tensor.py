@@ -27,7 +27,7 @@ _hook_numbers = itertools.count()
 class RemovableHandle:
     """What registering a hook returns: `remove()` takes the hook away again."""
 
-    def __init__(self, hooks: dict, key: int):
+    def __init__(self, hooks: dict, key: Any):
         self._hooks, self._key = hooks, key
 
     def remove(self) -> None:

@@ -103,10 +103,10 @@ def multi_margin_loss(input, target, p: int = 1, margin: float = 1.0, weight=Non
     reduction = reduction_of("multi_margin_loss", size_average, reduce, reduction)
     if p not in (1, 2):
         raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p}")
-    if input.ndim not in (1, 2) or (target.shape != input.shape[:-1] and target.numel() != 1):
+    if input.ndim > 2 or (target.shape != input.shape[:-1] and target.numel() != 1):
         raise ValueError(f"multi_margin_loss: input must be (N, C) or (C,), and target without the classes, got "
                          f"{input.shape} and {target.shape}")
-    classes = input.shape[-1]
+    classes = input.shape[-1] if input.ndim else 1
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"multi_margin_loss: weight must have one value a class, got {weight.shape} for {classes}")
     x, label = input.reshape(-1, classes), target.reshape(-1, 1)
@@ -135,10 +135,10 @@ def multilabel_margin_loss(input, target, size_average=None, reduce=None, reduct
     0.875
     """
     reduction = reduction_of("multilabel_margin_loss", size_average, reduce, reduction)
-    if input.ndim not in (1, 2) or target.shape != input.shape:
+    if input.ndim > 2 or target.shape != input.shape:
         raise ValueError(f"multilabel_margin_loss: input and target must both be (N, C) or (C,), got {input.shape} and "
                          f"{target.shape}")
-    classes = input.shape[-1]
+    classes = input.shape[-1] if input.ndim else 1
     x, labels = input.reshape(-1, classes), target.reshape(-1, classes)
     given = scan.cumprod((labels >= 0).long(), 1)
     labels = labels * given

@@ -213,7 +213,7 @@ def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
     u, s, vh = _call("pinv", functools.partial(np.linalg.svd, full_matrices=False), a)
     kept = s > _cutoff(A, s, atol, rtol)[..., None]
     y = _array(np.swapaxes((u * np.where(kept, 1 / np.where(kept, s, 1), 0)[..., None, :]) @ vh, -1, -2), A)
-    return _into("pinv", record(pinv_grad, y, (A,), (whole, y)), out)
+    return _into("pinv", record(pinv_grad, y, (A,), (A, y)), out)
 
 
 def pinv_grad(node, dy):

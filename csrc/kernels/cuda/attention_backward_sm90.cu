@@ -1,4 +1,30 @@
-// Gradients of attention of halves on sm_90a, for what attention_sm90.cu takes.
+// Gradients of attention of halves on sm_90a, for what attention_sm90.cu takes: dv = p^T dy, ds = p (dy v^T - D),
+// dq = scale ds k, dk = scale ds^T q, where p = 2^(score - lse) and D = sum over columns of dy y.
+//
+// Semantics are attention_backward.cu's. Scores, p, ds and sums are float32; p and ds are rounded to the half as
+// operands of the last products. Error, with u half an ulp of the half: u (sum of |p dy|, of |scale ds k|), u of the
+// result, and what float32 does to scores; measured term by term by tests/test_cuda.py::test_hopper_attention.
+// Method: FlashAttention-2's recurrences (Dao 2023, arXiv:2307.08691) in FlashAttention-3's manner (Shah et al. 2024,
+// arXiv:2407.08608): one thread brings tiles by TMA into a ring, two warpgroups multiply, and products of one step run
+// behind the exponentials of the next. Bits must not depend on the order of blocks. A pair of query and key then takes,
+// in clocks of one multiprocessor (4096 flop of wgmma, some 14 bytes of memory) for E = 128:
+//   seven products: dk and dv by blocks that own keys, dq by blocks that own queries. 14 E / 4096: 0.44
+//   five, a dq of each block of keys in memory, added later in order. 10 E / 4096: 0.31, but 8 E / 128 bytes: 0.55
+//   five, blocks add to dq in turn. 0.31 and the wait for one's turn, which takes up to 38 percent of
+//   FlashAttention-3's speed (Qiang et al. 2026, arXiv:2601.21824); seven for five take 29
+// so seven it is, which need neither float32 copies of dq nor blocks that wait for blocks.
+// Tiles: 128 rows that stay, 64 a warpgroup, and 64 that come a step, four stages: 98 KiB of shared memory for E = 64,
+// 194 for 128. The rows' operands are held in registers, so that a product reads 64 bytes of shared memory a clock, of
+// 128 that there are; not so for dk and dv of E = 128, whose sums take 128 registers: 96 bytes a clock, no room for
+// the step before, and only the other warpgroup's products run behind the exponentials. Of a thread's 240 registers,
+// sums + scores + operands: E = 64 keys 64 + 64 + 64, queries 32 + 64 + 48; E = 128 keys 128 + 64 + 32, queries
+// 64 + 64 + 80.
+// Operations: 8 E flop a pair for dk and dv, 6 E for dq, and an exponential (16 a clock) each. Products take E / 512
+// and E / 683 clocks a pair, the exponential 1 / 16, 5 more instructions 1 / 26. Bytes: two operands from L2 for 128
+// rows, E / 32 a pair: 256 and 192 flop a byte, 16 and 21 bytes a clock.
+// Expected: 14 E / 4096 clocks a pair and multiprocessor if the tensor cores never wait, 5 / 7 of their peak by the
+// usual count of five products; the first tiles' arrival and the way out (some 2500 clocks a block), barriers and steps
+// cut by causal leave perhaps 0.7 of that, half the peak by five. Not yet timed on a GPU.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace tw::cuda {
@@ -96,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int64_t own = first + 64 * (group - 1), row = own + 16 * warp + lane / 4;  // the thread's: row and row + 8
   if (own >= rows) return;
   // A block of columns that causal hides from all 64 rows is the first, or the last.
-  const int start = kKeys && a.causal ? int((own - begin) / kCols) : 0;
+  const int start = kKeys && a.causal ? least(steps, group - 1) : 0;
   const int stop = !kKeys && a.causal ? int(least<int64_t>(steps, own / kCols + 1)) : steps;
   const float factor = float(a.scale * kLog2E);
   float s[kCols / 2], dp[kCols / 2], sum0[kE / 2] = {}, own_lse[2], own_delta[2];

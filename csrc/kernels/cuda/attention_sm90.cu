@@ -87,11 +87,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       wgmma<T, kE, true>(sums, p[i], wgmma_descriptor(v + i * 16 * 64, 2 * kPanel, 1024, 128), true);
     wgmma_commit();
   };
-  const auto release = [&](int bar) {
+  const auto release = [&](int bar) {  // each lane has waited for its products
+    __syncwarp();
     if (lane == 0) mbarrier_arrive(bars + bar);
   };
   const auto softmax = [&](int step) {  // s becomes 2^(s - base), with a new base
     const int64_t j0 = int64_t(step) * kRows;
+    wgmma_hold(s);
     if (j0 + kRows > a.S || (a.causal && j0 + kRows - 1 > own)) {
       const int64_t end = least(a.S, a.causal ? row + 1 : a.S), end8 = least(a.S, a.causal ? row + 9 : a.S);
       const int last[2] = {int(least<int64_t>(kRows, end - j0)), int(least<int64_t>(kRows, end8 - j0))};
@@ -140,6 +142,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     release(kEmptyK + step % 2);
     softmax(step);
     wgmma_wait<0>();
+    wgmma_hold(sums);
     release(kEmptyV + (step - 1) % 2);
 #pragma unroll
     for (int i = 0; i < kE / 2; ++i) sums[i] *= shrink[i / 2 % 2];
@@ -147,6 +150,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   multiply_v(steps - 1);
   wgmma_wait<0>();
+  wgmma_hold(sums);
 
   float inverse[2];
 #pragma unroll

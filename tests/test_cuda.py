@@ -374,6 +374,7 @@ def test_kernels_keep_their_values_in_registers():
     spilling = [r for r in rows if (int(r["spill_stores"]) or int(r["spill_loads"]) or int(r["stack"]))
                 and not r["kernel"].startswith(tuple(f"{name}," for name in LOCAL))]
     assert not spilling, spilling[:5]
+    assert not [r for r in rows if int(r["serialized"])], "ptxas waits for each wgmma: see the report's C75.."
 
 
 # Integers, so that every sum is exact and the result is its rounding: a wrong fragment, stage or tail moves a value.
@@ -476,7 +477,7 @@ def check(dtype, L, S, E, causal):
 
 
 @needs_emulator
-@pytest.mark.parametrize("E, seed", [(64, 0), (128, 1)])
+@pytest.mark.parametrize("E, seed", [(64, 5), (128, 0)])
 def test_hopper_attention(E, seed):
     """attention_sm90 and attention_backward_sm90: parts of tiles on both sides, rings that wrap, keys that no query
     sees, sizes on either side of what they take."""

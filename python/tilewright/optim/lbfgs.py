@@ -72,7 +72,7 @@ def _strong_wolfe(evaluate: Callable[[float], _Point], start: _Point, t: float, 
         left, right = sorted(point.t for point in bracket)
         if (right - left) * size < tolerance:
             break
-        t = _cubic(*bracket, left, right)
+        t = _cubic(bracket[0], bracket[1], left, right)
         margin = 0.1 * (right - left)
         if min(right - t, t - left) < margin:
             if slow or t >= right or t <= left:

@@ -124,6 +124,7 @@ def critic(lib, norm):
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "instance"])
 def test_gradient_penalty_trains(norm):
+    tw.manual_seed(3)
     rng = np.random.default_rng(7)
     ours, theirs = critic(tw, norm), critic(torch, norm)
     theirs.load_state_dict({k: torch.tensor(v.detach().numpy()) for k, v in ours.state_dict().items()})

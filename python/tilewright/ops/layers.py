@@ -189,7 +189,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
 
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """alpha_dropout of whole channels of (N, C, ...)."""
-    if input.dim() < 2:
+    if training and input.dim() < 2:
         raise ValueError(f"feature_alpha_dropout: input must have at least 2 dimensions, got {tuple(input.shape)}")
     noise_shape = (*input.shape[:2], *[1] * (input.dim() - 2))
     return _alpha_dropout("feature_alpha_dropout", input, p, training, inplace, noise_shape)

@@ -129,6 +129,6 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
 
 def __getattr__(name: str) -> Any:
     if name == "orthogonal":
-        raise NotImplementedError("parametrizations.orthogonal: not offered; start from nn.init.orthogonal_ or register a "
+        raise NotImplementedError("parametrizations.orthogonal: not offered; use nn.init.orthogonal_, or register a "
                                   "parametrization of your own with nn.utils.parametrize.register_parametrization")
     raise AttributeError(f"module 'tilewright.nn.utils.parametrizations' has no attribute {name!r}")

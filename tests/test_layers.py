@@ -292,14 +292,11 @@ def one_thread(threads):
     torch.set_num_threads(before)
 
 
-@pytest.mark.filterwarnings(*IGNORED)
-@pytest.mark.parametrize("row", LAYERS, ids=[f"{row[0]} {i}" for i, row in enumerate(LAYERS)])
-def test_layer_as_pytorch(row):
-    expr, inputs, call = (*row, "m(*x)")[:3]
+def twins(expr, inputs):
+    """The layer in both libraries, with PyTorch's names and shapes of the state, and the same parameters."""
     torch.manual_seed(0)
     ours, theirs = (eval(expr, {"nn": lib.nn, "F": lib.nn.functional, "t": lib}) for lib in (tw, torch))
     assert repr(ours).replace("tilewright.", "torch.") == repr(theirs)
-    shapes = [inputs] if isinstance(inputs, tuple) else inputs
     if "Lazy" in expr:  # the first call gives them their shapes
         for lib, m in ((tw, ours), (torch, theirs)):
             m(lib.tensor(real(*inputs)))
@@ -312,6 +309,15 @@ def test_layer_as_pytorch(row):
     assert shapes_of[0] == shapes_of[1]
     ours.load_state_dict({k: tw.tensor(v.numpy()) for k, v in state.items()})
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
+    return ours, theirs
+
+
+@pytest.mark.filterwarnings(*IGNORED)
+@pytest.mark.parametrize("row", LAYERS, ids=[f"{row[0]} {i}" for i, row in enumerate(LAYERS)])
+def test_layer_as_pytorch(row):
+    expr, inputs, call = (*row, "m(*x)")[:3]
+    ours, theirs = twins(expr, inputs)
+    shapes = [inputs] if isinstance(inputs, tuple) else inputs
     for step in range(3):
         if step == 2:
             ours.eval(), theirs.eval()
@@ -327,3 +333,45 @@ def test_layer_as_pytorch(row):
             same(grad, tdp[name], GRADIENT, f"gradient of {name}")
         for (name, a), (_, b) in zip(ours.named_buffers(), theirs.named_buffers(), strict=True):
             same(a, b, OUTPUT, name)
+
+
+# PyTorch's own second derivatives of these are wrong: its weight norm takes the norms as constants (ours agree with the
+# formula in plain ops, by its autograd too), its embedding forgets the frequencies.
+WRONG_THERE = ("weight_norm(nn.Conv2d(2, 3, 3))", "'bias'", "'weight_hh_l0'", "scale_grad_by_freq")
+SECOND = [row for row in LAYERS if not any(words in row[0] for words in WRONG_THERE)]
+
+
+@pytest.mark.filterwarnings(*IGNORED)
+@pytest.mark.parametrize("row", SECOND, ids=[f"{row[0]} {i}" for i, row in enumerate(SECOND)])
+def test_second_order_as_pytorch(row):
+    """The gradient of a sum of squares of gradients, in float64."""
+    expr, inputs, call = (*row, "m(*x)")[:3]
+    ours, theirs = (m.double() for m in twins(expr, inputs))
+    for mask in ("subsequent_mask(4", "subsequent_mask(5", "t.zeros(3, 5"):
+        call = call.replace(mask, mask + ", dtype=t.float64")
+    shapes = [inputs] if isinstance(inputs, tuple) else inputs
+    arrays = [s if isinstance(s, np.ndarray) else real(*s, seed=10 * i).astype(np.float64)
+              for i, s in enumerate(shapes)]
+    results = []
+    for lib, m in ((torch, theirs), (tw, ours)):
+        x = [lib.tensor(a).requires_grad_(a.dtype == np.float64) for a in arrays]
+        given = {"nn": lib.nn, "F": lib.nn.functional, "t": lib, "m": m, "x": x, "tw": tw}
+        ys = [y for y in tensors(eval(call, given)) if y.is_floating_point() and y.requires_grad]
+        leaves = [v for v in [*x, *m.parameters()] if v.requires_grad]
+        if not ys or not leaves:
+            pytest.skip("nothing to differentiate")
+        grads = lib.autograd.grad([y.square().sum() for y in ys], leaves, create_graph=True, allow_unused=True)
+        again = [g.square().sum() for g in grads if g is not None and g.requires_grad]
+        try:
+            more = lib.autograd.grad(again, leaves, allow_unused=True) if again else []
+        except (NotImplementedError, RuntimeError) as error:
+            if lib is tw:
+                raise
+            pytest.skip(f"PyTorch has none: {error}")
+        results.append([*grads, *more])
+    for want, got in zip(*results, strict=True):
+        if want is None or got is None:  # one library's None is the other's zeros
+            assert all(g is None or not g.abs().max().item() for g in (want, got))
+        else:
+            scale = max(1.0, float(want.detach().abs().max())) if want.numel() else 1.0
+            np.testing.assert_allclose(to_np(got.detach()), want.detach().numpy(), rtol=0, atol=1e-11 * scale)

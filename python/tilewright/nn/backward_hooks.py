@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tilewright.nn.module import Module
 
 
-class _Watch(Function):
+class BackwardHook(Function):
     """y = x for each tensor; backward replaces the gradients by `callback(gradients)`."""
 
     @staticmethod
@@ -59,7 +59,7 @@ class BackwardWatch:
     def _watch(values: tuple, places: list[int], callback: Any) -> tuple:
         if not places:
             return values
-        watched = _Watch.apply(callback, *(values[i] for i in places))
+        watched = BackwardHook.apply(callback, *(values[i] for i in places))
         replaced = dict(zip(places, watched, strict=True))
         return tuple(replaced.get(i, value) for i, value in enumerate(values))
 

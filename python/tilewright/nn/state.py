@@ -145,7 +145,7 @@ class Stateful:
             key = prefix + name
             own_names.add(name)
             if key not in state_dict:
-                missing_keys.append(key)
+                missing_keys += [key] if strict else []
                 continue
             given = state_dict[key]
             if isinstance(given, Tensor) and own.dim() == 0 and tuple(given.shape) == (1,):
@@ -160,10 +160,11 @@ class Stateful:
             own_names.add(_EXTRA)
             if prefix + _EXTRA in state_dict:
                 self.set_extra_state(state_dict[prefix + _EXTRA])
-            else:
+            elif strict:
                 missing_keys.append(prefix + _EXTRA)
-        unexpected_keys += [key for key in state_dict
-                            if key.startswith(prefix) and key[len(prefix):].partition(".")[0] not in own_names]
+        if strict:
+            unexpected_keys += [key for key in state_dict
+                                if key.startswith(prefix) and key[len(prefix):].partition(".")[0] not in own_names]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True,
                         assign: bool = False) -> IncompatibleKeys:

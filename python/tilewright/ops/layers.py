@@ -189,7 +189,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
 
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """alpha_dropout of whole channels of (N, C, ...)."""
-    if input.dim() < 2 and training:
+    if training and input.dim() < 2:
         raise ValueError(f"feature_alpha_dropout: input must have at least 2 dimensions, got {tuple(input.shape)}")
     noise_shape = (*input.shape[:2], *[1] * (input.dim() - 2))
     return _alpha_dropout("feature_alpha_dropout", input, p, training, inplace, noise_shape)
@@ -288,12 +288,12 @@ def _merged_masks(attn_mask: Tensor | None, padding: Tensor | None, sizes: tuple
         if name == "key_padding_mask" and N == 1 and size == (S,):
             size = (1, S)
         if size not in allowed:
-            raise ValueError(f"MultiheadAttention: {name} must have shape {' or '.join(map(str, allowed))}, got "
-                             f"{tuple(mask.shape)}")
+            raise ValueError(f"multi_head_attention_forward: {name} must have shape "
+                             f"{' or '.join(map(str, allowed))}, got {tuple(mask.shape)}")
         if mask.dtype is _engine.bool:
             mask = mask.new_zeros(mask.shape, dtype=dtype).masked_fill(mask, -math.inf)
         elif not mask.is_floating_point():
-            raise TypeError(f"MultiheadAttention: {name} must be bool or floating-point, got {mask.dtype}")
+            raise TypeError(f"multi_head_attention_forward: {name} must be bool or floating-point, got {mask.dtype}")
         if name == "key_padding_mask":
             mask = mask.reshape((N, 1, 1, S))
         elif len(size) == 3:

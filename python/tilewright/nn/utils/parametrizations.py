@@ -125,3 +125,10 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
         raise ValueError(f"spectral_norm: {type(module).__name__} has no parameter or buffer '{name}'")
     return register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations,
                                                                 spectral_dim(module, dim), eps))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "orthogonal":
+        raise NotImplementedError("parametrizations.orthogonal: not offered; use nn.init.orthogonal_, or register a "
+                                  "parametrization of your own with nn.utils.parametrize.register_parametrization")
+    raise AttributeError(f"module 'tilewright.nn.utils.parametrizations' has no attribute {name!r}")

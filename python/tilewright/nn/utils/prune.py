@@ -96,11 +96,6 @@ def random_unstructured(module: M, name: str, amount: float) -> M:
     return _lowest(module, name, amount, tw.rand_like(getattr(module, name).detach()))
 
 
-def identity(module: M, name: str) -> M:
-    """Gives the parameter a mask of ones."""
-    return custom_from_mask(module, name, tw.ones_like(getattr(module, name).detach()))
-
-
 def remove(module: M, name: str) -> M:
     """Makes the parameter an ordinary one again, with 0 where it was pruned.
 

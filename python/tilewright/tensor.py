@@ -130,7 +130,8 @@ class Tensor(_engine.TensorBase):
 
     def is_contiguous(self, memory_format=None) -> bool:
         if memory_format in (creation.channels_last, creation.channels_last_3d):
-            return _shape.is_channels_last(self, memory_format)
+            from tilewright.ops import arrange
+            return arrange.is_channels_last(self, memory_format)
         return self.array.is_contiguous
 
     def is_floating_point(self) -> bool:

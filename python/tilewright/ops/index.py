@@ -9,7 +9,7 @@ threads.
 from __future__ import annotations
 
 from tilewright import _engine, autograd
-from tilewright.arguments import into, takes_out
+from tilewright.arguments import into, takes_out, wants
 from tilewright.autograd import inplace, record, wrap
 from tilewright.grad_mode import no_grad
 from tilewright.ops import elementwise, shape
@@ -512,14 +512,19 @@ def scatter_add(input, dim: int, index, src):
 def _scatter_source(op, input, src, value, reduce):
     if (src is None) == (value is None):
         raise TypeError(f"{op}: expects either src or value")
-    if reduce not in (None, "add"):
-        raise NotImplementedError(f"{op}: reduce must be None or 'add', got {reduce!r}")
+    if reduce not in (None, "add", "multiply"):
+        raise ValueError(f"{op}: reduce must be None, 'add' or 'multiply', got {reduce!r}")
     return _value(op, value if src is None else src, input)
 
 
 def scatter_(input, dim: int, index, src=None, *, value=None, reduce=None):
     """x[index[i][j]][j] = src[i][j] for dim 0, and so on, in place; src is a Tensor or a number; the last i wins."""
     src = _scatter_source("scatter_", input, src, value, reduce)
+    if reduce == "multiply":
+        from tilewright.ops.arrange import scatter_reduce
+        old = elementwise._before(input) if wants(input) else input
+        src = shape.expand(src, index.array.shape) if not src.array.ndim else src
+        return elementwise.copy_(input, scatter_reduce(old, dim, index, src, "prod"))
     write = _scatter_write("scatter_", input, dim, index, src, reduce == "add")
     rule = scatter_add__grad if reduce else scatter__grad
     return inplace(rule, input, write, (input, src), (index,), (dim, src.array.shape))

@@ -100,9 +100,12 @@ from tilewright.version import cuda
 def parameters_of(docstring: str, name: str) -> list[list[str]]:
     """The parameter names in each `name(...)` line of a PyTorch docstring."""
     found = []
-    for line in re.findall(rf"^\s*(?:\.\. function:: )?{name}\((.*)\) *->", docstring or "", re.M):
-        line = re.sub(r"\[[^\]]*\]|\([^)]*\)", "", line.replace("\\", ""))
-        found.append([re.split("[:=]", p)[0].strip(" *") for p in line.split(",")])
+    for line in (docstring or "").splitlines():
+        line = line.strip().removeprefix(".. function:: ")
+        if line.startswith(f"{name}(") and "->" in line:
+            line = line[len(name) + 1 : line.rindex("->")].rstrip(" )")
+            line = re.sub(r"\[[^\]]*\]|\([^)]*\)", "", line.replace("\\", ""))
+            found.append([re.split("[:=]", p)[0].strip(" *") for p in line.split(",")])
     return [[p for p in names if p.isidentifier()] for names in found]
 
 

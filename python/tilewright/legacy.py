@@ -142,7 +142,8 @@ class Storage:
 
 
 FloatStorage, DoubleStorage, HalfStorage, BFloat16Storage, ByteStorage, CharStorage, ShortStorage, IntStorage, \
-    LongStorage, BoolStorage = (type(f"{name}Storage", (Storage,), {"_dtype": dtype}) for name, dtype in _NAMES.items())
+    LongStorage, BoolStorage = (type(f"{name}Storage", (Storage,), {"_dtype": dtype, "__doc__": f"`Storage` of {dtype.name}."})
+                   for name, dtype in _NAMES.items())
 
 
 def storage_of(t: Tensor) -> Storage:
@@ -220,14 +221,17 @@ class iinfo:
 
 
 def is_tensor(obj: Any) -> bool:
+    """Whether it is a Tensor."""
     return isinstance(obj, Tensor)
 
 
 def is_floating_point(input: Tensor) -> bool:
+    """Whether the dtype is a float."""
     return input.is_floating_point()
 
 
 def is_complex(input: Tensor) -> bool:
+    """False: tensors are real."""
     return False
 
 
@@ -269,6 +273,7 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
 
 
 def are_deterministic_algorithms_enabled() -> bool:
+    """True: results are deterministic always."""
     return True
 
 

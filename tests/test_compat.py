@@ -417,6 +417,8 @@ def test_typed_tensors_and_storages():
     assert len(s) == s.size() == 6 and s[4] == 4 and s.nbytes() == 24 and s.data_ptr() == x.data_ptr()
     s[5] = 50
     assert x[1, 2].item() == 50 and s.tolist()[-1] == 50 and isinstance(s, tw.FloatStorage)
+    with pytest.raises(IndexError, match=r"a 0-d tensor has no dimension to index, got \[0\]; use \.item\(\)"):
+        x.sum().data[0]
     pixels = tw.ByteTensor(tw.ByteStorage.from_buffer(b"\x01\x02\xff"))
     assert pixels.tolist() == [1, 2, 255] and pixels.dtype == tw.uint8
     bits = x.view(tw.int32)

@@ -31,7 +31,14 @@ from tilewright._engine import (
     set_default_dtype,
     uint8,
 )
-from tilewright.autocast import autocast, get_autocast_dtype, is_autocast_enabled
+from tilewright.autocast import (
+    autocast,
+    get_autocast_cpu_dtype,
+    get_autocast_dtype,
+    get_autocast_gpu_dtype,
+    is_autocast_cpu_enabled,
+    is_autocast_enabled,
+)
 from tilewright.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from tilewright.creation import (
     arange,
@@ -102,13 +109,13 @@ __all__ = [
     "Tensor", "arange", "as_tensor", "asarray", "autocast", "autograd", "bfloat16", "bool", "channels_last",
     "channels_last_3d", "contiguous_format", "cpu_capability", "cuda", "device", "double", "dtype", "empty",
     "empty_cache", "empty_like", "enable_grad", "eye", "float", "float16", "float32", "float64", "from_dlpack",
-    "from_numpy", "frombuffer", "full", "full_like", "get_autocast_dtype", "get_default_device",
-    "get_default_dtype", "get_num_threads", "half", "int", "int16", "int32", "int64", "int8", "is_autocast_enabled",
-    "is_grad_enabled", "kernels", "layout", "linspace", "logspace", "long", "memory_format", "memory_stats",
-    "no_grad", "ones", "ones_like", "preserve_format", "promote_types", "reset_peak_memory_stats", "result_type",
-    "scalar_tensor", "set_default_device", "set_default_dtype", "set_grad_enabled", "set_num_threads",
-    "set_printoptions", "short", "strided", "tensor", "uint8", "zeros", "zeros_like", *_legacy, *_ops, *_SAVING,
-    *_LINALG, *_SUBMODULES,
+    "from_numpy", "frombuffer", "full", "full_like", "get_autocast_cpu_dtype", "get_autocast_dtype",
+    "get_autocast_gpu_dtype", "get_default_device", "get_default_dtype", "get_num_threads", "half", "int", "int16",
+    "int32", "int64", "int8", "is_autocast_cpu_enabled", "is_autocast_enabled", "is_grad_enabled", "kernels",
+    "layout", "linspace", "logspace", "long", "memory_format", "memory_stats", "no_grad", "ones", "ones_like",
+    "preserve_format", "promote_types", "reset_peak_memory_stats", "result_type", "scalar_tensor",
+    "set_default_device", "set_default_dtype", "set_grad_enabled", "set_num_threads", "set_printoptions", "short",
+    "strided", "tensor", "uint8", "zeros", "zeros_like", *_legacy, *_ops, *_SAVING, *_LINALG, *_SUBMODULES,
 ]
 
 

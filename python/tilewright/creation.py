@@ -340,7 +340,7 @@ def _from_values(op: str, data, dtype, copy: bool):
     if isinstance(data, autograd.Tensor):
         a = data.array if dtype is None else _engine.cast(data.array, dtype)
         return _engine.clone(a) if copy and a is data.array else a
-    if isinstance(data, bool | int | float):
+    if type(data) in (bool, int, float):  # NumPy's float64 is a float too, of its own dtype
         kind = _engine.bool if isinstance(data, bool) else _engine.int64 if isinstance(data, int) else None
         return _engine.full((), data, dtype or kind or _engine.get_default_dtype())
     import numpy

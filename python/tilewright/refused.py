@@ -72,6 +72,8 @@ jit = _namespace("jit", "models run as Python; nothing is traced or compiled; ke
                  annotate=lambda kind, value: value, Final=Any)
 onnx = _namespace("onnx", "models are not exported; keep weights with tw.save, build graphs with the onnx package",
                   is_in_onnx_export=lambda: False)
+compiler = _namespace("compiler", "kernels are compiled with the wheel; tw.compile gives the model itself",
+                      disable=_itself, is_compiling=lambda: False, reset=lambda: None)
 fx = _namespace("fx", "models are not traced to graphs; use hooks and named_modules to look into them", wrap=_itself)
 sparse = _namespace("sparse", _SPARSE)
 fft = _namespace("fft", _COMPLEX.replace("use NumPy", "use numpy.fft"))
@@ -85,7 +87,8 @@ cpp_extension = _namespace("utils.cpp_extension", "extensions are not built here
 serialization = _namespace("utils.serialization", "files of Lua Torch are not read; convert them with an old PyTorch")
 
 NAMESPACES = {m.__name__.removeprefix("tilewright."): m for m in (
-    hub, jit, onnx, fx, sparse, fft, ao, quantization, func, profiler, model_zoo, cpp_extension, serialization)}
+    compiler, hub, jit, onnx, fx, sparse, fft, ao, quantization, func, profiler, model_zoo, cpp_extension,
+    serialization)}
 _REFUSED = {
     _SPARSE: "sparse_coo_tensor sparse_csr_tensor spmm smm sspaddmm hspmm",
     _COMPLEX: "view_as_real view_as_complex complex polar complex64 complex128 cfloat cdouble stft istft imag",

@@ -1,4 +1,5 @@
-"""Versions, as scripts ask for them: `version.cuda` is None where no GPU can be used."""
+"""Versions, as scripts ask for them. `version.cuda` is None where no GPU can be used, else "12.0", the oldest CUDA
+toolkit that builds the kernels."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def trapezoid(y):
 
 def scalar_ops():
     assert tw.is_nonzero(tw.tensor(2.0)) and not tw.is_nonzero(tw.tensor(0))
-    assert tw.can_cast(tw.int64, tw.float16) and not tw.can_cast(tw.float16, tw.int64)
+    assert tw.numel(tw.ones(2, 3)) == 6 and tw.can_cast(tw.int64, tw.float16) and not tw.can_cast(tw.float16, tw.int64)
     assert tw.broadcast_shapes((2, 1), 3, (1, 1, 1)) == (1, 2, 3)
     x = tw.ones(2)
     assert tw.positive(x) is x and tw.isreal(x).all() and tw.atleast_1d(x, x)[1] is x
@@ -150,7 +150,7 @@ ROWS = [
     moved("signbit", np.signbit, (43,), grad=False),
     moved("sgn", np.sign, (43,), ops=("fix",), grad=False),
     moved("isposinf", np.isposinf, (43,), grad=False, ops=("isneginf", "isreal", "is_nonzero", "can_cast",
-                                                           "broadcast_shapes"), properties=(scalar_ops,)),
+                                                           "broadcast_shapes", "numel"), properties=(scalar_ops,)),
     moved("clamp_min", np.maximum, (43,), 0.5, dtypes=("float32",)),
     moved("clamp_max", np.minimum, (43,), 0.5, dtypes=("float32",)),
     moved("fill", lambda x, v: np.full_like(x, v), (43,), 2, grad=False),

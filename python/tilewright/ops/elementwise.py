@@ -483,8 +483,8 @@ def to_device_grad(node, dy):
 def clone(input, *, memory_format=None):
     """A copy with memory of its own, in row-major order (or channels last), through which gradients flow."""
     if memory_format is not None:
-        from tilewright.ops import shape
-        return shape.laid_out(input, memory_format, copy=True)
+        from tilewright.ops import arrange
+        return arrange.laid_out(input, memory_format, copy=True)
     return record(clone_grad, _engine.clone(input.array), (input,))
 
 
@@ -495,8 +495,8 @@ def clone_grad(node, dy):
 def contiguous(input, memory_format=None):
     """The tensor in row-major order, or with channels last: itself when it is already, else a copy."""
     if memory_format is not None:
-        from tilewright.ops import shape
-        return shape.laid_out(input, memory_format)
+        from tilewright.ops import arrange
+        return arrange.laid_out(input, memory_format)
     return input if input.array.is_contiguous else clone(input)
 
 

@@ -178,6 +178,7 @@ from tilewright.ops.maths import (
     mvlgamma,
     nan_to_num,
     not_equal,
+    numel,
     polygamma,
     positive,
     rad2deg,

@@ -33,7 +33,13 @@ def getitem(input, key):
     a = input.array
     if _is_index(key):
         return _index(input, [key])
-    view = _engine.index_basic(a, key)
+    try:
+        view = _engine.index_basic(a, key)
+    except IndexError:
+        if a.ndim or not isinstance(key, int):
+            raise
+        raise IndexError(f"index: a 0-d tensor has no dimension to index, got [{key}]; use .item() for its "
+                         f"number") from None
     if view is not None:
         return record(getitem_grad, view, (input,), (), (key, a.shape), input)
     view, indices = _split_key(input, key)
@@ -544,14 +550,19 @@ def scatter_add(input, dim: int, index, src):
 def _scatter_source(op, input, src, value, reduce):
     if (src is None) == (value is None):
         raise TypeError(f"{op}: expects either src or value")
-    if reduce not in (None, "add"):
-        raise NotImplementedError(f"{op}: reduce must be None or 'add', got {reduce!r}")
+    if reduce not in (None, "add", "multiply"):
+        raise ValueError(f"{op}: reduce must be None, 'add' or 'multiply', got {reduce!r}")
     return _value(op, value if src is None else src, input)
 
 
 def scatter_(input, dim: int, index, src=None, *, value=None, reduce=None):
     """x[index[i][j]][j] = src[i][j] for dim 0, and so on, in place; src is a Tensor or a number; the last i wins."""
     src = _scatter_source("scatter_", input, src, value, reduce)
+    if reduce == "multiply":
+        from tilewright.ops.arrange import scatter_reduce
+        old = elementwise._before(input) if wants(input) else input
+        src = shape.expand(src, index.array.shape) if not src.array.ndim else src
+        return elementwise.copy_(input, scatter_reduce(old, dim, index, src, "prod"))
     write = _scatter_write("scatter_", input, dim, index, src, reduce == "add")
     rule = scatter_add__grad if reduce else scatter__grad
     return inplace(rule, input, write, (input, src), (index,), (dim, src.array.shape))

@@ -432,6 +432,11 @@ def can_cast(from_, to) -> bool:
     return not (from_.is_floating_point > to.is_floating_point or (to is _engine.bool and from_ is not _engine.bool))
 
 
+def numel(input) -> int:
+    """How many elements there are."""
+    return input.array.numel
+
+
 def is_nonzero(input) -> bool:
     """Whether the one element is not 0."""
     return bool(tensor("is_nonzero", input))

@@ -47,53 +47,10 @@ def view(input, *shape):
     [[0, 1, 2], [3, 4, 5]]
     """
     if len(shape) == 1 and isinstance(shape[0], _engine.dtype):
-        return _view_bits(input, shape[0])
+        from tilewright.ops.arrange import view_bits
+        return view_bits(input, shape[0])
     a = input.array
     return record(reshape_grad, _engine.view(a, _sizes("view", shape)), (input,), (), (a.shape,), input)
-
-
-def _view_bits(input, dtype):
-    """The same memory read as another dtype; the last dimension shrinks or grows with the dtype's size. No gradient."""
-    a, old, new = input.array, input.array.dtype.itemsize, dtype.itemsize
-    if a.dtype is dtype:
-        return input
-    if old != new and (not a.ndim or a.strides[-1] != 1 or a.shape[-1] * old % new
-                       or (new > old and any(s * old % new for s in (*a.strides[:-1], a.offset)))):
-        raise ValueError(f"view: the last dimension must be dense and its bytes a multiple of {new}, got "
-                         f"{a.dtype.name} {a.shape} with strides {a.strides}")
-    if old != new:  # another number of elements: NumPy's view of the same memory
-        if not a.on_cpu:
-            raise NotImplementedError(f"view: dtypes must have one item size on {a.device}, got {a.dtype.name} and "
-                                      f"{dtype.name}")
-        import numpy
-
-        a = _engine.from_buffer(numpy.asarray(_engine.bitcast(a, _OF_SIZE[old])).view(_OF_SIZE[new].name))
-    return wrap(_engine.bitcast(a, dtype))
-
-
-_OF_SIZE = {1: _engine.int8, 2: _engine.int16, 4: _engine.int32, 8: _engine.int64}
-_FORMATS = {"channels_last": 4, "channels_last_3d": 5}
-
-
-def _clone(input):
-    from tilewright.ops.elementwise import clone
-    return clone(input)
-
-
-def laid_out(input, memory_format, copy: bool = False):
-    """The tensor in a memory format: channels last puts dimension 1 behind the spatial ones in memory."""
-    name = getattr(memory_format, "name", None)
-    if name not in _FORMATS:
-        return _clone(input) if copy or not (input.array.is_contiguous or name == "preserve_format") else input
-    if input.array.ndim != _FORMATS[name]:
-        raise ValueError(f"{name}: the tensor must have {_FORMATS[name]} dimensions, got shape {input.array.shape}")
-    if is_channels_last(input, memory_format) and not copy:
-        return input
-    return movedim(_clone(movedim(input, 1, -1)), -1, 1)
-
-
-def is_channels_last(input, memory_format) -> bool:
-    return input.array.ndim == _FORMATS[memory_format.name] and movedim(input.detach(), 1, -1).array.is_contiguous
 
 
 def reshape(input, *args, shape=None):

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "LeafSpec",
-    "TreeSpec",
-    "tree_all",
-    "tree_any",
-    "tree_flatten",
-    "tree_leaves",
-    "tree_map",
-    "tree_map_only",
+    "LeafSpec", "TreeSpec", "tree_all", "tree_any", "tree_flatten", "tree_leaves", "tree_map", "tree_map_only",
     "tree_unflatten",
 ]
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from tilewright.tensor import Tensor
@@ -33,15 +34,15 @@ class SummaryWriter:
     def __init__(self, log_dir: str | None = None, comment: str = "", purge_step: int | None = None,
                  max_queue: int = 10, flush_secs: int = 120, filename_suffix: str = "") -> None:
         try:
-            import tensorboardX
+            package = importlib.import_module("tensorboardX")
         except ImportError:
             raise ImportError("SummaryWriter: writing TensorBoard's files needs tensorboardX; pip install "
                               "tensorboardX") from None
-        self._writer = tensorboardX.SummaryWriter(log_dir, comment, purge_step=purge_step, max_queue=max_queue,
-                                                  flush_secs=flush_secs, filename_suffix=filename_suffix)
+        self._writer = package.SummaryWriter(log_dir, comment, purge_step=purge_step, max_queue=max_queue,
+                                             flush_secs=flush_secs, filename_suffix=filename_suffix)
 
     def add_graph(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("add_graph: models are not traced to graphs; print the model, or add_text(str(model))")
+        raise NotImplementedError("add_graph: models are not traced to graphs; use add_text(\"model\", str(model))")
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._writer, name)

@@ -242,3 +242,22 @@ def test_checkpoint_has_the_same_gradients():
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert (a == b).all()
+
+
+def test_grad_with_inputs_that_are_unused():
+    x, y = tw.ones(2, requires_grad=True), tw.ones(3, requires_grad=True)
+    assert tw.autograd.grad(x.sum(), (x, y), allow_unused=True)[1] is None
+    assert tw.autograd.grad(x.sum(), (x, y), materialize_grads=True)[1].tolist() == [0, 0, 0]
+    with pytest.raises(NotImplementedError, match="only_inputs=False"):
+        tw.autograd.grad(x.sum(), x, only_inputs=False)
+
+
+def test_types_by_older_names():
+    x = tw.arange(3)
+    assert x.type() == "torch.LongTensor" and x.float().type() == "torch.FloatTensor"
+    for kind in (tw.DoubleTensor, "torch.DoubleTensor", tw.float64, x.double().type()):
+        assert x.type(kind).dtype == tw.float64
+    with pytest.raises(TypeError, match="type: must be a dtype"):
+        x.type("torch.cuda.FloatTensor")
+    import tilewright.backends.cudnn as cudnn
+    assert cudnn is tw.backends.cudnn and not cudnn.is_available()

@@ -8,14 +8,17 @@ deterministic in any case.
 from __future__ import annotations
 
 import contextlib
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
 
-def _library(name: str, available: bool = False, version: int | None = None, **switches: Any) -> types.SimpleNamespace:
-    return types.SimpleNamespace(__name__=f"tilewright.backends.{name}", is_available=lambda: available,
-                                 version=lambda: version, **switches)
+def _library(name: str, available: bool = False, version: int | None = None, **switches: Any) -> types.ModuleType:
+    """A module of its own, for `import tilewright.backends.cudnn as cudnn`."""
+    made = sys.modules[f"{__name__}.{name}"] = types.ModuleType(f"{__name__}.{name}", f"Switches of {name}.")
+    made.__dict__.update(is_available=lambda: available, version=lambda: version, **switches)
+    return made
 
 
 @contextlib.contextmanager

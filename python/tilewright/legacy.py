@@ -138,13 +138,20 @@ def compile(model: Any = None, **options: Any) -> Any:
     return model if model is not None else lambda function: function
 
 
-def set_default_tensor_type(t: Any) -> None:
-    """Sets the default dtype from a typed tensor such as tw.DoubleTensor, or its name."""
-    name = t if isinstance(t, str) else t.__name__
+def dtype_of(op: str, t: Any) -> Any:
+    """The dtype meant by a dtype, a typed tensor such as tw.DoubleTensor, or its name."""
+    if isinstance(t, _engine.dtype):
+        return t
+    name = t if isinstance(t, str) else getattr(t, "__name__", "")
     found = globals().get(name.rpartition(".")[2])
     if not isinstance(found, _TypeOf) or "cuda" in name:
-        raise TypeError(f"set_default_tensor_type: must be a type of CPU tensors such as tw.DoubleTensor, got {t!r}")
-    _engine.set_default_dtype(found.dtype)
+        raise TypeError(f"{op}: must be a dtype or a type of CPU tensors such as tw.DoubleTensor, got {t!r}")
+    return found.dtype
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """Sets the default dtype from a typed tensor such as tw.DoubleTensor, or its name."""
+    _engine.set_default_dtype(dtype_of("set_default_tensor_type", t))
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

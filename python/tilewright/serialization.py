@@ -125,6 +125,7 @@ def save(obj: Any, f: str | os.PathLike | IO[bytes], pickle_module: None = None,
     if hasattr(f, "write"):
         f.write(_encode(obj))
         return
+    data: Any
     if not isinstance(f, (str, os.PathLike)):
         raise TypeError(f"save: f must be a path or a binary file, got {type(f).__name__}")
     path = Path(os.path.realpath(f))  # the file a link points to is replaced, not the link
@@ -198,6 +199,7 @@ def load(f: str | os.PathLike | IO[bytes], map_location: Any = None, pickle_modu
     """
     if pickle_module is not None:
         raise NotImplementedError("load: nothing is unpickled, so that no code can run; leave out pickle_module")
+    data: Any
     if not isinstance(f, (str, os.PathLike)):
         if not hasattr(f, "read"):
             raise TypeError(f"load: f must be a path or a binary file, got {type(f).__name__}")

@@ -375,9 +375,13 @@ class Tensor(_engine.TensorBase):
             t = _elementwise.cast(t, dtype)
         return _elementwise.clone(t) if copy and t is self else t
 
-    def type(self, dtype=None):
-        """The dtype's name, or the tensor in another dtype."""
-        return f"tilewright.{self.dtype.name}" if dtype is None else self.to(dtype)
+    def type(self, dtype=None, non_blocking: bool = False):
+        """The tensor in another dtype, given as one, as `tw.FloatTensor` or by that name; without it, such a name."""
+        from tilewright import legacy
+        if dtype is not None:
+            return self.to(legacy.dtype_of("type", dtype))
+        name = next(n for n in legacy.__all__ if n.endswith("Tensor") and getattr(legacy, n).dtype is self.dtype)
+        return f"torch.{'' if self.array.on_cpu else 'cuda.'}{name}"
 
     def type_as(self, other):
         return self.to(other.dtype)

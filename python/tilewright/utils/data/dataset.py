@@ -34,7 +34,23 @@ class IterableDataset(Dataset[T]):
         raise NotImplementedError(f"{type(self).__name__}: an IterableDataset writes __iter__")
 
     def __add__(self, other: Dataset) -> Any:
-        raise TypeError("IterableDataset: two of them have no joint order; chain the iterators instead")
+        return ChainDataset([self, other])
+
+
+class ChainDataset(IterableDataset[T]):
+    """The items of one IterableDataset after another's."""
+
+    def __init__(self, datasets: Iterable[Dataset]) -> None:
+        self.datasets = datasets
+
+    def __iter__(self) -> Iterator[T]:
+        for dataset in self.datasets:
+            if not isinstance(dataset, IterableDataset):
+                raise TypeError(f"ChainDataset: takes IterableDatasets, got {type(dataset).__name__}")
+            yield from dataset
+
+    def __len__(self) -> int:
+        return sum(len(cast(Sized, dataset)) for dataset in self.datasets)
 
 
 class TensorDataset(Dataset[tuple]):
@@ -65,6 +81,45 @@ class TensorDataset(Dataset[tuple]):
         return self.tensors[0].shape[0]
 
 
+def _items(dataset: Any, indices: list[int]) -> list:
+    """Several items of any dataset."""
+    return dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
+
+
+class StackDataset(Dataset[Any]):
+    """Item i is a tuple of each dataset's item i, or a dict of them when they are given by keyword.
+
+    Raises:
+        ValueError: no datasets, both ways at once, or lengths that differ.
+
+    >>> StackDataset(image=[1, 2], label="ab")[1]
+    {'image': 2, 'label': 'b'}
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if bool(args) == bool(kwargs):
+            raise ValueError("StackDataset: give datasets either in order or by keyword, at least one")
+        self.datasets: Any = args or kwargs
+        sizes = [len(dataset) for dataset in (args or kwargs.values())]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"StackDataset: datasets must have one length, got {sizes}")
+        self._length = sizes[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.datasets, dict):
+            return {key: dataset[index] for key, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+    def __getitems__(self, indices: list[int]) -> list:
+        if isinstance(self.datasets, dict):
+            columns = [_items(dataset, indices) for dataset in self.datasets.values()]
+            return [dict(zip(self.datasets, row, strict=True)) for row in zip(*columns, strict=True)]
+        return list(zip(*(_items(dataset, indices) for dataset in self.datasets), strict=True))
+
+    def __len__(self) -> int:
+        return self._length
+
+
 class Subset(Dataset[T]):
     """The items of `dataset` at `indices`."""
 
@@ -75,6 +130,9 @@ class Subset(Dataset[T]):
         if isinstance(index, list):
             return self.dataset[[self.indices[i] for i in index]]
         return self.dataset[self.indices[index]]
+
+    def __getitems__(self, indices: list[int]) -> list[T]:
+        return _items(self.dataset, [self.indices[i] for i in indices])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -88,7 +146,7 @@ class ConcatDataset(Dataset[T]):
         if not self.datasets:
             raise ValueError("ConcatDataset: there must be at least one dataset, got an empty list")
         if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
-            raise TypeError("ConcatDataset: an IterableDataset has no length; chain the iterators instead")
+            raise TypeError("ConcatDataset: an IterableDataset has no length; use ChainDataset")
         self.cumulative_sizes = list(accumulate(len(cast(Sized, dataset)) for dataset in self.datasets))
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from tilewright.utils.data.dataloader import DataLoader
 from tilewright.utils.data.dataset import (
     ChainDataset,
     ConcatDataset,
+    CSVDataset,
     Dataset,
     IterableDataset,
     StackDataset,
@@ -24,7 +25,7 @@ from tilewright.utils.data.sampler import (
 from tilewright.utils.data.worker import get_worker_info
 
 __all__ = [
-    "BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler", "IterableDataset",
-    "RandomSampler", "Sampler", "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset",
-    "WeightedRandomSampler", "default_collate", "default_convert", "get_worker_info", "random_split",
+    "BatchSampler", "CSVDataset", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler",
+    "IterableDataset", "RandomSampler", "Sampler", "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler",
+    "TensorDataset", "WeightedRandomSampler", "default_collate", "default_convert", "get_worker_info", "random_split",
 ]

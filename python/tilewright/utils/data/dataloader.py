@@ -165,7 +165,8 @@ class _IndexFetcher:
             while type(dataset) is Subset:
                 self.subsets.append(dataset)
                 dataset = dataset.dataset
-            self.tensors = dataset if type(dataset) is TensorDataset else None
+            plain = isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
+            self.tensors = dataset if plain else None
 
     @classmethod
     def maker(cls, *options: Any) -> _Maker:

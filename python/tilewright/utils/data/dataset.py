@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -79,6 +80,80 @@ class TensorDataset(Dataset[tuple]):
 
     def __len__(self) -> int:
         return self.tensors[0].shape[0]
+
+
+class CSVDataset(TensorDataset):
+    """Rows of a text table, the first of which has the columns' names: items are (features,) or (features, target).
+
+    `columns` chooses features, by default all but the target, as numbers of `dtype`. A target of whole numbers is
+    int64, of other numbers `dtype`; one of other texts becomes the number of its place in `classes`, their sorted list.
+
+    Raises:
+        ValueError: no rows, an unknown or repeated column, a line of another length, or a value that is no finite
+        number; with the file, the line and the column.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "flowers.csv")
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("length,width,kind\\n5.1,3.5,setosa\\n6.2,2.9,virginica\\n")
+    >>> data = CSVDataset(path, target="kind")
+    >>> data.classes, data[1][1].item()
+    (['setosa', 'virginica'], 1)
+    """
+
+    def __init__(self, path: Any, target: str | None = None, columns: Sequence[str] | None = None,
+                 delimiter: str = ",", dtype: Any = None, encoding: str = "utf-8-sig") -> None:
+        with open(path, newline="", encoding=encoding) as file:
+            lines = csv.reader(file, delimiter=delimiter, strict=True)
+            try:
+                rows = [(lines.line_num, row) for row in lines if row]
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise ValueError(f"CSVDataset: {path} must be a table, got {error} at line {lines.line_num}") from None
+        names = [name.strip() for name in rows[0][1]] if rows else []
+        self.columns = [n for n in names if n != target] if columns is None else list(columns)
+        wanted = [*self.columns, *([] if target is None else [target])]
+        if len(rows) < 2 or not set(wanted) <= set(names) or len(set(names)) < len(names):
+            raise ValueError(f"CSVDataset: {path} must have rows and the columns {wanted} once each, got {len(rows)} "
+                             f"lines and {names}")
+        for line, row in rows[1:]:
+            if len(row) != len(names):
+                raise ValueError(f"CSVDataset: {path} line {line} must have {len(names)} values, got {len(row)}")
+
+        def numbers(name: str) -> list[float]:
+            values = []
+            for line, row in rows[1:]:
+                text = row[names.index(name)]
+                try:
+                    values.append(float(text))
+                except ValueError:
+                    values.append(math.nan)
+                if not math.isfinite(values[-1]):
+                    raise ValueError(f"CSVDataset: {path} line {line}, column {name!r}: must be a finite number, got "
+                                     f"{text!r}")
+            return values
+
+        kind = tw.get_default_dtype() if dtype is None else dtype
+        tensors = [tw.tensor([numbers(name) for name in self.columns], dtype=tw.float64).t().contiguous().to(kind)]
+        self.classes: list[str] | None = None
+        if target is not None:
+            texts = [row[names.index(target)].strip() for _, row in rows[1:]]
+            try:
+                tensors.append(tw.tensor([int(text) for text in texts], dtype=tw.int64))
+            except ValueError:
+                if all(_is_number(text) for text in texts):
+                    tensors.append(tw.tensor(numbers(target), dtype=kind))
+                else:
+                    self.classes = sorted(set(texts))
+                    tensors.append(tw.tensor([self.classes.index(text) for text in texts], dtype=tw.int64))
+        super().__init__(*tensors)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _items(dataset: Any, indices: list[int]) -> list:

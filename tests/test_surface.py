@@ -261,3 +261,13 @@ def test_types_by_older_names():
         x.type("torch.cuda.FloatTensor")
     import tilewright.backends.cudnn as cudnn
     assert cudnn is tw.backends.cudnn and not cudnn.is_available()
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape, options", [
+    ((2, 3, 13, 17), {"size": (5, 6)}), ((1, 1, 7, 7), {"size": (19, 4)}), ((1, 2, 9, 9), {"scale_factor": 0.37}),
+    ((1, 2, 9, 9), {"size": (4, 4), "align_corners": True}),
+    ((1, 2, 9, 9), {"scale_factor": 0.37, "recompute_scale_factor": True}),
+])
+def test_antialiased_interpolation(mode, shape, options):
+    same_with_gradients(lambda lib, f, x: f.interpolate(x, mode=mode, antialias=True, **options), real(*shape))

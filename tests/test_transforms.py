@@ -76,8 +76,8 @@ def test_quarter_turns(turns):
     square = BYTES[:, :17, :17]
     assert (F.rotate(tw.tensor(square), 90 * turns).numpy() == np.rot90(square, turns, (1, 2))).all()
     assert (F.affine(tw.tensor(square), -90 * turns, [0, 0], 1.0, 0.0).numpy() == np.rot90(square, turns, (1, 2))).all()
-    wide = F.rotate(tw.tensor(BYTES), 90 * turns, expand=True).numpy()
-    assert (wide == np.rot90(BYTES, turns, (1, 2))).all()
+    wide = F.rotate(tw.tensor(BYTES[:, :16]), 90 * turns, expand=True).numpy()
+    assert (wide == np.rot90(BYTES[:, :16], turns, (1, 2))).all()
     cube = RNG.random((1, 5, 5, 5), dtype=np.float32)
     for axis, plane in enumerate(((2, 3), (1, 3), (1, 2))):
         angles = [0, 0, 0]
@@ -306,7 +306,8 @@ def test_volumes_and_labels():
     tw.manual_seed(2)
     volume, labels = tw.tensor(VOLUME), (tw.tensor(VOLUME[:1]) > 0.5).long()
     pipeline = T.Compose([T.RandomDepthFlip(), T.RandomAffine3d(20, (0.1, 0.1, 0.1), (0.9, 1.1)),
-                          T.RandomCrop((4, 5, 6)), T.ElasticTransform([20.0] * 3, 1.0), T.Normalize([0.5, 0.5], [2.0, 2.0], dims=3)])
+                          T.RandomCrop((4, 5, 6)), T.ElasticTransform([20.0] * 3, 1.0),
+                          T.Normalize([0.5, 0.5], [2.0, 2.0], dims=3)])
     x, y = pipeline(volume, labels)
     assert x.shape == (2, 4, 5, 6) and y.shape == (1, 4, 5, 6) and set(y.unique().tolist()) <= {0, 1}
     still = T.RandomAffine3d(0.0)(volume)

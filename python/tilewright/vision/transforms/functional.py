@@ -521,7 +521,7 @@ def rotate(img: Any, angle: float, interpolation: Any = InterpolationMode.NEARES
     if expand:
         h, w = size
         corners = np.array([[x, y, 1] for x in (-w / 2, w / 2) for y in (-h / 2, h / 2)]) @ matrix.T
-        reach = np.trunc((corners + np.array([w / 2, h / 2])) * 1e4) / 1e4
+        reach = np.round(corners + np.array([w / 2, h / 2]), 4)
         new = [int(n) for n in (np.ceil(reach.max(0)) - np.floor(reach.min(0)))[::-1]]
     return _sample(img, _affine_grid(matrix, size, new), mode, fill)
 

@@ -47,7 +47,9 @@ lengths = rng.randint(4, 13, 96)
 tokens[np.arange(12)[:, None] >= lengths] = 0
 targets = (tokens == 7).any(0).astype(np.int64)
 model = TransformerModel(20, 16, 4, 32, 2, 2)
-for k, p in enumerate(model.parameters()):
+for name, p in model.named_parameters():
+    if name.endswith('bias'):
+        nn.init.zeros_(p)
     if p.dim() > 1:
         p.data = torch.from_numpy(rng.uniform(-1, 1, p.shape).astype(np.float32)) * math.sqrt(6 / sum(p.shape))
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.98), eps=1e-9)

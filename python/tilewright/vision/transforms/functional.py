@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
@@ -34,10 +35,9 @@ def _is_pil(img: Any) -> bool:
 
 def _pillow(op: str) -> Any:
     try:
-        from PIL import Image
+        return importlib.import_module("PIL.Image")
     except ImportError:
         raise RuntimeError(f"{op}: pictures need Pillow, which is not installed; pip install pillow") from None
-    return Image
 
 
 Function = TypeVar("Function", bound=Callable)

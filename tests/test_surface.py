@@ -153,7 +153,7 @@ def test_older_names():
     model = nn.Linear(1, 1)
     assert tw.compile(model) is model and not tw.distributed.is_initialized()
     with pytest.raises(NotImplementedError, match="init_process_group"):
-        tw.distributed.init_process_group("nccl")
+        tw.distributed.init_process_group("nccl", world_size=2, rank=0)
     tw.backends.cudnn.benchmark = True
     tw.set_default_tensor_type(tw.DoubleTensor)
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import tilewright as tw
@@ -13,6 +16,28 @@ from tilewright.nn.linear import Linear
 from tilewright.nn.module import Module
 from tilewright.nn.parameter import empty_parameter
 from tilewright.tensor import Tensor
+
+
+class SDPBackend(enum.IntEnum):
+    """PyTorch's ways to compute attention; here one kernel serves all."""
+
+    ERROR, MATH, FLASH_ATTENTION, EFFICIENT_ATTENTION, CUDNN_ATTENTION, OVERRIDEABLE = range(-1, 5)
+
+
+@contextlib.contextmanager
+def sdpa_kernel(backends: SDPBackend | list[SDPBackend], set_priority: bool = False) -> Iterator[None]:
+    """A block in which PyTorch would use the named kernels only; results here are the same whichever are named.
+
+    Raises:
+        TypeError: what is no SDPBackend. ValueError: none.
+    """
+    given = [backends] if isinstance(backends, SDPBackend) else list(backends)
+    if not given:
+        raise ValueError("sdpa_kernel: at least one backend must be named, got none")
+    for backend in given:
+        if not isinstance(backend, SDPBackend):
+            raise TypeError(f"sdpa_kernel: backends must be SDPBackend, got {backend!r}")
+    yield
 
 
 class MultiheadAttention(Module):

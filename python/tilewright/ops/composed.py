@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from tilewright import _engine, autograd
+from tilewright.arguments import takes_out
 from tilewright.ops import conv, elementary, elementwise, matmul, pad, random, reduce, scan, shape, sort
 from tilewright.ops.interpolate import interpolate
 
@@ -112,6 +113,7 @@ def _spread(x, labels: list, both: list, sizes: dict):
     return shape.broadcast_to(x, [sizes[c] if c in both else n for c, n in zip(labels, x.shape, strict=True)])
 
 
+@takes_out
 def tensordot(a: Tensor, b: Tensor, dims: int | tuple = 2) -> Tensor:
     """The sum of products over `dims` dimensions: the last of a with the first of b, or two lists of dimensions.
 
@@ -223,6 +225,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return ones.new_zeros(n).scatter_add(0, input.long(), ones)
 
 
+@takes_out
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator=None) -> Tensor:
     """Indices drawn from each row of weights (not negative, of a positive sum): (num_samples,) or (rows, num_samples).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine
-from tilewright.arguments import direct, run
+from tilewright.arguments import direct, run, takes_out
 from tilewright.ops.elementwise import _before, _unary_, div
 
 
@@ -74,6 +74,7 @@ def round(input, *, decimals: int = 0, out=None):
     return run(round, input, out=out)
 
 
+@takes_out
 def frac(input):
     """input - trunc(input)."""
     return input - trunc(input)

@@ -9,6 +9,7 @@ threads.
 from __future__ import annotations
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into, takes_out, wants
 from tilewright.autograd import inplace, record, wrap
 from tilewright.grad_mode import no_grad
 from tilewright.ops import elementwise, shape
@@ -279,6 +280,7 @@ def _take(op, rule, x, dim, index):
     return record(rule, _engine.take(op, a, dim, index.array), (x,), (index,), (dim, a.shape[dim]))
 
 
+@takes_out
 def index_select(input, dim: int, index):
     """The slices of input along dim that a 1-d integer index names, in its order.
 
@@ -377,6 +379,7 @@ def index_add__grad(node, dy):
     return dy, dsource if alpha == 1 else dsource * alpha
 
 
+@takes_out
 def index_add(input, dim: int, index, source, *, alpha=1):
     """A copy of x with alpha * source's slices added at the index along dim."""
     return index_add_(elementwise.clone(input), dim, index, source, alpha=alpha)
@@ -392,6 +395,7 @@ def index_copy_(input, dim: int, index, source):
     return index_put_(input, _at(_check_dim("index_copy_", dim, input.array.ndim), index), source)
 
 
+@takes_out
 def index_copy(input, dim: int, index, source):
     """A copy of x with source's slices at the index along dim."""
     return index_copy_(elementwise.clone(input), dim, index, source)
@@ -414,7 +418,7 @@ def _same_dtype(op, input, src) -> None:
                         f"{input.array.dtype.name}")
 
 
-def gather(input, dim: int, index, *, sparse_grad: bool = False):
+def gather(input, dim: int, index, *, sparse_grad: bool = False, out=None):
     """y[i][j][k] = input[index[i][j][k]][j][k] for dim 0, and so on; y has the index's shape.
 
     Raises:
@@ -427,6 +431,8 @@ def gather(input, dim: int, index, *, sparse_grad: bool = False):
     if sparse_grad:
         raise NotImplementedError("gather: sparse gradients are not offered")
     y = _engine.gather("gather", input.array, dim, index.array)
+    if out is not None:
+        return into("gather", wrap(y), out, input)
     return record(gather_grad, y, (input,), (index,), (dim, input.array.shape))
 
 
@@ -445,6 +451,7 @@ def gather_backward_grad(node, ddx):
     return (gather(ddx, node.attrs[0], node.saved[0]),)
 
 
+@takes_out
 def take_along_dim(input, indices, dim: int | None = None):
     """gather, after broadcasting input and indices against each other outside dim; flat when dim is None."""
     if dim is None:
@@ -489,6 +496,7 @@ def scatter_add__grad(node, dy):
     return dy, _scatter_src_grad(node, dy, dim, index, src_shape)
 
 
+@takes_out
 def scatter_add(input, dim: int, index, src):
     """A copy of input with src added at the index along dim.
 
@@ -504,14 +512,19 @@ def scatter_add(input, dim: int, index, src):
 def _scatter_source(op, input, src, value, reduce):
     if (src is None) == (value is None):
         raise TypeError(f"{op}: expects either src or value")
-    if reduce not in (None, "add"):
-        raise NotImplementedError(f"{op}: reduce must be None or 'add', got {reduce!r}")
+    if reduce not in (None, "add", "multiply"):
+        raise ValueError(f"{op}: reduce must be None, 'add' or 'multiply', got {reduce!r}")
     return _value(op, value if src is None else src, input)
 
 
 def scatter_(input, dim: int, index, src=None, *, value=None, reduce=None):
     """x[index[i][j]][j] = src[i][j] for dim 0, and so on, in place; src is a Tensor or a number; the last i wins."""
     src = _scatter_source("scatter_", input, src, value, reduce)
+    if reduce == "multiply":
+        from tilewright.ops.arrange import scatter_reduce
+        old = elementwise._before(input) if wants(input) else input
+        src = shape.expand(src, index.array.shape) if not src.array.ndim else src
+        return elementwise.copy_(input, scatter_reduce(old, dim, index, src, "prod"))
     write = _scatter_write("scatter_", input, dim, index, src, reduce == "add")
     rule = scatter_add__grad if reduce else scatter__grad
     return inplace(rule, input, write, (input, src), (index,), (dim, src.array.shape))
@@ -523,6 +536,7 @@ def scatter__grad(node, dy):
     return dx, _scatter_src_grad(node, dy, dim, index, src_shape)
 
 
+@takes_out
 def scatter(input, dim: int, index, src=None, *, value=None, reduce=None):
     """A copy of input with src (a Tensor or a number) at the index along dim."""
     return scatter_(elementwise.clone(input), dim, index, src, value=value, reduce=reduce)
@@ -573,6 +587,7 @@ def masked_fill_(input, mask, value):
     return inplace(masked_fill_grad, input, lambda: _engine.where(mask.array, operand, a, a), inputs, (mask,))
 
 
+@takes_out
 def masked_select(input, mask):
     """The elements where the bool mask holds, 1-d, in row-major order; mask and input broadcast."""
     _check_mask("masked_select", mask)
@@ -582,6 +597,7 @@ def masked_select(input, mask):
     return _index(x, [mask])
 
 
+@takes_out
 def nonzero(input, *, as_tuple: bool = False):
     """The positions of the elements that are not zero: (count, ndim) int64, or one 1-d Tensor a dimension as_tuple.
 

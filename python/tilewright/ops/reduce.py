@@ -12,7 +12,7 @@ import math
 from collections import namedtuple
 
 from tilewright import _engine, autograd
-from tilewright.arguments import write
+from tilewright.arguments import takes_out, write
 from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
@@ -148,11 +148,13 @@ def sum_to_size_grad(node, dy):
     return (dy.expand(node.attrs[0]),)
 
 
+@takes_out
 def nansum(input, dim=None, keepdim: bool = False, *, dtype=None):
     """The sum over `dim` of the values that are not NaN."""
     return sum(_e.where(_e.isnan(input), 0.0, input) if input.array.is_float else input, dim, keepdim, dtype=dtype)
 
 
+@takes_out
 def nanmean(input, dim=None, keepdim: bool = False, *, dtype=None):
     """The mean over `dim` of the values that are not NaN."""
     return nansum(input, dim, keepdim, dtype=dtype) / sum(_e.logical_not(_e.isnan(input)), dim, keepdim)
@@ -233,6 +235,7 @@ def _pick(op, kernels, rules, pair, binary, input, dim, keepdim, other):
     return pair(values, wrap(indices))
 
 
+@takes_out
 def max(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
     """The largest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
 
@@ -250,6 +253,7 @@ def max(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdi
                  axis if dim is None else dim, keepdim or keepdims, other)
 
 
+@takes_out
 def min(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
     """The smallest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
 
@@ -262,6 +266,7 @@ def min(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdi
                  axis if dim is None else dim, keepdim or keepdims, other)
 
 
+@takes_out
 def aminmax(input, *, dim=None, keepdim: bool = False):
     """(min, max) of the whole tensor or along `dim`."""
     return _MinMax(amin(input, dim, keepdim), amax(input, dim, keepdim))
@@ -309,6 +314,7 @@ def _correction(dim, unbiased, correction):
     return dim, float(correction if unbiased is None else unbiased)
 
 
+@takes_out
 def var(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
     """sum((x - mean)^2) / (n - correction) over `dim`, n values each; in two passes, so large means do not cancel.
 
@@ -332,6 +338,7 @@ def var_grad(node, dy):
     return (_spread(scale, shape, dim, keepdim) * (x - mean(x, dim, True) if shape else x - x),)
 
 
+@takes_out
 @_e.in_float32
 def std(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
     """The square root of `var`; its gradient where it is 0 is taken as 0."""
@@ -361,6 +368,7 @@ def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correctio
     return std(input, dim, None, keepdim, correction=correction), mean(input, dim, keepdim)
 
 
+@takes_out
 @widen
 def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=None, keepdims: bool = False):
     """The vector norm sum(|x|^p)^(1/p) over `dim`; p "fro" is 2, inf and -inf the largest and smallest |x|, 0 counts.
@@ -398,6 +406,7 @@ def norm_grad(node, dy):
     return (x * _spread(_e.where(zero, 0.0, dy / _e.where(zero, 1.0, y)), *node.attrs),)
 
 
+@takes_out
 def logsumexp(input, dim=None, keepdim: bool = False):
     """log(sum(exp(x))) over `dim`, as max x + log(sum(exp(x - max x))), which does not overflow.
 

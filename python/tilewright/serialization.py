@@ -171,7 +171,7 @@ def _placer(map_location: Any) -> Callable[[Tensor, str], Tensor]:
             return to(tensor, saved)
         if isinstance(map_location, Mapping):
             return to(tensor, map_location.get(saved, saved))
-        if callable(map_location):
+        if callable(map_location) and not isinstance(map_location, tw.device):
             try:
                 found = map_location(tensor, saved)
             except Exception as error:

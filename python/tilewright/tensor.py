@@ -27,7 +27,7 @@ _hook_numbers = itertools.count()
 class RemovableHandle:
     """What registering a hook returns: `remove()` takes the hook away again."""
 
-    def __init__(self, hooks: dict, key: int):
+    def __init__(self, hooks: dict, key: Any):
         self._hooks, self._key = hooks, key
 
     def remove(self) -> None:
@@ -229,29 +229,37 @@ class Tensor(_engine.TensorBase):
             return self.new_tensor(data[0])
         return self.new_empty(*data) if data else self.new_empty(0)
 
-    def _reshaped_in_place(self, op: str, array):
-        if self.node is not None or self.requires_grad or self._base is not None:
-            raise NotImplementedError(f"{op}: a tensor that is recorded, or a view, cannot change its shape in place; "
-                                      f"use the op without the underscore")
-        self.array = array
+    def _become_view(self, op: str, view):
+        """Makes this tensor itself view(what it was), with its history; no memory moves."""
+        self._refresh()
+        if self.requires_grad and (self.node is None or not autograd.is_grad_enabled()):
+            raise RuntimeError(f"{op}: a tensor that requires grad cannot change its shape in place if it is a leaf, "
+                               f"or while nothing is recorded; use the op without the underscore")
+        old = wrap(self.array)
+        for name in ("node", "slot", "requires_grad", "_base", "_view_version"):
+            setattr(old, name, getattr(self, name))
+        y = view(old)
+        self.array = y.array
+        if self.requires_grad or self._base is not None:
+            for name in ("node", "slot", "_base", "_view_version"):
+                setattr(self, name, getattr(y, name))
         return self
 
     def transpose_(self, dim0: int, dim1: int):
         """Swaps two dimensions of this tensor itself; no memory moves."""
-        return self._reshaped_in_place("transpose_", self.detach().transpose(dim0, dim1).array)
+        return self._become_view("transpose_", lambda x: x.transpose(dim0, dim1))
 
     def t_(self):
         """The transposed matrix, in place."""
-        return self._reshaped_in_place("t_", self.detach().t().array)
+        return self._become_view("t_", lambda x: x.t())
 
     def squeeze_(self, dim=None):
         """Drops dimensions of size 1 of this tensor itself."""
-        x = self.detach()
-        return self._reshaped_in_place("squeeze_", (x.squeeze() if dim is None else x.squeeze(dim)).array)
+        return self._become_view("squeeze_", lambda x: x.squeeze() if dim is None else x.squeeze(dim))
 
     def unsqueeze_(self, dim: int):
         """Gives this tensor itself a dimension of size 1."""
-        return self._reshaped_in_place("unsqueeze_", self.detach().unsqueeze(dim).array)
+        return self._become_view("unsqueeze_", lambda x: x.unsqueeze(dim))
 
     def swapaxes_(self, axis0: int, axis1: int):
         return self.transpose_(axis0, axis1)
@@ -267,7 +275,10 @@ class Tensor(_engine.TensorBase):
         old, new = self.detach().contiguous().flatten(), self.new_empty(shape)
         n = min(old.numel(), new.numel())
         new.flatten()[:n] = old[:n]
-        return self._reshaped_in_place("resize_", new.array)
+        if self.requires_grad or self._base is not None:
+            raise RuntimeError("resize_: a tensor that requires grad, or a view, cannot be resized; use reshape")
+        self.array = new.array
+        return self
 
     def resize_as_(self, other, memory_format=None):
         """`resize_` to the other's shape."""
@@ -418,6 +429,16 @@ class Tensor(_engine.TensorBase):
         if retain is not None:
             hooks["retain", self.slot] = retain  # last: it shows what other hooks made of the gradient
         return RemovableHandle(self.node.hooks, key)
+
+    def register_post_accumulate_grad_hook(self, hook) -> RemovableHandle:
+        """Calls hook(this leaf) after a backward has summed into its .grad; an optimizer may step there."""
+        if not self.requires_grad or self.node is not None:
+            raise RuntimeError("register_post_accumulate_grad_hook: the tensor must be a leaf that requires grad")
+        if self._hooks is None:
+            self._hooks = {}
+        key = ("after", next(_hook_numbers))
+        self._hooks[key] = hook
+        return RemovableHandle(self._hooks, key)
 
     def retain_grad(self) -> None:
         """Keeps the gradient of a tensor that is not a leaf in `.grad`, too."""

@@ -126,9 +126,14 @@ def prod_grad(node, dy):
     if bool(wrap(_engine.all(x.array, None, False))):
         return (_spread(dy * y, *node.attrs) / x,)
     # With one zero, only its own derivative is not 0: the product of the others. With two, all are 0.
-    if mode.grad:
-        raise NotImplementedError("prod: the second derivative is not implemented where an element is 0")
-    _, dim, keepdim = node.attrs
+    shape, dim, keepdim = node.attrs
+    if mode.grad:  # by the products of the others themselves, n^2 of them: they can be differentiated at 0
+        dims = _dims(dim, len(shape))
+        order = [i for i in range(len(shape)) if i not in dims] + sorted(dims)
+        rows = x.permute(order).reshape(*(n for i, n in enumerate(shape) if i not in dims), -1)
+        others = prod(each_as_one(rows), -1).reshape(tuple(shape[i] for i in order))
+        back = [order.index(i) for i in range(len(shape))]
+        return (_spread(dy, *node.attrs) * others.permute(back),)
     zero = x == 0
     others = prod(_e.where(zero, 1.0, x), dim, keepdim)
     zeros = sum(zero, dim, keepdim)
@@ -138,9 +143,18 @@ def prod_grad(node, dy):
     return (_e.where(none, others / _e.where(zero, 1.0, x), _e.where(single, others, 0.0)),)
 
 
+def each_as_one(x):
+    """(..., n) as (..., n, n): row i is x with a 1 in the place of x_i."""
+    n = x.array.shape[-1]
+    places = wrap(_engine.arange(0, n, 1, _engine.int64, x.device))
+    return _e.where(places == places.reshape(n, 1), 1.0, x.unsqueeze(-2))
+
+
 def sum_to_size(input, *size):
     """The sum over the dims that broadcasting would expand from `size`; undoes `expand`."""
     size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+    if input.array.dtype is _engine.bool and (input.array.shape != size or not size):
+        input = input.long()
     return record(sum_to_size_grad, _engine.sum_to(input.array, size), (input,), (), (input.array.shape,))
 
 
@@ -311,7 +325,7 @@ def _correction(dim, unbiased, correction):
     """PyTorch's older forms: var(unbiased) and var(dim, unbiased)."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return dim, float(correction if unbiased is None else unbiased)
+    return dim, float(unbiased if unbiased is not None else 1 if correction is None else correction)
 
 
 @takes_out
@@ -393,10 +407,14 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
     if math.isinf(p):
         return (amax if p > 0 else amin)(_m.abs(x), dim, keepdim)
     if p == 0:
-        return sum((x != 0).to(x.dtype), dim, keepdim)
+        return record(norm_zero_grad, sum((x != 0).to(x.dtype), dim, keepdim).array, (x,), (), (x.array.shape,))
     if p == 1:
         return sum(_m.abs(x), dim, keepdim)
     return _e.pow(sum(_e.pow(_m.abs(x), p), dim, keepdim), 1.0 / p)
+
+
+def norm_zero_grad(node, dy):
+    return (wrap(_engine.full(node.attrs[0], 0, dy.array.dtype, dy.device)),)
 
 
 def norm_grad(node, dy):
@@ -414,9 +432,8 @@ def logsumexp(input, dim=None, keepdim: bool = False):
     >>> round(tw.tensor([1000.0, 1000.0]).logsumexp(0).item(), 3)
     1000.693
     """
+    input = input if input.array.is_float else _e.cast(input, _engine.get_default_dtype())
     a = input.array
-    if not a.is_float:
-        raise TypeError(f"logsumexp: must have a floating-point dtype, got {a.dtype.name} {a.shape}")
     wide = _engine.cast(a, _engine.float32) if a.dtype.itemsize == 2 else a
     top = _engine.amax(wide, dim, True)
     top = _engine.where(_engine.isfinite(top), top, 0.0)

@@ -205,6 +205,17 @@ def test_errors(call, error, words):
         call(tw.ones(2, 3))
 
 
+def test_nll_of_small_label_types_and_no_rows():
+    x = reals(4, 3)
+    for labels in (np.array([0, 2, 1, 2], np.uint8), np.array([0, 2, 1, 2], np.int32)):
+        ours = F.nll_loss(tw.tensor(x), tw.tensor(labels), weight=tw.tensor(WEIGHT[:3]))
+        theirs = torch.nn.functional.nll_loss(torch.tensor(x), torch.tensor(labels).long(), torch.tensor(WEIGHT[:3]))
+        np.testing.assert_allclose(ours.item(), theirs.item(), rtol=1e-12)
+    assert math.isnan(F.nll_loss(tw.zeros(0, 3), tw.zeros(0, dtype=tw.int64)).item())
+    assert math.isnan(F.nll_loss(tw.zeros(2, 3), tw.full((2,), -100)).item())
+    assert F.nll_loss(tw.zeros(0, 3), tw.zeros(0, dtype=tw.int64), reduction="sum").item() == 0
+
+
 def test_halves_and_empty():
     for name, arrays, options, _ in CASES:
         if name in ("kl_div", "cross_entropy", "nll_loss"):

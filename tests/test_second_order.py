@@ -124,15 +124,16 @@ def critic(lib, norm):
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "instance"])
 def test_gradient_penalty_trains(norm):
+    tw.manual_seed(3)
     rng = np.random.default_rng(7)
     ours, theirs = critic(tw, norm), critic(torch, norm)
     theirs.load_state_dict({k: torch.tensor(v.detach().numpy()) for k, v in ours.state_dict().items()})
-    batches = [[rng.standard_normal((6, 1, 8, 8)).astype(np.float32) for _ in range(2)] for _ in range(6)]
+    batch = [rng.standard_normal((6, 1, 8, 8)).astype(np.float32) for _ in range(2)]
     curves = []
     for lib, net in ((tw, ours), (torch, theirs)):
         optimizer, curve = lib.optim.Adam(net.parameters(), lr=1e-3, betas=(0.5, 0.9)), []
-        for real, fake in batches:
-            real, fake = lib.tensor(real), lib.tensor(fake)
+        real, fake = map(lib.tensor, batch)
+        for _ in range(12):
             between = (real * 0.3 + fake * 0.7).requires_grad_()
             (g,) = lib.autograd.grad(net(between).sum(), between, create_graph=True)
             penalty = ((g.reshape(6, -1).norm(2, dim=1) - 1) ** 2).mean()
@@ -140,10 +141,11 @@ def test_gradient_penalty_trains(norm):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            curve += [loss.item(), penalty.item()]
+            curve.append([loss.item(), penalty.item()])
         curves.append(curve)
     np.testing.assert_allclose(*curves, rtol=1e-3, atol=1e-4)
-    assert curves[0][-1] < curves[0][1]  # the penalty falls
+    (first, gap), (last, closed) = curves[0][0], curves[0][-1]
+    assert last < first and closed < gap / 2  # of one batch: the critic tells the two apart, with slopes near 1
 
 
 # --- gradgradcheck ----------------------------------------------------------------------------------------------------

@@ -369,6 +369,20 @@ def test_hooks_of_a_users_optimizer():
     assert p.item() == 0.5 and count == [1]
 
 
+def test_state_of_a_users_optimizer_has_any_shape():
+    class Rows(optim.Optimizer):
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                self.state[p]["rows"] = p.grad.sum(1)
+
+    p, q = nn.Parameter(tw.ones(2, 3)), nn.Parameter(tw.ones(2, 3))
+    p.grad = tw.ones(2, 3)
+    first, second = Rows([p], {}), Rows([q], {})
+    first.step()
+    second.load_state_dict(first.state_dict())
+    assert second.state[q]["rows"].tolist() == [3.0, 3.0]
+
+
 # --- averages --------------------------------------------------------------------------------------------------------
 def build(lib):
     net = lib.nn.Sequential(lib.nn.Linear(3, 4), lib.nn.BatchNorm1d(4), lib.nn.ReLU(), lib.nn.Linear(4, 2))

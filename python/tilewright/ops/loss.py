@@ -11,6 +11,7 @@ from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode, no_grad
 from tilewright.ops import elementary as _m
 from tilewright.ops import elementwise as _e
+from tilewright.ops import index
 from tilewright.ops import reduce as _r
 from tilewright.ops.activation import sigmoid
 from tilewright.ops.softmax import log_softmax, softmax
@@ -166,19 +167,18 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"nll_loss: weight must have one value a class, got {weight.shape} for {classes} classes")
     ignored = target == ignore_index
-    if bool(_r.any(_e.logical_and(_e.logical_not(ignored), _e.logical_or(target < 0, target >= classes)))):
-        bad = next(int(t) for t in target.reshape(-1).tolist() if t != ignore_index and not 0 <= t < classes)
+    label = _e.where(ignored, 0, target).long()
+    # On a GPU, where reading a value waits, `gather` tells of a wrong label instead.
+    if input.device.type == "cpu" and label.numel() and not (
+            _engine.item(_engine.amin(label.array, None, False)) >= 0
+            and _engine.item(_engine.amax(label.array, None, False)) < classes):
+        bad = next(int(t) for t in label.reshape(-1).tolist() if not 0 <= t < classes)
         raise IndexError(f"nll_loss: labels must be in [0, {classes}) or ignore_index {ignore_index}, got {bad}")
-    column = (-1,) + (1,) * (input.ndim - dim - 1)
-    labels = wrap(_engine.arange(0, classes, 1, _engine.int64, input.device))
-    label = labels.reshape(column) == target.unsqueeze(dim)
-    label = _e.logical_and(label, _e.logical_not(ignored.unsqueeze(dim)))
-    input, dtype = _wide(input)
-    w = None if weight is None else weight.to(input.dtype).reshape(column)
-    loss = -_r.sum(_e.where(label, input if w is None else input * w, 0.0), dim)
-    if reduction != "mean":
-        return reduced(loss, reduction, dtype)
-    return (_r.sum(loss) / _r.sum(label if w is None else _e.where(label, w, 0.0))).to(dtype)
+    picked, dtype = _wide(index.gather(input, dim, label.unsqueeze(dim)).squeeze(dim))
+    w = 1.0 if weight is None else weight.to(picked.dtype)[label]
+    w = _e.where(ignored, 0.0, w)
+    loss = _e.where(ignored, 0.0, -picked * w)
+    return reduced(loss, reduction, dtype, _r.sum(w) if reduction == "mean" else None)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

@@ -62,15 +62,17 @@ def _strong_wolfe(evaluate: Callable[[float], _Point], start: _Point, t: float, 
         count, rounds = count + 1, rounds + 1
     bracket = bracket or [start, now]
 
-    # Zooming in, the lower end first.
-    bracket.sort(key=lambda point: point.loss)
+    # Zooming in.
+    def lower() -> int:
+        return 0 if bracket[0].loss <= bracket[1].loss else 1
+
+    low = lower()
     slow = False  # whether the latest step was close to an end of the interval
     while rounds < most:
-        low, high = bracket
-        left, right = min(low.t, high.t), max(low.t, high.t)
+        left, right = sorted(point.t for point in bracket)
         if (right - left) * size < tolerance:
             break
-        t = _cubic(low, high, left, right)
+        t = _cubic(bracket[0], bracket[1], left, right)
         margin = 0.1 * (right - left)
         if min(right - t, t - left) < margin:
             if slow or t >= right or t <= left:
@@ -82,13 +84,16 @@ def _strong_wolfe(evaluate: Callable[[float], _Point], start: _Point, t: float, 
             slow = False
         now = evaluate(t)
         count, rounds = count + 1, rounds + 1
-        if too_high(now, low):
-            bracket = sorted([low, now], key=lambda point: point.loss)
+        if too_high(now, bracket[low]):
+            bracket[1 - low] = now
+            low = lower()
         elif flat(now):
             return now, count
         else:
-            bracket = [now, low if now.slope * (high.t - low.t) >= 0 else high]
-    return bracket[0], count
+            if now.slope * (bracket[1 - low].t - bracket[low].t) >= 0:
+                bracket[1 - low] = bracket[low]
+            bracket[low] = now
+    return bracket[low], count
 
 
 class LBFGS(Optimizer):

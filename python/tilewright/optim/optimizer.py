@@ -66,7 +66,8 @@ def _hooked(step: Callable) -> Callable:
 
     @functools.wraps(step)
     def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        if self._stepping:
+        self._stepped = True
+        if self._stepping or not self._hooks_of:
             return step(self, *args, **kwargs)
         self._stepping = True
         try:
@@ -75,7 +76,6 @@ def _hooked(step: Callable) -> Callable:
                 if changed is not None:
                     args, kwargs = changed
             loss = step(self, *args, **kwargs)
-            self._stepped = True
             for hook in list(self._hooks("step_post").values()):
                 hook(self, args, kwargs)
         finally:
@@ -98,6 +98,7 @@ class Optimizer:
     _scalars: ClassVar[dict[str, type]] = {"step": int}  # numbers in a parameter's state
     _stepping = False
     _stepped = False  # whether there was a step; schedules look
+    _hooks_of: ClassVar[dict[str, dict[int, Callable]]] = {}  # of an instance once it is given a hook
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -109,6 +110,7 @@ class Optimizer:
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         self._checked: dict[int, list] = {}
+        self._tensors = False  # whether an option is in a tensor
         name = type(self).__name__
         if isinstance(params, (Tensor, dict)):
             raise TypeError(f"{name}: params must be an iterable of tensors or dicts, got a {type(params).__name__}")
@@ -121,10 +123,10 @@ class Optimizer:
             self.add_param_group(group)
 
     def _hooks(self, kind: str) -> dict[int, Callable]:
-        return self.__dict__.setdefault("_hooks_of", {}).setdefault(kind, {})
+        return self._hooks_of.get(kind, {})
 
     def _add_hook(self, kind: str, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        hooks, key = self._hooks(kind), next(_numbers)
+        hooks, key = self.__dict__.setdefault("_hooks_of", {}).setdefault(kind, {}), next(_numbers)
         hooks[key] = hook
         if prepend:
             later = [(k, f) for k, f in hooks.items() if k != key]
@@ -214,12 +216,13 @@ class Optimizer:
             if self._checked.get(id(group)) != options:
                 self._check(group)
                 self._checked[id(group)] = options
+                self._tensors = any(isinstance(v, Tensor) for g in self.param_groups for v in g.values())
         with no_grad():
             for group in self.param_groups:
                 params = [param for param in group["params"] if param.grad is not None]
                 if not params:
                     continue
-                if any(isinstance(value, Tensor) for value in group.values()):  # a rate in a tensor, say
+                if self._tensors:  # a rate in a tensor, say
                     group = {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items()}
                 self._update(group, params)
         return loss
@@ -293,7 +296,9 @@ class Optimizer:
             hook(self)
 
     def _fits(self, key: str, value: Any, param: Tensor) -> bool:
-        return not isinstance(value, Tensor) or key in self._scalars or value.shape == param.shape
+        """Whether a saved value can be state of this parameter; what a user's own optimizer keeps is not known."""
+        own = type(self).__module__.startswith("tilewright.")
+        return not own or not isinstance(value, Tensor) or key in self._scalars or value.shape == param.shape
 
     def _take(self, key: str, value: Any, param: Tensor) -> Any:
         """A private copy of a state value, in the state's dtype; PyTorch's 0-d tensors become numbers."""
@@ -301,6 +306,8 @@ class Optimizer:
             return value
         if key in self._scalars:
             return self._scalars[key](value.item())
+        if value.shape != param.shape:
+            return value.detach().clone().to(param.dtype if value.is_floating_point() else value.dtype)
         return new_state(param).copy_(value.detach())
 
     def __repr__(self) -> str:

@@ -100,9 +100,12 @@ from tilewright.version import cuda
 def parameters_of(docstring: str, name: str) -> list[list[str]]:
     """The parameter names in each `name(...)` line of a PyTorch docstring."""
     found = []
-    for line in re.findall(rf"^\s*(?:\.\. function:: )?{name}\((.*)\) *->", docstring or "", re.M):
-        line = re.sub(r"\[[^\]]*\]|\([^)]*\)", "", line.replace("\\", ""))
-        found.append([re.split("[:=]", p)[0].strip(" *") for p in line.split(",")])
+    for line in (docstring or "").splitlines():
+        line = line.strip().removeprefix(".. function:: ")
+        if line.startswith(f"{name}(") and "->" in line:
+            line = line[len(name) + 1 : line.rindex("->")].rstrip(" )")
+            line = re.sub(r"\[[^\]]*\]|\([^)]*\)", "", line.replace("\\", ""))
+            found.append([re.split("[:=]", p)[0].strip(" *") for p in line.split(",")])
     return [[p for p in names if p.isidentifier()] for names in found]
 
 
@@ -414,6 +417,8 @@ def test_typed_tensors_and_storages():
     assert len(s) == s.size() == 6 and s[4] == 4 and s.nbytes() == 24 and s.data_ptr() == x.data_ptr()
     s[5] = 50
     assert x[1, 2].item() == 50 and s.tolist()[-1] == 50 and isinstance(s, tw.FloatStorage)
+    with pytest.raises(IndexError, match=r"a 0-d tensor has no dimension to index, got \[0\]; use \.item\(\)"):
+        x.sum().data[0]
     pixels = tw.ByteTensor(tw.ByteStorage.from_buffer(b"\x01\x02\xff"))
     assert pixels.tolist() == [1, 2, 255] and pixels.dtype == tw.uint8
     bits = x.view(tw.int32)

@@ -59,7 +59,7 @@ def dtype_and_device(op: str, of: Any) -> tuple:
         name = path[-1].removesuffix("Tensor")
         if name in _NAMES and path[-1].endswith("Tensor"):
             return _NAMES[name], "cuda" if "cuda" in path else "cpu"
-        of = getattr(_engine, path[-1], None)
+        of = getattr(_engine, path[-1], of)
     if isinstance(of, _TypeOf):
         return of.dtype, of.kind
     if of is Tensor:
@@ -141,8 +141,12 @@ class Storage:
         return f"{values}[{type(self).__name__} of {self.dtype.name}, size {len(self)}]"
 
 
+def _storage(name: str, dtype: Any) -> Any:
+    return type(f"{name}Storage", (Storage,), {"_dtype": dtype, "__doc__": f"`Storage` of {dtype.name}."})
+
+
 FloatStorage, DoubleStorage, HalfStorage, BFloat16Storage, ByteStorage, CharStorage, ShortStorage, IntStorage, \
-    LongStorage, BoolStorage = (type(f"{name}Storage", (Storage,), {"_dtype": dtype}) for name, dtype in _NAMES.items())
+    LongStorage, BoolStorage = (_storage(name, dtype) for name, dtype in _NAMES.items())
 
 
 def storage_of(t: Tensor) -> Storage:
@@ -220,14 +224,17 @@ class iinfo:
 
 
 def is_tensor(obj: Any) -> bool:
+    """Whether it is a Tensor."""
     return isinstance(obj, Tensor)
 
 
 def is_floating_point(input: Tensor) -> bool:
+    """Whether the dtype is a float."""
     return input.is_floating_point()
 
 
 def is_complex(input: Tensor) -> bool:
+    """False: tensors are real."""
     return False
 
 
@@ -269,6 +276,7 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
 
 
 def are_deterministic_algorithms_enabled() -> bool:
+    """True: results are deterministic always."""
     return True
 
 

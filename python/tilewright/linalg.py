@@ -55,9 +55,7 @@ def _matrix(op: str, x: Any, square: bool = False) -> Any:
 
 def _array(values: Any, like: Tensor) -> Any:
     """An engine array of NumPy's result, on like's device and of its dtype where it is a float."""
-    values = np.ascontiguousarray(values)
-    if values.dtype.kind == "f" and values.dtype != like.detach().cpu().numpy().dtype:
-        values = values.astype(like.detach().cpu().numpy().dtype)
+    values = np.require(values, like.dtype.name if np.asarray(values).dtype.kind == "f" else None, "C")
     return _engine.to_device(_engine.clone(_engine.from_buffer(values)), like.device)
 
 

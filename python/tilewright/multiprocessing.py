@@ -76,10 +76,12 @@ def spawn(fn: Callable, args: tuple = (), nprocs: int = 1, join: bool = True, da
 
 
 def get_sharing_strategy() -> str:
+    """How workers hand tensors over."""
     return "file_system"
 
 
 def get_all_sharing_strategies() -> set[str]:
+    """The strategies there are."""
     return {"file_system"}
 
 

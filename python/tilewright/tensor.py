@@ -68,27 +68,33 @@ class Tensor(_engine.TensorBase):
     # --- what it is --------------------------------------------------------------------------------------------------
     @property
     def device(self):
+        """Where the tensor lives."""
         return _CPU if self.array.on_cpu else self.array.device
 
     @property
     def itemsize(self) -> int:
+        """Bytes of one element."""
         return self.array.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all elements."""
         return self.array.numel * self.array.dtype.itemsize
 
     @property
     def is_cuda(self) -> bool:
+        """Whether it lives on a GPU."""
         return not self.array.on_cpu
 
     @property
     def is_leaf(self) -> bool:
+        """Whether it has no history: made by the user, or not recorded."""
         self._refresh()
         return self.node is None
 
     @property
     def grad_fn(self):
+        """The recorded op that made it, or None."""
         self._refresh()
         return self.node
 
@@ -106,16 +112,19 @@ class Tensor(_engine.TensorBase):
         return shape[dim]
 
     def dim(self) -> int:
+        """The number of dimensions."""
         return self.array.ndim
 
     ndimension = dim
 
     def numel(self) -> int:
+        """The number of elements."""
         return self.array.numel
 
     nelement = numel
 
     def element_size(self) -> int:
+        """Bytes of one element."""
         return self.array.dtype.itemsize
 
     def stride(self, dim: int | None = None):
@@ -123,18 +132,22 @@ class Tensor(_engine.TensorBase):
         return self.array.strides if dim is None else self.array.strides[dim]
 
     def storage_offset(self) -> int:
+        """Where the view starts in its memory, in elements."""
         return self.array.offset
 
     def data_ptr(self) -> int:
+        """The address of the first element."""
         return self.array.data_ptr
 
     def is_contiguous(self, memory_format=None) -> bool:
+        """Whether the elements lie in row-major order, or in that of `memory_format`."""
         if memory_format in (creation.channels_last, creation.channels_last_3d):
             from tilewright.ops import arrange
             return arrange.is_channels_last(self, memory_format)
         return self.array.is_contiguous
 
     def is_floating_point(self) -> bool:
+        """Whether the dtype is a float."""
         return self.array.is_float
 
     def get_device(self) -> int:
@@ -146,14 +159,17 @@ class Tensor(_engine.TensorBase):
 
     @property
     def is_cpu(self) -> bool:
+        """Whether it lives in host memory."""
         return self.array.on_cpu
 
     @property
     def real(self):
+        """The tensor itself: it is real."""
         return self
 
     @property
     def imag(self):
+        """Refused: the tensor is real."""
         raise RuntimeError(f"imag: only complex tensors have an imaginary part, got {self.dtype.name}")
 
     def conj(self):
@@ -161,12 +177,15 @@ class Tensor(_engine.TensorBase):
         return self
 
     def is_complex(self) -> bool:
+        """False: tensors are real."""
         return False
 
     def is_signed(self) -> bool:
+        """Whether the dtype has negative numbers."""
         return self.array.dtype not in (_engine.bool, _engine.uint8)
 
     def is_same_size(self, other) -> bool:
+        """Whether both have one shape."""
         return self.array.shape == other.array.shape
 
     def is_set_to(self, other) -> bool:
@@ -176,13 +195,16 @@ class Tensor(_engine.TensorBase):
             b.storage_id, b.offset, b.shape, b.strides, b.dtype)
 
     def is_shared(self) -> bool:
+        """False: memory belongs to its process."""
         return False
 
     def share_memory_(self):
+        """Refused: memory stays in its process."""
         raise NotImplementedError("share_memory_: a tensor's memory stays in its process; DataLoader's workers hand "
                                   "theirs over, and multiprocessing.shared_memory with tw.from_numpy shares arrays")
 
     def is_inference(self) -> bool:
+        """False: `inference_mode` makes plain tensors."""
         return False
 
     def storage(self):
@@ -193,6 +215,7 @@ class Tensor(_engine.TensorBase):
     untyped_storage = storage
 
     def values(self):
+        """Refused: only sparse tensors have them."""
         raise NotImplementedError("values: only sparse tensors store values apart, and they are not offered; of "
                                   "`max(dim)` or `sort()` the field is `.values`, without a call")
 
@@ -201,6 +224,7 @@ class Tensor(_engine.TensorBase):
         return self if dtype is None else self.to(dtype)
 
     def to_sparse(self, *args):
+        """Refused: tensors are dense."""
         raise NotImplementedError("to_sparse: sparse tensors are not offered; use scipy.sparse, or index_add")
 
     coalesce = sparse_mask = to_sparse
@@ -212,6 +236,7 @@ class Tensor(_engine.TensorBase):
         return _shape.reshape(self, *size)
 
     def resize_as(self, other):
+        """`reshape` to the other's shape."""
         return self.resize(*other.shape)
 
     def apply_(self, callable):
@@ -221,6 +246,7 @@ class Tensor(_engine.TensorBase):
 
     @property
     def retains_grad(self) -> bool:
+        """Whether `retain_grad` was asked for."""
         return self.node is not None and bool(self.node.hooks) and ("retain", self.slot) in self.node.hooks
 
     def new(self, *data):
@@ -262,9 +288,11 @@ class Tensor(_engine.TensorBase):
         return self._become_view("unsqueeze_", lambda x: x.unsqueeze(dim))
 
     def swapaxes_(self, axis0: int, axis1: int):
+        """`transpose_`."""
         return self.transpose_(axis0, axis1)
 
     def swapdims_(self, dim0: int, dim1: int):
+        """`transpose_`."""
         return self.transpose_(dim0, dim1)
 
     def resize_(self, *size, memory_format=None):
@@ -501,39 +529,51 @@ class Tensor(_engine.TensorBase):
         return self.to(other.device, other.dtype)
 
     def float(self, memory_format=None):
+        """In float32."""
         return self.to(_engine.float32, memory_format=memory_format)
 
     def double(self, memory_format=None):
+        """In float64."""
         return self.to(_engine.float64, memory_format=memory_format)
 
     def half(self, memory_format=None):
+        """In float16."""
         return self.to(_engine.float16, memory_format=memory_format)
 
     def bfloat16(self, memory_format=None):
+        """In bfloat16."""
         return self.to(_engine.bfloat16, memory_format=memory_format)
 
     def int(self, memory_format=None):
+        """In int32."""
         return self.to(_engine.int32, memory_format=memory_format)
 
     def long(self, memory_format=None):
+        """In int64."""
         return self.to(_engine.int64, memory_format=memory_format)
 
     def short(self, memory_format=None):
+        """In int16."""
         return self.to(_engine.int16, memory_format=memory_format)
 
     def byte(self, memory_format=None):
+        """In uint8."""
         return self.to(_engine.uint8, memory_format=memory_format)
 
     def char(self, memory_format=None):
+        """In int8."""
         return self.to(_engine.int8, memory_format=memory_format)
 
     def bool(self, memory_format=None):
+        """In bool: whether an element is not 0."""
         return self.to(_engine.bool, memory_format=memory_format)
 
     def cpu(self, memory_format=None):
+        """In host memory."""
         return self.to(_CPU, memory_format=memory_format)
 
     def cuda(self, device=None, non_blocking: Any = False, memory_format=None):
+        """On a GPU, by default the current one."""
         return self.to(device="cuda" if device is None else device, non_blocking=non_blocking,
                        memory_format=memory_format)
 
@@ -542,6 +582,7 @@ class Tensor(_engine.TensorBase):
         return wrap(_engine.pin_memory(self.array))
 
     def is_pinned(self, device=None) -> Any:
+        """Whether it lies in pinned memory."""
         return _engine.is_pinned(self.array)
 
     def record_stream(self, stream) -> None:
@@ -550,26 +591,31 @@ class Tensor(_engine.TensorBase):
 
     def new_empty(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
                   pin_memory: Any = False):
+        """Uninitialised, of this tensor's dtype and device unless others are given."""
         return creation.empty(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
                              requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_zeros(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
                   pin_memory: Any = False):
+        """Zeros of this tensor's dtype and device unless others are given."""
         return creation.zeros(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
                              requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_ones(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
                  pin_memory: Any = False):
+        """Ones of this tensor's dtype and device unless others are given."""
         return creation.ones(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
                  pin_memory: Any = False):
+        """One value, in this tensor's dtype and device unless others are given."""
         return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device or self.device,
                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
     def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
                    pin_memory: Any = False):
+        """A copy of the data in this tensor's dtype and device unless others are given."""
         creation._check_layout("new_tensor", layout)
         return creation.tensor(data, dtype=dtype or self.dtype, device=device or self.device,
                                requires_grad=requires_grad, pin_memory=pin_memory)
@@ -657,10 +703,12 @@ class Tensor(_engine.TensorBase):
     # --- ops, by family ----------------------------------------------------------------------------------------------
     @property
     def T(self):
+        """The dimensions in reverse order: a view."""
         return _shape.permute(self, tuple(range(self.array.ndim))[::-1])
 
     @property
     def mT(self):
+        """The matrices transposed: a view."""
         return _shape.transpose(self, -2, -1)
 
     H = mH = mT  # the tensors are real

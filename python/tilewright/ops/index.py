@@ -33,7 +33,13 @@ def getitem(input, key):
     a = input.array
     if _is_index(key):
         return _index(input, [key])
-    view = _engine.index_basic(a, key)
+    try:
+        view = _engine.index_basic(a, key)
+    except IndexError:
+        if a.ndim or not isinstance(key, int):
+            raise
+        raise IndexError(f"index: a 0-d tensor has no dimension to index, got [{key}]; use .item() for its "
+                         f"number") from None
     if view is not None:
         return record(getitem_grad, view, (input,), (), (key, a.shape), input)
     view, indices = _split_key(input, key)

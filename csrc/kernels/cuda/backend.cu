@@ -59,7 +59,7 @@ const DeviceInfo& device_info() {
 }
 
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
-                     const int* box, int swizzle) {
+                     const int* box, int swizzle, bool tf32) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -81,7 +81,9 @@ bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const
                     : swizzle == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
                     : swizzle == 32 ? CU_TENSOR_MAP_SWIZZLE_32B
                                     : CU_TENSOR_MAP_SWIZZLE_NONE;
-  const auto type = item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16 : CU_TENSOR_MAP_DATA_TYPE_UINT32;
+  const auto type = item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16
+                    : tf32    ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32
+                              : CU_TENSOR_MAP_DATA_TYPE_UINT32;
   if (encode && encode(&map->map, type, static_cast<cuuint32_t>(ndim), const_cast<void*>(data), size, stride, sides,
                        ones, CU_TENSOR_MAP_INTERLEAVE_NONE, mode, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS)

@@ -497,24 +497,24 @@ def test_tf32_has_no_findings():
 
 @needs_emulator
 def test_tf32_convolutions():
-    """Forward and both gradients through the tensor cores: many and few rows, odd rows of pixels, strides and groups."""
+    """Forward and both gradients through the tensor cores: many and few rows, odd rows of pixels, strides, groups."""
     script(TF32 + """
 from tilewright import _engine
 conv = lambda x, w, **how: nn.functional.conv2d(tw.tensor(x), tw.tensor(w), **how).numpy()
 for N, C, O, H, W, k, groups, how in ((2, 9, 70, 7, 9, 3, 1, dict(padding=1)), (1, 24, 24, 9, 8, 3, 2, dict(stride=2)),
                                       (2, 16, 20, 4, 8, 2, 1, {}), (3, 20, 72, 4, 4, 1, 1, {})):
     how = dict(how, groups=groups)
-    stride, padding = [how.get("stride", 1)], [how.get("padding", 0)]
     x = rng.standard_normal((N, C, H, W)).astype(np.float32)
     w = rng.standard_normal((O, C // groups, k, k)).astype(np.float32)
     y = nn.functional.conv2d(tw.tensor(x).cuda(), tw.tensor(w).cuda(), **how)
     check(y, lambda x, w: conv(x, w, **how), x, w, C // groups * k * k)
     dy = rng.standard_normal(y.shape).astype(np.float32)
     array = lambda v, device: tw.tensor(v).to(device).array
+    rest = [how.get("stride", 1)], [how.get("padding", 0)], [1], groups
     def dx(device, dy, w):
-        return _engine.conv_backward_x(2, array(dy, device), array(w, device), None, x.shape, stride, padding, [1], groups)
+        return _engine.conv_backward_x(2, array(dy, device), array(w, device), None, x.shape, *rest)
     def dw(device, dy, x):
-        return _engine.conv_backward_w(2, array(dy, device), array(x, device), w.shape, stride, padding, [1], groups)
+        return _engine.conv_backward_w(2, array(dy, device), array(x, device), w.shape, *rest)
     of = lambda a: tw.autograd.wrap(a)
     check(of(dx("cuda", dy, w)), lambda a, b: of(dx("cpu", a, b)).numpy(), dy, w, O // groups * k * k)
     check(of(dw("cuda", dy, x)), lambda a, b: of(dw("cpu", a, b)).numpy(), dy, x, y.numel() // O)

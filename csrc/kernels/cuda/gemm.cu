@@ -36,27 +36,30 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const int64_t tiles_n = ceil_div<int64_t>(g.N, kBlockN);
   const int64_t m0 = blockIdx.x / tiles_n * kBlockM, n0 = blockIdx.x % tiles_n * kBlockN;
   const Start s = start_of(g, first_product + blockIdx.z, slices, int(blockIdx.y));
-  const Lines<T> a{static_cast<const T*>(g.a) + s.a, g.a_row, g.a_col, g.M, s.K};
-  const Lines<T> b{static_cast<const T*>(g.b) + s.b, g.b_col, g.b_row, g.N, s.K};
+  const Lines<T> a{static_cast<const T*>(g.a) + s.a, g.a_row, g.a_col, g.M, g.K};
+  const Lines<T> b{static_cast<const T*>(g.b) + s.b, g.b_col, g.b_row, g.N, g.K};
   const int warp = threadIdx.x / 32, warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
-  const int steps = int(ceil_div<int64_t>(s.K, kTileK<T>));
+  // Slices begin at whole tiles, so that only K's own end is looked at below.
+  const int begin = int(blockIdx.y * (slices.length / kTileK<T>)),
+            end = int(ceil_div<int64_t>(least(g.K, (blockIdx.y + 1) * slices.length), kTileK<T>));
   const auto tile_a = [&](int stage) { return tiles + stage % kTileStages * 2 * kOperandItems<T>; };
   const auto tile_b = [&](int stage) { return tile_a(stage) + kOperandItems<T>; };
   const auto load = [&](int step) {
-    if (step < steps) {
+    if (step < end) {
       fetch<kLieA>(tile_a(step), a, m0, int64_t(step) * kTileK<T>);
       fetch<kLieB>(tile_b(step), b, n0, int64_t(step) * kTileK<T>);
     }
     cp_async_commit();
   };
 
+  constexpr int kUnroll = sizeof(T) == 4 && kLieA == kLieB ? 1 : 2;  // what there are registers for
   float acc[4][4][4] = {};  // (16 rows, 8 columns, fragment)
-  for (int i = 0; i < kTileStages - 1; ++i) load(i);
-  for (int step = 0; step < steps; ++step) {
+  for (int i = 0; i < kTileStages - 1; ++i) load(begin + i);
+  for (int step = begin; step < end; ++step) {
     cp_async_wait<kTileStages - 2>();
     __syncthreads();  // everybody's part of the tile is there, and the oldest tile is no longer read
     load(step + kTileStages - 1);
-#pragma unroll
+#pragma unroll kUnroll
     for (int k = 0; k < kTileK<T>; k += kMmaK<T>)
       multiply<kLieA, 128, kLieB, 128>(acc, tile_a(step), tile_b(step), warp_m, warp_n, k);
   }
@@ -82,14 +85,16 @@ __global__ void __launch_bounds__(kTileThreads)
     *line = along ? at / kPlainStep : at % kTile;
     *k = along ? at % kPlainStep : at / kTile;
   };
+  const int64_t begin = blockIdx.y * slices.length;
   const auto load = [&](int64_t k0) {
+    k0 += begin;
 #pragma unroll
     for (int i = 0; i < kPer; ++i) {
       int line, k;
       place(a_along, i, &line, &k);
-      next_a[i] = m0 + line < g.M && k0 + k < s.K ? convert<A>(a[(m0 + line) * g.a_row + (k0 + k) * g.a_col]) : A(0);
+      next_a[i] = m0 + line < g.M && k0 + k < g.K ? convert<A>(a[(m0 + line) * g.a_row + (k0 + k) * g.a_col]) : A(0);
       place(b_along, i, &line, &k);
-      next_b[i] = n0 + line < g.N && k0 + k < s.K ? convert<A>(b[(n0 + line) * g.b_col + (k0 + k) * g.b_row]) : A(0);
+      next_b[i] = n0 + line < g.N && k0 + k < g.K ? convert<A>(b[(n0 + line) * g.b_col + (k0 + k) * g.b_row]) : A(0);
     }
   };
   const auto put = [&](auto& tile_a, auto& tile_b) {
@@ -102,7 +107,8 @@ __global__ void __launch_bounds__(kTileThreads)
       tile_b[k][line] = next_b[i];
     }
   };
-  plain_tile<A, kPer>(s.K, load, put, [&](int row, int col, A sum) { finish(g, s.c, m0 + row, n0 + col, sum); });
+  plain_tile<A, kPer>(least(slices.length, g.K - begin), load, put,
+                      [&](int row, int col, A sum) { finish(g, s.c, m0 + row, n0 + col, sum); });
 }
 
 int64_t batch_count(const GemmArgs& g) {

@@ -120,12 +120,13 @@ template <class F> void run_slices(const GemmArgs& g, int64_t count, const F& ru
   add_slices(g, sums.as<float>(), slices);
 }
 
-// Where the operands of the batch's product `number` begin, in a slice, and how far they go.
+// Where the operands of the batch's product `number` begin, and a slice's sums.
 struct Start {
-  int64_t a = 0, b = 0, c = 0, K = 0;
+  int64_t a = 0, b = 0, c = 0;
 };
 TW_DEVICE Start start_of(const GemmArgs& g, int64_t number, const Slices& slices = {}, int slice = 0) {
   Start s;
+  s.c = slice * slices.items;
   for (int d = g.batch_ndim - 1; d >= 0; --d) {
     const int64_t at = number % g.batch[d];
     number /= g.batch[d];
@@ -133,11 +134,6 @@ TW_DEVICE Start start_of(const GemmArgs& g, int64_t number, const Slices& slices
     s.b += at * g.b_batch[d];
     s.c += at * g.c_batch[d];
   }
-  const int64_t k = slice * slices.length;
-  s.a += k * g.a_col;
-  s.b += k * g.b_row;
-  s.c += slice * slices.items;
-  s.K = least(slices.length, g.K - k);
   return s;
 }
 

@@ -153,7 +153,7 @@ def test_older_names():
     model = nn.Linear(1, 1)
     assert tw.compile(model) is model and not tw.distributed.is_initialized()
     with pytest.raises(NotImplementedError, match="init_process_group"):
-        tw.distributed.init_process_group("nccl")
+        tw.distributed.init_process_group("nccl", world_size=2, rank=0)
     tw.backends.cudnn.benchmark = True
     tw.set_default_tensor_type(tw.DoubleTensor)
     try:
@@ -192,8 +192,17 @@ def test_shapes_changed_in_place():
     assert x.squeeze_().shape == (2, 3) and x.t_().tolist() == [[0, 3], [1, 4], [2, 5]]
     assert x.unsqueeze_(0).shape == (1, 3, 2) and x.transpose_(0, 1).shape == (3, 1, 2)
     assert x.resize_(2, 2).tolist() == [[0, 3], [1, 4]] and x.new([1.5]).tolist() == [1] and x.new(2, 3).shape == (2, 3)
-    with pytest.raises(NotImplementedError, match="transpose_"):
+    with pytest.raises(RuntimeError, match="requires grad cannot change its shape"):
         tw.ones(2, 3, requires_grad=True).transpose_(0, 1)
+    leaf = tw.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    y = leaf * 2  # what is recorded takes its history along, and so do changes in place that follow
+    y.squeeze_(0).mul_(y.detach() + 1).unsqueeze_(1).t_()
+    (y * tw.tensor([[1.0, 10.0, 100.0]])).sum().backward()
+    assert y.tolist() == [[6.0, 20.0, 42.0]] and leaf.grad.tolist() == [[6.0, 100.0, 1400.0]]
+    x = tw.zeros(2, 3)
+    row = x[1:2]
+    row.squeeze_().add_(1)
+    assert row.shape == (3,) and x.tolist() == [[0.0] * 3, [1.0] * 3]
 
 
 def test_sparse_adam_says_what_to_use():
@@ -267,3 +276,36 @@ def test_checkpoint_has_the_same_gradients():
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert (a == b).all()
+
+
+def test_grad_with_inputs_that_are_unused():
+    x, y = tw.ones(2, requires_grad=True), tw.ones(3, requires_grad=True)
+    assert tw.autograd.grad(x.sum(), (x, y), allow_unused=True)[1] is None
+    assert tw.autograd.grad(x.sum(), (x, y), materialize_grads=True)[1].tolist() == [0, 0, 0]
+    with pytest.raises(NotImplementedError, match="only_inputs=False"):
+        tw.autograd.grad(x.sum(), x, only_inputs=False)
+
+
+def test_types_by_older_names():
+    x = tw.arange(3)
+    assert x.type() == "torch.LongTensor" and x.float().type() == "torch.FloatTensor"
+    for kind in (tw.DoubleTensor, "torch.DoubleTensor", tw.float64, x.double().type()):
+        assert x.type(kind).dtype == tw.float64
+    with pytest.raises(TypeError, match="type: "):
+        x.type("torch.NoTensor")
+    import tilewright.backends.cudnn as cudnn
+    assert cudnn is tw.backends.cudnn and not cudnn.is_available()
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape, options", [
+    ((2, 3, 13, 17), {"size": (5, 6)}), ((1, 1, 7, 7), {"size": (19, 4)}), ((1, 2, 9, 9), {"scale_factor": 0.37}),
+    ((1, 2, 9, 9), {"size": (4, 4), "align_corners": True}),
+    ((1, 2, 9, 9), {"scale_factor": 0.37, "recompute_scale_factor": True}),
+])
+def test_antialiased_interpolation(mode, shape, options):
+    same_with_gradients(lambda lib, f, x: f.interpolate(x, mode=mode, antialias=True, **options), real(*shape))
+
+
+def test_typed_tensors_of_arrays():
+    assert tw.LongTensor(np.array([[1, 2]])).tolist() == [[1, 2]] and tw.FloatTensor(np.int64(2)).shape == (2,)

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from tilewright.tensor import Tensor  # isort: skip - first: the function `tensor` below takes the submodule's name
-from tilewright import autograd, cuda, kernels
+from tilewright import autograd, cuda, kernels, refused
 from tilewright._engine import (
     bfloat16,
     bool,
@@ -31,22 +31,41 @@ from tilewright._engine import (
     set_default_dtype,
     uint8,
 )
-from tilewright.autocast import autocast, get_autocast_dtype, is_autocast_enabled
+from tilewright.autocast import (
+    autocast,
+    get_autocast_cpu_dtype,
+    get_autocast_dtype,
+    get_autocast_gpu_dtype,
+    is_autocast_cpu_enabled,
+    is_autocast_enabled,
+)
 from tilewright.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from tilewright.creation import (
     arange,
     as_tensor,
     asarray,
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
     empty,
     empty_like,
     eye,
     from_dlpack,
     from_numpy,
+    frombuffer,
     full,
     full_like,
+    get_default_device,
+    layout,
     linspace,
+    logspace,
+    memory_format,
     ones,
     ones_like,
+    preserve_format,
+    scalar_tensor,
+    set_default_device,
+    strided,
     tensor,
     zeros,
     zeros_like,
@@ -55,6 +74,7 @@ from tilewright.legacy import *  # noqa: F403 - names of older scripts
 from tilewright.legacy import __all__ as _legacy
 from tilewright.ops.exports import *  # noqa: F403 - the op functions
 from tilewright.ops.exports import __all__ as _ops
+from tilewright.printing import set_printoptions
 from tilewright.runtime import (
     cpu_capability,
     empty_cache,
@@ -74,21 +94,31 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 if TYPE_CHECKING:
-    from tilewright import amp, backends, distributed, nn, optim, testing, utils, vision  # noqa: F401
+    from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing, utils, vision  # noqa: F401  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
-_SUBMODULES = ("amp", "backends", "distributed", "nn", "optim", "testing", "utils", "vision")
+_SUBMODULES = ("amp", "backends", "compat", "distributed", "distributions", "linalg", "multiprocessing", "nn", "optim",
+               "random", "special", "testing", "utils", "version", "vision")
+_FUNCTIONAL = ("adaptive_avg_pool1d", "avg_pool1d", "bilinear", "celu", "channel_shuffle", "cosine_similarity",
+               "group_norm", "hardshrink", "layer_norm", "max_pool1d", "max_pool2d", "max_pool3d", "pairwise_distance",
+               "pdist", "pixel_shuffle", "pixel_unshuffle", "prelu", "rms_norm", "threshold")
+_LINALG = {"cholesky": "old_cholesky", "cholesky_inverse": "", "cholesky_solve": "", "cross": "old_cross", "det": "",
+           "inverse": "inv", "logdet": "", "matrix_power": "", "pinverse": "", "qr": "old_qr", "slogdet": "",
+           "svd": "old_svd", "triangular_solve": ""}
 _SAVING = ("load", "save")
 
 __all__ = [
-    "Tensor", "arange", "as_tensor", "asarray", "autograd", "bfloat16", "bool", "cpu_capability", "cuda", "device",
-    "double", "dtype", "empty", "empty_cache", "empty_like", "enable_grad", "eye", "float", "float16", "float32",
-    "float64", "from_dlpack", "from_numpy", "full", "full_like", "get_default_dtype", "get_num_threads", "half",
-    "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "long", "memory_stats",
-    "no_grad", "ones", "ones_like", "promote_types", "reset_peak_memory_stats", "result_type", "set_default_dtype",
-    "set_grad_enabled", "set_num_threads", "short", "tensor", "uint8", "zeros", "zeros_like", "autocast",
-    "get_autocast_dtype", "is_autocast_enabled",
-    "get_float32_matmul_precision", "set_float32_matmul_precision", *_legacy, *_ops, *_SAVING, *_SUBMODULES,
+    "Tensor", "arange", "as_tensor", "asarray", "autocast", "autograd", "bfloat16", "bool", "channels_last",
+    "channels_last_3d", "contiguous_format", "cpu_capability", "cuda", "device", "double", "dtype", "empty",
+    "empty_cache", "empty_like", "enable_grad", "eye", "float", "float16", "float32", "float64", "from_dlpack",
+    "from_numpy", "frombuffer", "full", "full_like", "get_autocast_cpu_dtype", "get_autocast_dtype",
+    "get_autocast_gpu_dtype", "get_default_device", "get_default_dtype", "get_float32_matmul_precision",
+    "get_num_threads", "half", "int", "int16", "int32", "int64", "int8", "is_autocast_cpu_enabled",
+    "is_autocast_enabled", "is_grad_enabled", "kernels", "layout", "linspace", "logspace", "long", "memory_format",
+    "memory_stats", "no_grad", "ones", "ones_like", "preserve_format", "promote_types", "reset_peak_memory_stats",
+    "result_type", "scalar_tensor", "set_default_device", "set_default_dtype", "set_float32_matmul_precision",
+    "set_grad_enabled", "set_num_threads", "set_printoptions", "short", "strided", "tensor", "uint8", "zeros",
+    "zeros_like", *_legacy, *_ops, *_SAVING, *_LINALG, *_SUBMODULES,
 ]
 
 
@@ -96,6 +126,18 @@ def __getattr__(name: str):
     # The layer API loads when it is first used, so that `import tilewright` stays quick.
     if name in _SUBMODULES:
         return importlib.import_module(f"tilewright.{name}")
+    if name == "range":  # not in this file's names, where it would hide Python's
+        return importlib.import_module("tilewright.creation").range
     if name in _SAVING:
         return getattr(importlib.import_module("tilewright.serialization"), name)
-    raise AttributeError(f"module 'tilewright' has no attribute {name!r}")
+    if name in _LINALG:
+        return getattr(importlib.import_module("tilewright.linalg"), _LINALG[name] or name)
+    if name in _FUNCTIONAL:
+        return getattr(importlib.import_module("tilewright.nn.functional"), name)
+    if name.endswith("_") and not name.startswith("_") and hasattr(Tensor, name):
+        return getattr(Tensor, name)  # tw.relu_(x) is x.relu_()
+    refusal = refused.find(name)
+    if refusal is None:
+        raise AttributeError(f"module 'tilewright' has no attribute {name!r}; tilewright.compat.report() lists "
+                             f"PyTorch's names that are and are not here")
+    return refusal

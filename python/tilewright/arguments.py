@@ -4,10 +4,14 @@ named in the message for the commonest slip, a list, a NumPy array or None where
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
+from typing import TypeVar
 
 from tilewright import _engine, autograd
 from tilewright.grad_mode import mode
+
+F = TypeVar("F", bound=Callable)
 
 
 class _Number:
@@ -70,6 +74,51 @@ def write(name: str, kernel: Callable, inputs, out):
     else:
         out.array = _engine.cast(kernel(None), out.array.dtype)
     return out
+
+
+def into(name: str, y, out, *inputs):
+    """`out=` of ops without a kernel that writes into it: y copied there. Where out is empty it takes y's shape.
+
+    Raises:
+        RuntimeError: gradients are recorded and one of the tensors needs one. ValueError: another shape.
+        TypeError: out is no Tensor, or its dtype cannot hold y's: floats in integers, numbers in bools.
+    """
+    if not isinstance(out, autograd.Tensor):
+        raise TypeError(f"{name}: out must be a Tensor, got {type(out).__name__}")
+    if _engine.promote_types(y.dtype, out.dtype) is not out.dtype and (
+            y.dtype.is_floating_point > out.dtype.is_floating_point or out.dtype is _engine.bool):
+        raise TypeError(f"{name}: a result of {y.dtype.name} cannot be written into {out.dtype.name}")
+
+    def kernel(to):
+        if to is not None:
+            if to.shape != y.array.shape:
+                raise ValueError(f"{name}: the output's shape must be the result's, got {to.shape} for {y.array.shape}")
+            _engine.copy_into(to, y.array)
+        return y.array
+
+    return write(name, kernel, inputs, out)
+
+
+def takes_out(function: F) -> F:
+    """Decorator: the op also takes `out=`, a Tensor or, for one of several results, a tuple of them."""
+    parameters = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapped(*args, out=None, **kwargs):
+        if out is None:
+            return function(*args, **kwargs)
+        given = [v for v in (*args, *kwargs.values()) if isinstance(v, autograd.Tensor)]
+        given += [t for v in args if isinstance(v, list | tuple) for t in v if isinstance(t, autograd.Tensor)]
+        y = function(*args, **kwargs)
+        if not isinstance(y, tuple):
+            return into(function.__name__, y, out, *given)
+        for one, place in zip(y, out, strict=True):
+            into(function.__name__, one, place, *given)
+        return type(y)(*out) if hasattr(y, "_fields") else tuple(out)
+
+    extra = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None)
+    wrapped.__signature__ = parameters.replace(parameters=[*parameters.parameters.values(), extra])  # type: ignore
+    return wrapped  # type: ignore[return-value]
 
 
 def tensor(op: str, x):

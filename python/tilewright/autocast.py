@@ -33,6 +33,21 @@ def get_autocast_dtype(device_type: str | None = None):
     return _state.dtype or (_engine.float16 if device_type == "cuda" else _engine.bfloat16)
 
 
+def is_autocast_cpu_enabled() -> bool:
+    """`is_autocast_enabled`."""
+    return is_autocast_enabled()
+
+
+def get_autocast_cpu_dtype():
+    """`get_autocast_dtype("cpu")`."""
+    return get_autocast_dtype("cpu")
+
+
+def get_autocast_gpu_dtype():
+    """`get_autocast_dtype("cuda")`."""
+    return get_autocast_dtype("cuda")
+
+
 class autocast:
     """`with autocast("cuda", dtype=tw.float16):` runs matrix products, convolutions and attention in half precision,
     and softmax, norms and losses in float32, whatever dtype their operands have. Also a decorator.

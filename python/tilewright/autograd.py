@@ -316,11 +316,15 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
                 _after(t)
 
 
-def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
+def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, only_inputs=True,
+         allow_unused=None, is_grads_batched=False, materialize_grads=False) -> tuple:
     """The gradients of `outputs` with respect to `inputs`, as a tuple; no `.grad` is touched.
+
+    With `materialize_grads`, zeros stand for None.
 
     Raises:
         RuntimeError: an input is not part of the graph (unless `allow_unused`, which gives None for it).
+        NotImplementedError: only_inputs=False, is_grads_batched=True.
 
     >>> import tilewright as tw
     >>> x = tw.tensor(3.0, requires_grad=True)
@@ -329,6 +333,11 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     >>> dx.item(), ddx.item()
     (27.0, 18.0)
     """
+    if not only_inputs or is_grads_batched:
+        raise NotImplementedError("grad: only_inputs=False and is_grads_batched=True are not offered; call backward(), "
+                                  "or grad once for each gradient")
+    if materialize_grads and allow_unused is False:
+        raise ValueError("grad: materialize_grads=True allows unused inputs, got allow_unused=False")
     roots = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if isinstance(grad_outputs, Tensor):
@@ -339,6 +348,8 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     gradients = _root_gradients("grad", roots, grad_outputs)
     results = _walk(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph,
                     set(), inputs)
+    if materialize_grads:
+        results = [x.detach().clone().zero_() if g is None else g for g, x in zip(results, inputs, strict=True)]
     if not allow_unused and any(g is None for g in results):
         unused = [k for k, g in enumerate(results) if g is None]
         raise RuntimeError(f"grad: inputs {unused} are not part of the outputs' graph; pass allow_unused=True to get "

@@ -18,6 +18,7 @@ True
 from __future__ import annotations
 
 import contextlib
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -25,10 +26,13 @@ from typing import Any
 from tilewright import _engine, runtime
 
 
-class _Library(types.SimpleNamespace):
+class _Library(types.ModuleType):
+    """A module of its own, for `import tilewright.backends.cudnn as cudnn`."""
+
     def __init__(self, name: str, available: bool = False, version: int | None = None, **switches: Any) -> None:
-        super().__init__(__name__=f"tilewright.backends.{name}", is_available=lambda: available,
-                         version=lambda: version, **switches)
+        super().__init__(f"{__name__}.{name}", f"Switches of {name}.")
+        sys.modules[self.__name__] = self
+        self.__dict__.update(is_available=lambda: available, version=lambda: version, **switches)
 
 
 class _Matmul(types.SimpleNamespace):

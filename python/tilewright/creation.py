@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 from typing import Any
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into
 from tilewright.autograd import wrap
 
 device = _engine.device
@@ -15,6 +18,12 @@ def _shape(op: str, size) -> tuple:
     """The sizes of `f(2, 3)` or `f((2, 3))`."""
     if len(size) == 1 and isinstance(size[0], tuple | list):
         size = size[0]
+    for n in size:  # the usual case, without the generators below
+        if type(n) is not int or n < 0:
+            break
+    else:
+        if math.prod(size) < 2**59:
+            return tuple(size)
     for n in size:
         if isinstance(n, bool) or not hasattr(n, "__index__"):
             raise TypeError(f"{op}: sizes must be integers, got {size!r}")
@@ -29,11 +38,65 @@ def _shape(op: str, size) -> tuple:
 _CPU = device("cpu")
 
 
+# --- where and how ---------------------------------------------------------------------------------------------------
+class _Place(threading.local):
+    """The device of tensors that are given none: `set_default_device`, or `with device("cuda"):` in this thread."""
+
+    device = _CPU
+
+    def __init__(self) -> None:
+        self.before: list = []
+
+
+_place = _Place()
+
+
+def _enter(self):
+    _place.before.append(_place.device)
+    _place.device = check_device("device", self)
+    return self
+
+
+def _exit(self, *exc) -> None:
+    _place.device = _place.before.pop()
+
+
+def _decorate(self, function):
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        with self:
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+for _name, _method in {"__enter__": _enter, "__exit__": _exit, "__call__": _decorate,
+                       "__reduce__": lambda self: (device, (str(self),))}.items():
+    setattr(device, _name, _method)
+
+
+def set_default_device(device) -> None:
+    """Where this thread makes tensors that are given no device; None is the CPU. `with tw.device("cuda"):` does so for
+    a block.
+
+    >>> import tilewright as tw
+    >>> tw.set_default_device("cpu")
+    >>> tw.get_default_device()
+    device(type='cpu')
+    """
+    _place.device = _CPU if device is None else check_device("set_default_device", device)
+
+
+def get_default_device():
+    """Where tensors are made that are given no device."""
+    return _place.device
+
+
 def check_device(op: str, where) -> device:
-    """The device meant by None (the CPU), a name, a GPU's number or a device: RuntimeError for a GPU that is not there,
-    ValueError for no device. "cuda" alone is the current GPU."""
+    """The device meant by None (the default one), a name, a GPU's number or a device: RuntimeError for a GPU that is
+    not there, ValueError for no device. "cuda" alone is the current GPU."""
     if where is None:
-        return _CPU
+        return _place.device
     if isinstance(where, str) and where == "cuda" and _engine.cuda_available():
         where = _engine.cuda_current_device()
     d = where if isinstance(where, device) else device("cuda", where) if isinstance(where, int) else device(str(where))
@@ -41,6 +104,33 @@ def check_device(op: str, where) -> device:
         why = _engine.cuda_why_not() or f"there are {_engine.cuda_device_count()}"
         raise RuntimeError(f"{op}: device {d} is not available: {why}; use device='cpu'")
     return d
+
+
+class layout:
+    """How elements are stored; `strided` is the only one here."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"tilewright.{self.name}"
+
+    def __reduce__(self):
+        return self.name
+
+
+class memory_format(layout):
+    """The order of dimensions in memory: rows last, as they are, or channels last."""
+
+
+strided = layout("strided")
+contiguous_format, preserve_format = memory_format("contiguous_format"), memory_format("preserve_format")
+channels_last, channels_last_3d = memory_format("channels_last"), memory_format("channels_last_3d")
+
+
+def _check_layout(op: str, layout) -> None:
+    if layout not in (None, strided):
+        raise NotImplementedError(f"{op}: layout must be tw.strided, got {layout!r}; sparse tensors are not offered")
 
 
 def _dtype(op: str, dtype):
@@ -51,68 +141,116 @@ def _dtype(op: str, dtype):
     return dtype
 
 
-def _new(op, array, device, requires_grad):
-    t = wrap(_engine.to_device(array, check_device(op, device)))
+def _finish(op, t, out=None, layout=None, pin_memory=False, requires_grad=False, memory_format=None):
+    """What all functions of this file take beside values, dtype and device."""
+    if layout is not None:
+        _check_layout(op, layout)
+    if memory_format is not None:
+        t = t.contiguous(memory_format=memory_format)
+    if out is not None:
+        t = into(op, t, out)
+    if pin_memory:
+        t = t.pin_memory()
     return t.requires_grad_() if requires_grad else t
 
 
-def empty(*size, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
-    """A tensor whose values are whatever was in memory. Shape `size`, default dtype float32."""
+def _new(op, array, device, requires_grad=False, out=None, layout=None, pin_memory=False):
+    t = wrap(_engine.to_device(array, check_device(op, device)))
+    if out is not None or layout is not None or pin_memory:
+        return _finish(op, t, out, layout, pin_memory, requires_grad)
+    return t.requires_grad_() if requires_grad else t
+
+
+def _filled(op, value, args, size, out, dtype, layout, device, pin_memory, requires_grad):
+    shape, where = _shape(op, args if size is None else (size,)), check_device(op, device)
+    t = wrap(_engine.full(shape, value, out.dtype if out is not None and dtype is None else _dtype(op, dtype), where))
+    if out is None and layout is None and not pin_memory:
+        return t.requires_grad_() if requires_grad else t
+    return _finish(op, t, out, layout, pin_memory, requires_grad)
+
+
+# --- filled ----------------------------------------------------------------------------------------------------------
+def empty(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
+          requires_grad: bool = False, memory_format=None) -> autograd.Tensor:
+    """A tensor whose values are whatever was in memory, of shape `size`, given as one or as several numbers."""
     where = check_device("empty", device)
-    return _new("empty", _engine.empty(_shape("empty", size), _dtype("empty", dtype), where), where, requires_grad)
+    t = wrap(_engine.empty(_shape("empty", args if size is None else (size,)), _dtype("empty", dtype), where))
+    if memory_format is None or memory_format in (contiguous_format, preserve_format):
+        return _finish("empty", t, out, layout, pin_memory, requires_grad)
+    return _finish("empty", t, out, layout, pin_memory, requires_grad, memory_format)
 
 
-def zeros(*size, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
-    """A tensor of zeros.
+def zeros(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
+          requires_grad: bool = False) -> autograd.Tensor:
+    """A tensor of zeros, of shape `size`, given as one or as several numbers.
 
     >>> import tilewright as tw
     >>> tw.zeros(2, 2).tolist()
     [[0.0, 0.0], [0.0, 0.0]]
     """
-    where = check_device("zeros", device)
-    return _new("zeros", _engine.full(_shape("zeros", size), 0, _dtype("zeros", dtype), where), where, requires_grad)
+    return _filled("zeros", 0, args, size, out, dtype, layout, device, pin_memory, requires_grad)
 
 
-def ones(*size, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
-    """A tensor of ones."""
-    where = check_device("ones", device)
-    return _new("ones", _engine.full(_shape("ones", size), 1, _dtype("ones", dtype), where), where, requires_grad)
+def ones(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
+         requires_grad: bool = False) -> autograd.Tensor:
+    """A tensor of ones, of shape `size`, given as one or as several numbers."""
+    return _filled("ones", 1, args, size, out, dtype, layout, device, pin_memory, requires_grad)
 
 
-def full(size, fill_value, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def full(size, fill_value, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
+         requires_grad: bool = False) -> autograd.Tensor:
     """A tensor of one value; the dtype follows the value's (bool, int64 or the default float) unless given."""
-    where = check_device("full", device)
-    if dtype is None and isinstance(fill_value, bool):
-        dtype = _engine.bool
-    elif dtype is None and isinstance(fill_value, int):
-        dtype = _engine.int64
-    value = fill_value.item() if isinstance(fill_value, autograd.Tensor) else fill_value
-    return _new("full", _engine.full(_shape("full", (size,)), value, _dtype("full", dtype), where), where,
-                requires_grad)
+    if isinstance(fill_value, autograd.Tensor):
+        dtype, fill_value = dtype or fill_value.dtype, fill_value.item()
+    if dtype is None and out is None and isinstance(fill_value, bool | int):
+        dtype = _engine.bool if isinstance(fill_value, bool) else _engine.int64
+    return _filled("full", fill_value, (size,), None, out, dtype, layout, device, pin_memory, requires_grad)
 
 
-def empty_like(input, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def scalar_tensor(s, *, dtype=None, layout=None, device=None, pin_memory: bool = False,
+                  requires_grad: bool = False) -> autograd.Tensor:
+    """A 0-d tensor of a number, in the default float dtype unless given another."""
+    return _filled("scalar_tensor", s, (), (), None, dtype, layout, device, pin_memory, requires_grad)
+
+
+def _like(op, make, input, dtype, layout, device, pin_memory, requires_grad, memory_format):
+    t = make(dtype or input.dtype, device or input.device)
+    if memory_format is None and layout is None and not pin_memory:
+        return t.requires_grad_() if requires_grad else t
+    return _finish(op, t, None, layout, pin_memory, requires_grad, memory_format)
+
+
+def empty_like(input, *, dtype=None, layout=None, device=None, pin_memory: bool = False, requires_grad: bool = False,
+               memory_format=None) -> autograd.Tensor:
     """`empty` of the input's shape and dtype."""
-    return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return _like("empty_like", lambda dtype, where: empty(input.shape, dtype=dtype, device=where), input, dtype, layout,
+                 device, pin_memory, requires_grad, memory_format)
 
 
-def zeros_like(input, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def zeros_like(input, *, dtype=None, layout=None, device=None, pin_memory: bool = False, requires_grad: bool = False,
+               memory_format=None) -> autograd.Tensor:
     """`zeros` of the input's shape and dtype."""
-    return zeros(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return _like("zeros_like", lambda dtype, where: zeros(input.shape, dtype=dtype, device=where), input, dtype, layout,
+                 device, pin_memory, requires_grad, memory_format)
 
 
-def ones_like(input, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def ones_like(input, *, dtype=None, layout=None, device=None, pin_memory: bool = False, requires_grad: bool = False,
+              memory_format=None) -> autograd.Tensor:
     """`ones` of the input's shape and dtype."""
-    return ones(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return _like("ones_like", lambda dtype, where: ones(input.shape, dtype=dtype, device=where), input, dtype, layout,
+                 device, pin_memory, requires_grad, memory_format)
 
 
-def full_like(input, fill_value, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def full_like(input, fill_value, *, dtype=None, layout=None, device=None, pin_memory: bool = False,
+              requires_grad: bool = False, memory_format=None) -> autograd.Tensor:
     """`full` of the input's shape and dtype."""
-    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device or input.device,
-                requires_grad=requires_grad)
+    return _like("full_like", lambda dtype, where: full(input.shape, fill_value, dtype=dtype, device=where), input,
+                 dtype, layout, device, pin_memory, requires_grad, memory_format)
 
 
-def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+# --- sequences -------------------------------------------------------------------------------------------------------
+def arange(start=0, end=None, step=1, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
+           requires_grad: bool = False) -> autograd.Tensor:
     """start, start + step, ... below end; `arange(n)` counts from 0. Integers give int64.
 
     Raises:
@@ -120,25 +258,47 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad: b
     """
     if end is None:
         start, end = 0, start
-    start, end, step = (v.item() if isinstance(v, autograd.Tensor) else v for v in (start, end, step))
-    return _new("arange", _engine.arange(start, end, step, dtype), device, requires_grad)
+    start, end, step = (v.item() if hasattr(v, "item") else v for v in (start, end, step))
+    return _new("arange", _engine.arange(start, end, step, dtype), device, requires_grad, out, layout, pin_memory)
 
 
-def linspace(start: float, end: float, steps: int, *, dtype=None, device=None,
+def range(start=0, end=None, step=1, **options) -> autograd.Tensor:
+    """start, start + step, ... up to and with end, as floats; `arange`, which leaves end out, is today's name."""
+    if end is None:
+        start, end = 0, start
+    options.setdefault("dtype", _engine.get_default_dtype())
+    return arange(start, start + step * math.floor((end - start) / step + 1), step, **options)
+
+
+def linspace(start, end, steps: int, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
              requires_grad: bool = False) -> autograd.Tensor:
     """`steps` evenly spaced values from start to end, both included."""
-    return _new("linspace", _engine.linspace(start, end, steps, _dtype("linspace", dtype)), device, requires_grad)
+    start, end = (v.item() if hasattr(v, "item") else v for v in (start, end))
+    return _new("linspace", _engine.linspace(start, end, steps, _dtype("linspace", dtype)), device, requires_grad,
+                out, layout, pin_memory)
 
 
-def eye(n: int, m: int | None = None, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def logspace(start, end, steps: int, base: float = 10.0, **options) -> autograd.Tensor:
+    """base to the power of `steps` evenly spaced exponents from start to end."""
+    dtype = _dtype("logspace", options.pop("dtype", None))
+    exponents = linspace(start, end, steps, dtype=_engine.float64)
+    if not dtype.is_floating_point:  # as in PyTorch
+        start, end = (int(v) for v in (start, end))
+        exponents = linspace(start, end, steps, dtype=_engine.float64)
+    return _new("logspace", _engine.cast((base**exponents).array, dtype), options.pop("device", None), **options)
+
+
+def eye(n: int, m: int | None = None, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
+        requires_grad: bool = False) -> autograd.Tensor:
     """The (n, m) identity matrix, m = n by default."""
     m = n if m is None else m
     t = zeros(n, m, dtype=dtype, device=device)
     if n and m:
         wrap(_engine.as_strided(t.array, (min(n, m),), (m + 1,), 0)).fill_(1)
-    return t.requires_grad_() if requires_grad else t
+    return _finish("eye", t, out, layout, pin_memory, requires_grad)
 
 
+# --- from other memory -----------------------------------------------------------------------------------------------
 def from_numpy(ndarray) -> autograd.Tensor:
     """A tensor over a NumPy array's own memory: changes of one show in the other. The array is kept alive.
 
@@ -180,7 +340,7 @@ def _from_values(op: str, data, dtype, copy: bool):
     if isinstance(data, autograd.Tensor):
         a = data.array if dtype is None else _engine.cast(data.array, dtype)
         return _engine.clone(a) if copy and a is data.array else a
-    if isinstance(data, bool | int | float):
+    if type(data) in (bool, int, float):  # NumPy's float64 is a float too, of its own dtype
         kind = _engine.bool if isinstance(data, bool) else _engine.int64 if isinstance(data, int) else None
         return _engine.full((), data, dtype or kind or _engine.get_default_dtype())
     import numpy
@@ -216,7 +376,8 @@ def _values_of(data):
             for v in data]
 
 
-def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False) -> autograd.Tensor:
+def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False,
+           pin_memory: bool = False) -> autograd.Tensor:
     """A tensor with a copy of the data: a number, nested sequences of one length a depth, a NumPy array or a Tensor.
 
     Python floats give the default dtype (float32), ints int64, bools bool; arrays keep theirs.
@@ -230,7 +391,10 @@ def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False) -
     """
     if dtype is not None:
         _dtype("tensor", dtype)
-    return _new("tensor", _from_values("tensor", data, dtype, True), device, requires_grad)
+    if device is None and isinstance(data, autograd.Tensor):
+        device = data.device
+    t = _new("tensor", _from_values("tensor", data, dtype, True), device, requires_grad)
+    return t.pin_memory() if pin_memory else t
 
 
 def as_tensor(data: Any, *, dtype=None, device=None) -> autograd.Tensor:
@@ -240,4 +404,29 @@ def as_tensor(data: Any, *, dtype=None, device=None) -> autograd.Tensor:
     return _new("as_tensor", _from_values("as_tensor", data, dtype, False), device, False)
 
 
-asarray = as_tensor
+def asarray(obj: Any, *, dtype=None, device=None, copy: bool | None = None,
+            requires_grad: bool = False) -> autograd.Tensor:
+    """As `as_tensor`; always a copy if `copy` is True, and never if it is False.
+
+    Raises:
+        ValueError: copy=False where dtype, device or layout need one.
+    """
+    t = as_tensor(obj, dtype=dtype, device=device)
+    had = obj if isinstance(obj, autograd.Tensor) else None
+    shared = had is not None and t.array is had.array
+    if not shared and had is None and hasattr(obj, "__array_interface__"):
+        shared = t.array.data_ptr == obj.__array_interface__["data"][0]
+    if copy is False and not shared:
+        raise ValueError(f"asarray: copy=False, but {type(obj).__name__} needs a copy to become {t.dtype.name}")
+    t = wrap(_engine.clone(t.array)) if copy and shared else t
+    return t.requires_grad_() if requires_grad else t
+
+
+def frombuffer(buffer: Any, *, dtype, count: int = -1, offset: int = 0, requires_grad: bool = False) -> autograd.Tensor:
+    """A 1-d tensor over the memory of a bytes-like object, from byte `offset` on, without a copy."""
+    if dtype is _engine.bfloat16:
+        return wrap(_engine.bitcast(frombuffer(buffer, dtype=_engine.int16, count=count, offset=offset).array, dtype))
+    import numpy
+
+    t = wrap(_engine.from_buffer(numpy.frombuffer(buffer, dtype.name, count, offset)))
+    return t.requires_grad_() if requires_grad else t

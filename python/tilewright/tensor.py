@@ -68,27 +68,33 @@ class Tensor(_engine.TensorBase):
     # --- what it is --------------------------------------------------------------------------------------------------
     @property
     def device(self):
+        """Where the tensor lives."""
         return _CPU if self.array.on_cpu else self.array.device
 
     @property
     def itemsize(self) -> int:
+        """Bytes of one element."""
         return self.array.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all elements."""
         return self.array.numel * self.array.dtype.itemsize
 
     @property
     def is_cuda(self) -> bool:
+        """Whether it lives on a GPU."""
         return not self.array.on_cpu
 
     @property
     def is_leaf(self) -> bool:
+        """Whether it has no history: made by the user, or not recorded."""
         self._refresh()
         return self.node is None
 
     @property
     def grad_fn(self):
+        """The recorded op that made it, or None."""
         self._refresh()
         return self.node
 
@@ -106,16 +112,19 @@ class Tensor(_engine.TensorBase):
         return shape[dim]
 
     def dim(self) -> int:
+        """The number of dimensions."""
         return self.array.ndim
 
     ndimension = dim
 
     def numel(self) -> int:
+        """The number of elements."""
         return self.array.numel
 
     nelement = numel
 
     def element_size(self) -> int:
+        """Bytes of one element."""
         return self.array.dtype.itemsize
 
     def stride(self, dim: int | None = None):
@@ -123,29 +132,122 @@ class Tensor(_engine.TensorBase):
         return self.array.strides if dim is None else self.array.strides[dim]
 
     def storage_offset(self) -> int:
+        """Where the view starts in its memory, in elements."""
         return self.array.offset
 
     def data_ptr(self) -> int:
+        """The address of the first element."""
         return self.array.data_ptr
 
-    def is_contiguous(self) -> bool:
+    def is_contiguous(self, memory_format=None) -> bool:
+        """Whether the elements lie in row-major order, or in that of `memory_format`."""
+        if memory_format in (creation.channels_last, creation.channels_last_3d):
+            from tilewright.ops import arrange
+            return arrange.is_channels_last(self, memory_format)
         return self.array.is_contiguous
 
     def is_floating_point(self) -> bool:
+        """Whether the dtype is a float."""
         return self.array.is_float
 
     def get_device(self) -> int:
         """The number of the GPU, -1 on the CPU."""
         return -1 if self.device.type == "cpu" else self.device.index
 
-    is_sparse = is_quantized = False
+    is_sparse = is_quantized = is_mps = is_xpu = is_meta = is_nested = is_mkldnn = False
+    name, layout = None, creation.strided
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it lives in host memory."""
+        return self.array.on_cpu
 
     @property
     def real(self):
+        """The tensor itself: it is real."""
+        return self
+
+    @property
+    def imag(self):
+        """Refused: the tensor is real."""
+        raise RuntimeError(f"imag: only complex tensors have an imaginary part, got {self.dtype.name}")
+
+    def conj(self):
+        """The tensor itself: it is real."""
         return self
 
     def is_complex(self) -> bool:
+        """False: tensors are real."""
         return False
+
+    def is_signed(self) -> bool:
+        """Whether the dtype has negative numbers."""
+        return self.array.dtype not in (_engine.bool, _engine.uint8)
+
+    def is_same_size(self, other) -> bool:
+        """Whether both have one shape."""
+        return self.array.shape == other.array.shape
+
+    def is_set_to(self, other) -> bool:
+        """Whether both are the same view of the same memory."""
+        a, b = self.array, other.array
+        return (a.storage_id, a.offset, a.shape, a.strides, a.dtype) == (
+            b.storage_id, b.offset, b.shape, b.strides, b.dtype)
+
+    def is_shared(self) -> bool:
+        """False: memory belongs to its process."""
+        return False
+
+    def share_memory_(self):
+        """Refused: memory stays in its process."""
+        raise NotImplementedError("share_memory_: a tensor's memory stays in its process; DataLoader's workers hand "
+                                  "theirs over, and multiprocessing.shared_memory with tw.from_numpy shares arrays")
+
+    def is_inference(self) -> bool:
+        """False: `inference_mode` makes plain tensors."""
+        return False
+
+    def storage(self):
+        """The memory under the tensor and its views, as a flat sequence."""
+        from tilewright.legacy import storage_of
+        return storage_of(self)
+
+    untyped_storage = storage
+
+    def values(self):
+        """Refused: only sparse tensors have them."""
+        raise NotImplementedError("values: only sparse tensors store values apart, and they are not offered; of "
+                                  "`max(dim)` or `sort()` the field is `.values`, without a call")
+
+    def to_dense(self, dtype=None, *, masked_grad: Any = True):
+        """The tensor itself: it is dense."""
+        return self if dtype is None else self.to(dtype)
+
+    def to_sparse(self, *args):
+        """Refused: tensors are dense."""
+        raise NotImplementedError("to_sparse: sparse tensors are not offered; use scipy.sparse, or index_add")
+
+    coalesce = sparse_mask = to_sparse
+
+    def resize(self, *size):
+        """`reshape`, under a name that PyTorch has given up."""
+        import warnings
+        warnings.warn("resize: use reshape", DeprecationWarning, stacklevel=2)
+        return _shape.reshape(self, *size)
+
+    def resize_as(self, other):
+        """`reshape` to the other's shape."""
+        return self.resize(*other.shape)
+
+    def apply_(self, callable):
+        """Each element replaced by callable(element): slow, for odd cases."""
+        values = [callable(v) for v in self.detach().reshape(-1).tolist()]
+        return _elementwise.copy_(self, self.new_tensor(values).reshape(self.shape))
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad` was asked for."""
+        return self.node is not None and bool(self.node.hooks) and ("retain", self.slot) in self.node.hooks
 
     def new(self, *data):
         """`Tensor(...)` of this one's dtype and device, as older scripts write it."""
@@ -153,41 +255,62 @@ class Tensor(_engine.TensorBase):
             return self.new_tensor(data[0])
         return self.new_empty(*data) if data else self.new_empty(0)
 
-    def _reshaped_in_place(self, op: str, array):
-        if self.node is not None or self.requires_grad or self._base is not None:
-            raise NotImplementedError(f"{op}: a tensor that is recorded, or a view, cannot change its shape in place; "
-                                      f"use the op without the underscore")
-        self.array = array
+    def _become_view(self, op: str, view):
+        """Makes this tensor itself view(what it was), with its history; no memory moves."""
+        self._refresh()
+        if self.requires_grad and (self.node is None or not autograd.is_grad_enabled()):
+            raise RuntimeError(f"{op}: a tensor that requires grad cannot change its shape in place if it is a leaf, "
+                               f"or while nothing is recorded; use the op without the underscore")
+        old = wrap(self.array)
+        for name in ("node", "slot", "requires_grad", "_base", "_view_version"):
+            setattr(old, name, getattr(self, name))
+        y = view(old)
+        self.array = y.array
+        if self.requires_grad or self._base is not None:
+            for name in ("node", "slot", "_base", "_view_version"):
+                setattr(self, name, getattr(y, name))
         return self
 
     def transpose_(self, dim0: int, dim1: int):
         """Swaps two dimensions of this tensor itself; no memory moves."""
-        return self._reshaped_in_place("transpose_", self.detach().transpose(dim0, dim1).array)
+        return self._become_view("transpose_", lambda x: x.transpose(dim0, dim1))
 
     def t_(self):
         """The transposed matrix, in place."""
-        return self._reshaped_in_place("t_", self.detach().t().array)
+        return self._become_view("t_", lambda x: x.t())
 
     def squeeze_(self, dim=None):
         """Drops dimensions of size 1 of this tensor itself."""
-        x = self.detach()
-        return self._reshaped_in_place("squeeze_", (x.squeeze() if dim is None else x.squeeze(dim)).array)
+        return self._become_view("squeeze_", lambda x: x.squeeze() if dim is None else x.squeeze(dim))
 
     def unsqueeze_(self, dim: int):
         """Gives this tensor itself a dimension of size 1."""
-        return self._reshaped_in_place("unsqueeze_", self.detach().unsqueeze(dim).array)
+        return self._become_view("unsqueeze_", lambda x: x.unsqueeze(dim))
 
-    def resize_(self, *size):
+    def swapaxes_(self, axis0: int, axis1: int):
+        """`transpose_`."""
+        return self.transpose_(axis0, axis1)
+
+    def swapdims_(self, dim0: int, dim1: int):
+        """`transpose_`."""
+        return self.transpose_(dim0, dim1)
+
+    def resize_(self, *size, memory_format=None):
         """Another shape for this tensor itself: its first values in row-major order stay, more are arbitrary."""
+        if memory_format not in (None, creation.contiguous_format, creation.preserve_format):
+            raise NotImplementedError(f"resize_: memory_format must be row-major, got {memory_format!r}")
         shape = creation._shape("resize_", size)
         old, new = self.detach().contiguous().flatten(), self.new_empty(shape)
         n = min(old.numel(), new.numel())
         new.flatten()[:n] = old[:n]
-        return self._reshaped_in_place("resize_", new.array)
+        if self.requires_grad or self._base is not None:
+            raise RuntimeError("resize_: a tensor that requires grad, or a view, cannot be resized; use reshape")
+        self.array = new.array
+        return self
 
-    def resize_as_(self, other):
+    def resize_as_(self, other, memory_format=None):
         """`resize_` to the other's shape."""
-        return self.resize_(other.shape)
+        return self.resize_(other.shape, memory_format=memory_format)
 
     # --- values out --------------------------------------------------------------------------------------------------
     def item(self):
@@ -199,12 +322,15 @@ class Tensor(_engine.TensorBase):
         a = self.array
         return self.detach().cpu().__array__(_numpy().float32 if a.dtype is _engine.bfloat16 else None).tolist()
 
-    def numpy(self):
-        """A NumPy array over the same memory, which it keeps alive.
+    def numpy(self, *, force: bool = False):
+        """A NumPy array over the same memory, which it keeps alive; with `force` a copy where that is impossible.
 
         Raises:
             RuntimeError: the tensor requires grad. TypeError: bfloat16, which NumPy lacks.
         """
+        if force:
+            x = self.detach().cpu()
+            return (x.float() if x.dtype is _engine.bfloat16 else x).__array__()
         if self.requires_grad:
             raise RuntimeError("numpy: the tensor requires grad; use tensor.detach().numpy()")
         if self.array.dtype is _engine.bfloat16:
@@ -368,8 +494,11 @@ class Tensor(_engine.TensorBase):
             autograd.refresh_view(self)
 
     # --- dtype and device --------------------------------------------------------------------------------------------
-    def to(self, *args, dtype=None, device=None, non_blocking: bool = False, copy: bool = False):
-        """In another dtype or on another device: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`."""
+    def to(self, *args, dtype=None, device=None, non_blocking: Any = False, copy: Any = False, memory_format=None,
+           other=None):
+        """In another dtype or on another device: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`; in memory
+        with channels last where `memory_format` says so."""
+        args = args if other is None else (*args, other)
         for a in args:
             if isinstance(a, _engine.dtype):
                 dtype = a
@@ -386,81 +515,110 @@ class Tensor(_engine.TensorBase):
             t = _elementwise.to_device(t, creation.check_device("to", device), non_blocking)
         if dtype is not None and dtype is not self.array.dtype:
             t = _elementwise.cast(t, dtype)
-        return _elementwise.clone(t) if copy and t is self else t
+        t = _elementwise.clone(t) if copy and t is self else t
+        return t if memory_format is None else _elementwise.contiguous(t, memory_format)
 
-    def type(self, dtype=None):
-        """The dtype's name, or the tensor in another dtype."""
-        return f"tilewright.{self.dtype.name}" if dtype is None else self.to(dtype)
+    def type(self, dtype=None, non_blocking: Any = False):
+        """The type's name, such as "torch.FloatTensor"; or the tensor in another dtype, which may also be given as
+        a typed tensor class or its name."""
+        from tilewright import legacy
+        return legacy.type_name(self) if dtype is None else self.to(*legacy.dtype_and_device("type", dtype))
 
     def type_as(self, other):
-        return self.to(other.dtype)
+        """In the other's dtype and on its device."""
+        return self.to(other.device, other.dtype)
 
-    def float(self):
-        return self.to(_engine.float32)
+    def float(self, memory_format=None):
+        """In float32."""
+        return self.to(_engine.float32, memory_format=memory_format)
 
-    def double(self):
-        return self.to(_engine.float64)
+    def double(self, memory_format=None):
+        """In float64."""
+        return self.to(_engine.float64, memory_format=memory_format)
 
-    def half(self):
-        return self.to(_engine.float16)
+    def half(self, memory_format=None):
+        """In float16."""
+        return self.to(_engine.float16, memory_format=memory_format)
 
-    def bfloat16(self):
-        return self.to(_engine.bfloat16)
+    def bfloat16(self, memory_format=None):
+        """In bfloat16."""
+        return self.to(_engine.bfloat16, memory_format=memory_format)
 
-    def int(self):
-        return self.to(_engine.int32)
+    def int(self, memory_format=None):
+        """In int32."""
+        return self.to(_engine.int32, memory_format=memory_format)
 
-    def long(self):
-        return self.to(_engine.int64)
+    def long(self, memory_format=None):
+        """In int64."""
+        return self.to(_engine.int64, memory_format=memory_format)
 
-    def short(self):
-        return self.to(_engine.int16)
+    def short(self, memory_format=None):
+        """In int16."""
+        return self.to(_engine.int16, memory_format=memory_format)
 
-    def byte(self):
-        return self.to(_engine.uint8)
+    def byte(self, memory_format=None):
+        """In uint8."""
+        return self.to(_engine.uint8, memory_format=memory_format)
 
-    def char(self):
-        return self.to(_engine.int8)
+    def char(self, memory_format=None):
+        """In int8."""
+        return self.to(_engine.int8, memory_format=memory_format)
 
-    def bool(self):
-        return self.to(_engine.bool)
+    def bool(self, memory_format=None):
+        """In bool: whether an element is not 0."""
+        return self.to(_engine.bool, memory_format=memory_format)
 
-    def cpu(self):
-        return self.to(_CPU)
+    def cpu(self, memory_format=None):
+        """In host memory."""
+        return self.to(_CPU, memory_format=memory_format)
 
-    def cuda(self, device=None, non_blocking: Any = False):
-        return self.to(device="cuda" if device is None else device, non_blocking=non_blocking)
+    def cuda(self, device=None, non_blocking: Any = False, memory_format=None):
+        """On a GPU, by default the current one."""
+        return self.to(device="cuda" if device is None else device, non_blocking=non_blocking,
+                       memory_format=memory_format)
 
-    def pin_memory(self):
+    def pin_memory(self, device=None):
         """A copy in pinned memory, which a GPU reads and writes while the program goes on."""
         return wrap(_engine.pin_memory(self.array))
 
-    def is_pinned(self) -> Any:
+    def is_pinned(self, device=None) -> Any:
+        """Whether it lies in pinned memory."""
         return _engine.is_pinned(self.array)
 
     def record_stream(self, stream) -> None:
         """Says that work of that stream uses the tensor too: its memory is given to others only when that is done."""
         _engine.cuda_record_stream(self.array, stream.cuda_stream)
 
-    def new_empty(self, *size, dtype=None, device=None, requires_grad: Any = False):
-        return creation.empty(*size, dtype=dtype or self.dtype, device=device or self.device,
-                              requires_grad=requires_grad)
+    def new_empty(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
+                  pin_memory: Any = False):
+        """Uninitialised, of this tensor's dtype and device unless others are given."""
+        return creation.empty(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
+                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_zeros(self, *size, dtype=None, device=None, requires_grad: Any = False):
-        return creation.zeros(*size, dtype=dtype or self.dtype, device=device or self.device,
-                              requires_grad=requires_grad)
+    def new_zeros(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
+                  pin_memory: Any = False):
+        """Zeros of this tensor's dtype and device unless others are given."""
+        return creation.zeros(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
+                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_ones(self, *size, dtype=None, device=None, requires_grad: Any = False):
-        return creation.ones(*size, dtype=dtype or self.dtype, device=device or self.device,
-                             requires_grad=requires_grad)
+    def new_ones(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
+                 pin_memory: Any = False):
+        """Ones of this tensor's dtype and device unless others are given."""
+        return creation.ones(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
+                            requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad: Any = False):
+    def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
+                 pin_memory: Any = False):
+        """One value, in this tensor's dtype and device unless others are given."""
         return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device or self.device,
-                             requires_grad=requires_grad)
+                            requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False):
+    def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
+                   pin_memory: Any = False):
+        """A copy of the data in this tensor's dtype and device unless others are given."""
+        creation._check_layout("new_tensor", layout)
         return creation.tensor(data, dtype=dtype or self.dtype, device=device or self.device,
-                               requires_grad=requires_grad)
+                               requires_grad=requires_grad, pin_memory=pin_memory)
 
     # --- copies of the object ----------------------------------------------------------------------------------------
     def __deepcopy__(self, memo):
@@ -473,6 +631,11 @@ class Tensor(_engine.TensorBase):
         if self.grad is not None:
             t.grad = self.grad.detach().clone()
         return t
+
+    def __copy__(self):
+        """Another leaf over the same memory."""
+        t = type(self).__new__(type(self))
+        return _restore(t, self.array, self.requires_grad, dict(self.__dict__))
 
     def __reduce_ex__(self, protocol):
         if self.node is not None:
@@ -540,11 +703,15 @@ class Tensor(_engine.TensorBase):
     # --- ops, by family ----------------------------------------------------------------------------------------------
     @property
     def T(self):
+        """The dimensions in reverse order: a view."""
         return _shape.permute(self, tuple(range(self.array.ndim))[::-1])
 
     @property
     def mT(self):
+        """The matrices transposed: a view."""
         return _shape.transpose(self, -2, -1)
+
+    H = mH = mT  # the tensors are real
 
     def where(self, condition, other):
         """self where the condition holds, other elsewhere."""
@@ -715,6 +882,7 @@ class Tensor(_engine.TensorBase):
     masked_fill_ = _index.masked_fill_
     masked_select = _index.masked_select
     nonzero = _index.nonzero
+    argwhere = _index.argwhere
     index_put = _index.index_put
     index_put_ = _index.index_put_
     index_add = _index.index_add
@@ -774,6 +942,22 @@ def _numpy():
     return numpy
 
 
+def _of_linalg(name: str):
+    """A method that loads `tilewright.linalg`, which needs NumPy, when it is first called."""
+    def method(self, *args, **kwargs):
+        from tilewright import linalg
+        return getattr(linalg, name)(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, f"`tilewright.linalg.{name}` of this tensor."
+    return method
+
+
+for _name, _function in {"cholesky": "old_cholesky", "cross": "old_cross", "det": "det", "inverse": "inv",
+                         "logdet": "logdet", "matrix_power": "matrix_power", "pinverse": "pinverse", "qr": "old_qr",
+                         "slogdet": "slogdet", "svd": "old_svd", "vecdot": "vecdot"}.items():
+    setattr(Tensor, _name, _of_linalg(_function))
+
+
 def _restore(t, array, requires_grad, attributes):
     t.array = array
     t.requires_grad = requires_grad
@@ -790,4 +974,6 @@ def _rebuild(cls, values, dtype, requires_grad, attributes):
 
 
 autograd.Tensor = Tensor
+from tilewright import methods  # noqa: E402, F401 - Tensor's further methods
+
 _engine.set_tape(Tensor, autograd.Node, autograd.refresh_view)

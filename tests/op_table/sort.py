@@ -202,6 +202,11 @@ def unique_as_numpy():
         assert np.array_equal(tw.tensor(x).unique().numpy(), want[0])
     got = tw.unique_consecutive(tw.tensor([1, 1, 2, 1]), return_inverse=True, return_counts=True)
     assert [t.tolist() for t in got] == [[1, 2, 1], [0, 0, 1, 2], [2, 1, 1]]
+    rows = tw.tensor([[1, 2], [1, 2], [0, 1]])
+    got = tw.unique(rows, dim=0, return_inverse=True, return_counts=True)
+    assert [t.tolist() for t in got] == [[[0, 1], [1, 2]], [1, 1, 0], [1, 2]]
+    got = tw.unique_consecutive(rows.t(), dim=1, return_inverse=True, return_counts=True)
+    assert [t.tolist() for t in got] == [[[1, 0], [2, 1]], [0, 0, 1], [2, 1]]
 
 
 def zeros_in_products():
@@ -256,5 +261,5 @@ ROWS = [
     Row("unique", "unique", lambda x: np.unique(x), lambda g: (Sample(g.array(n)) for n in (1, 3, 129)),
         ("int64", "int32", "uint8", "bool"), EXACT, grad=False, layouts=False, properties=(unique_as_numpy,),
         ops=("unique_consecutive",),
-        bad=(Bad("dim", lambda g: tw.unique(ones(3), dim=0), NotImplementedError, "dim=0"),)),
+        bad=(Bad("dim", lambda g: tw.unique(ones(3), dim=1), IndexError, "unique.*dim"),)),
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from tilewright import _engine, autograd
+from tilewright.arguments import takes_out
 from tilewright.ops import conv, elementary, elementwise, matmul, pad, random, reduce, scan, shape, sort
 from tilewright.ops.interpolate import interpolate
 
@@ -112,6 +113,7 @@ def _spread(x, labels: list, both: list, sizes: dict):
     return shape.broadcast_to(x, [sizes[c] if c in both else n for c, n in zip(labels, x.shape, strict=True)])
 
 
+@takes_out
 def tensordot(a: Tensor, b: Tensor, dims: int | tuple = 2) -> Tensor:
     """The sum of products over `dims` dimensions: the last of a with the first of b, or two lists of dimensions.
 
@@ -181,6 +183,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     >>> tw.nn.functional.cosine_similarity(tw.tensor([[1.0, 0.0]]), tw.tensor([[1.0, 0.0]])).item()
     1.0
     """
+    x1, x2 = shape.broadcast_tensors(x1, x2)
     a, b = (reduce.norm(x, 2, dim, True).clamp(min=eps) for x in (x1, x2))
     return reduce.sum((x1 / a) * (x2 / b), dim)
 
@@ -199,9 +202,12 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         raise ValueError(f"bincount: values must not be negative, got {input.min().item()}")
     n = max(int(input.max().item()) + 1 if input.numel() else 0, minlength)
     ones = input.new_ones(input.shape[0], dtype=_engine.int64) if weights is None else weights
+    if weights is not None and ones.dtype is not _engine.float32:
+        ones = ones.double()
     return ones.new_zeros(n).scatter_add(0, input.long(), ones)
 
 
+@takes_out
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator=None) -> Tensor:
     """Indices drawn from each row of weights (not negative, of a positive sum): (num_samples,) or (rows, num_samples).
 
@@ -215,6 +221,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     >>> tw.multinomial(tw.tensor([0.0, 1.0, 0.0]), 2, replacement=True).tolist()
     [1, 1]
     """
+    if num_samples < 1:
+        raise ValueError(f"multinomial: num_samples must be at least 1, got {num_samples}")
     if input.dim() not in (1, 2) or not input.is_floating_point():
         raise ValueError(f"multinomial: input must be float weights of 1 or 2 dimensions, got {input.dtype} "
                          f"{tuple(input.shape)}")

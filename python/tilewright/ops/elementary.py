@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 from tilewright import _engine
-from tilewright.arguments import direct, run
-from tilewright.ops.elementwise import _before, _unary_, div
+from tilewright.arguments import direct, run, takes_out
+from tilewright.ops.elementwise import _before, _unary_, cast, div
 
 
 @direct()
@@ -74,6 +74,7 @@ def round(input, *, decimals: int = 0, out=None):
     return run(round, input, out=out)
 
 
+@takes_out
 def frac(input):
     """input - trunc(input)."""
     return input - trunc(input)
@@ -81,7 +82,9 @@ def frac(input):
 
 @direct("inputs")
 def square(input, *, out=None):
-    """input ** 2."""
+    """input ** 2; of bools as int64."""
+    if getattr(input, "dtype", None) is _engine.bool:
+        input = cast(input, _engine.int64)
     return run(square, input, out=out)
 
 

@@ -11,7 +11,7 @@ import functools
 import math
 
 from tilewright import _engine, autograd
-from tilewright.arguments import NUMBER, direct, operand, run, tensor, wants, write
+from tilewright.arguments import NUMBER, direct, operand, run, takes_out, tensor, wants, write
 from tilewright.autograd import inplace, record, wrap
 
 
@@ -100,7 +100,9 @@ def div(input, other, *, rounding_mode=None, out=None):
         ValueError: another rounding mode.
     """
     if rounding_mode == "floor":
-        return floor_divide(input, other, out=out)
+        y = floor_divide(input, other, out=out)
+        return y if out is not None else record(div_floor_grad, y.array, (operand("div", input)[0],
+                                                                          operand("div", other)[0]))
     if rounding_mode == "trunc":
         (x, xa), (_, ya) = operand("div", input), operand("div", other)
         if not _engine.result_type(xa, ya).is_floating_point:
@@ -109,6 +111,10 @@ def div(input, other, *, rounding_mode=None, out=None):
     if rounding_mode is not None:
         raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
     return run(div, input, other, out=out)
+
+
+def div_floor_grad(node, dy):
+    return dy * 0.0, dy * 0.0
 
 
 def div_grad(node, dy):
@@ -340,7 +346,11 @@ def isfinite(input):
 def isclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False):
     """|input - other| <= atol + rtol * |other|, or equal (infinities); NaNs equal each other when `equal_nan`."""
     input, other = tensor("isclose", input), tensor("isclose", other)
-    close = logical_or(eq(input, other), logical_and(isfinite(other), le(abs(input - other), atol + rtol * abs(other))))
+    if rtol < 0 or atol < 0:
+        raise ValueError(f"isclose: rtol and atol must not be negative, got {rtol} and {atol}")
+    close = eq(input, other)
+    if _engine.result_type(input.array, other.array) is not _engine.bool:
+        close = logical_or(close, logical_and(isfinite(other), le(abs(input - other), atol + rtol * abs(other))))
     return logical_or(close, logical_and(isnan(input), isnan(other))) if equal_nan else close
 
 
@@ -405,6 +415,7 @@ def clamp_grad(node, dy):
 
 
 # --- three operands --------------------------------------------------------------------------------------------------
+@takes_out
 def lerp(input, end, weight):
     """input + weight * (end - input)."""
     (x, xa), (e, ea), (w, wa) = (operand("lerp", v) for v in (input, end, weight))
@@ -419,6 +430,7 @@ def lerp_grad(node, dy):
             dy * (e - x) if node.needs[2] else None)
 
 
+@takes_out
 def addcmul(input, tensor1, tensor2, *, value=1):
     """input + value * tensor1 * tensor2."""
     y = _engine.addcmul(input.array, tensor1.array, tensor2.array, float(value))
@@ -430,6 +442,7 @@ def addcmul_grad(node, dy):
     return (dy, dy * b * value if node.needs[1] else None, dy * a * value if node.needs[2] else None)
 
 
+@takes_out
 def addcdiv(input, tensor1, tensor2, *, value=1):
     """input + value * tensor1 / tensor2."""
     y = _engine.addcdiv(input.array, tensor1.array, tensor2.array, float(value))
@@ -467,8 +480,11 @@ def to_device_grad(node, dy):
     return (to_device(dy, node.attrs[0]),)
 
 
-def clone(input):
-    """A copy with memory of its own, in row-major order, through which gradients flow."""
+def clone(input, *, memory_format=None):
+    """A copy with memory of its own, in row-major order (or channels last), through which gradients flow."""
+    if memory_format is not None:
+        from tilewright.ops import arrange
+        return arrange.laid_out(input, memory_format, copy=True)
     return record(clone_grad, _engine.clone(input.array), (input,))
 
 
@@ -476,8 +492,11 @@ def clone_grad(node, dy):
     return (dy,)
 
 
-def contiguous(input):
-    """The tensor in row-major order: itself when it is already, else a copy."""
+def contiguous(input, memory_format=None):
+    """The tensor in row-major order, or with channels last: itself when it is already, else a copy."""
+    if memory_format is not None:
+        from tilewright.ops import arrange
+        return arrange.laid_out(input, memory_format)
     return input if input.array.is_contiguous else clone(input)
 
 
@@ -519,8 +538,10 @@ def mul_(input, other):
     return _binary_(_engine.mul_out, mul_grad, input, other)
 
 
-def div_(input, other):
-    """input /= other."""
+def div_(input, other, *, rounding_mode=None):
+    """input /= other, rounded as `div` does."""
+    if rounding_mode is not None:
+        return _updated("div_", input, div(_before(input), other, rounding_mode=rounding_mode))
     return _binary_(_engine.div_out, div_grad, input, other)
 
 
@@ -553,14 +574,23 @@ def addcdiv_(input, tensor1, tensor2, *, value=1):
     return inplace(addcdiv_grad, input, write, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
 
 
+def _updated(op, x, y):
+    """x with the values of y, which were computed from `_before(x)`: y's shape and kind of dtype must be x's."""
+    if y.array.shape != x.array.shape:
+        raise ValueError(f"{op}: the result's shape must be the input's, got {y.array.shape} for {x.array.shape}")
+    if y.array.is_float > x.array.is_float or (x.array.dtype is _engine.bool and y.array.dtype is not _engine.bool):
+        raise TypeError(f"{op}: a result of {y.array.dtype.name} cannot be written into {x.array.dtype.name}")
+    return copy_(x, y)
+
+
 def _unary_(kernel, rule, x, saved=(), attrs=(), p0=0.0, p1=0.0):
     return inplace(rule, x, lambda: kernel(x.array, x.array, p0, p1), (x,), saved, attrs)
 
 
 def clamp_(input, min=None, max=None):
     """Moves each element into [min, max]."""
-    if not input.array.is_float:
-        return copy_(input, clamp(input, min, max))
+    if not input.array.is_float or isinstance(min, autograd.Tensor) or isinstance(max, autograd.Tensor):
+        return _updated("clamp_", input, clamp(_before(input), min, max))
     if min is None and max is None:
         raise ValueError("clamp_: at least one of min and max must be given")
     lo, hi = (-math.inf if min is None else min), (math.inf if max is None else max)

@@ -9,6 +9,7 @@ threads.
 from __future__ import annotations
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into, takes_out, wants
 from tilewright.autograd import inplace, record, wrap
 from tilewright.grad_mode import no_grad
 from tilewright.ops import elementwise, shape
@@ -32,7 +33,13 @@ def getitem(input, key):
     a = input.array
     if _is_index(key):
         return _index(input, [key])
-    view = _engine.index_basic(a, key)
+    try:
+        view = _engine.index_basic(a, key)
+    except IndexError:
+        if a.ndim or not isinstance(key, int):
+            raise
+        raise IndexError(f"index: a 0-d tensor has no dimension to index, got [{key}]; use .item() for its "
+                         f"number") from None
     if view is not None:
         return record(getitem_grad, view, (input,), (), (key, a.shape), input)
     view, indices = _split_key(input, key)
@@ -248,7 +255,8 @@ def index_put_(input, indices, values, accumulate: bool = False):
     saved, pattern = _saved(indices)
 
     def write():
-        _engine.index_put_("index_put_", input.array, _arrays(indices), values.array, accumulate)
+        _added(input.array, values.array, accumulate, lambda to, source: _engine.index_put_(
+            "index_put_", to, _arrays(indices), source, accumulate))
 
     return inplace(index_put__grad, input, write, (input, values), saved, (pattern, accumulate))
 
@@ -260,6 +268,16 @@ def index_put__grad(node, dy):
     if node.needs[0]:
         dx = dy if accumulate else _index_clear(dy, indices)
     return dx, _index(dy, indices) if node.needs[1] else None
+
+
+def _added(to, source, add: bool, write) -> None:
+    """write(to, source); of bools sums are the logical or, taken through integers."""
+    if not add or to.dtype is not _engine.bool:
+        write(to, source)
+        return
+    wide = _engine.cast(to, _engine.int64)
+    write(wide, _engine.cast(source, _engine.int64))
+    _engine.copy_into(to, _engine.ne(wide, 0))
 
 
 def index_put(input, indices, values, accumulate: bool = False):
@@ -279,6 +297,7 @@ def _take(op, rule, x, dim, index):
     return record(rule, _engine.take(op, a, dim, index.array), (x,), (index,), (dim, a.shape[dim]))
 
 
+@takes_out
 def index_select(input, dim: int, index):
     """The slices of input along dim that a 1-d integer index names, in its order.
 
@@ -363,10 +382,17 @@ def embedding_grad(node, dy):
 def index_add_(input, dim: int, index, source, *, alpha=1):
     """x[.., index[i], ..] += alpha * source[.., i, ..] along dim, in place; equal indices add up."""
     _same_dtype("index_add_", input, source)
+    if not input.array.ndim:
+        row = shape.reshape(source, (-1,))
+        index_add_(shape.unsqueeze(input, 0), dim, shape.reshape(index, (-1,)), row, alpha=alpha)
+        return input
     dim = _check_dim("index_add_", dim, input.array.ndim)
     scaled = source.array if alpha == 1 else _engine.mul(source.array, alpha)
-    return inplace(index_add__grad, input, lambda: _engine.index_add_(input.array, dim, index.array, scaled),
-                   (input, source), (index,), (dim, alpha))
+
+    def write():
+        _added(input.array, scaled, True, lambda to, given: _engine.index_add_(to, dim, index.array, given))
+
+    return inplace(index_add__grad, input, write, (input, source), (index,), (dim, alpha))
 
 
 def index_add__grad(node, dy):
@@ -377,29 +403,40 @@ def index_add__grad(node, dy):
     return dy, dsource if alpha == 1 else dsource * alpha
 
 
+@takes_out
 def index_add(input, dim: int, index, source, *, alpha=1):
     """A copy of x with alpha * source's slices added at the index along dim."""
     return index_add_(elementwise.clone(input), dim, index, source, alpha=alpha)
 
 
-def _at(dim, index):
-    return [None] * dim + [index]
+def _put_at(op, x, dim, index, value):
+    """x[.., index[i], ..] = value[.., i, ..] along dim, in place; a 0-d x is a row of one."""
+    row = x if x.array.ndim else shape.unsqueeze(x, 0)
+    index_put_(row, [None] * _check_dim(op, dim, x.array.ndim) + [index], value)
+    return x
 
 
 def index_copy_(input, dim: int, index, source):
     """x[.., index[i], ..] = source[.., i, ..] along dim, in place."""
     _same_dtype("index_copy_", input, source)
-    return index_put_(input, _at(_check_dim("index_copy_", dim, input.array.ndim), index), source)
+    return _put_at("index_copy_", input, dim, index, source if source.array.ndim else shape.reshape(source, (1,)))
 
 
+@takes_out
 def index_copy(input, dim: int, index, source):
     """A copy of x with source's slices at the index along dim."""
     return index_copy_(elementwise.clone(input), dim, index, source)
 
 
 def index_fill_(input, dim: int, index, value):
-    """x[.., index[i], ..] = value along dim, in place."""
-    return index_put_(input, _at(_check_dim("index_fill_", dim, input.array.ndim), index), value)
+    """x[.., index[i], ..] = value (a number or a 0-d Tensor) along dim, in place."""
+    if not isinstance(value, autograd.Tensor) or not wants(value):
+        return _put_at("index_fill_", input, dim, index, value)
+    dim, size = _check_dim("index_fill_", dim, input.array.ndim), input.array.shape or (1,)
+    hit = wrap(_engine.full((size[dim],), False, _engine.bool, input.device))  # an index met twice is filled once
+    index_put_(hit, [index], True)
+    ones = (1,) * (len(size) - 1 - dim)
+    return masked_fill_(input, shape.reshape(hit, (size[dim], *ones) if input.array.ndim else ()), value)
 
 
 def index_fill(input, dim: int, index, value):
@@ -414,7 +451,7 @@ def _same_dtype(op, input, src) -> None:
                         f"{input.array.dtype.name}")
 
 
-def gather(input, dim: int, index, *, sparse_grad: bool = False):
+def gather(input, dim: int, index, *, sparse_grad: bool = False, out=None):
     """y[i][j][k] = input[index[i][j][k]][j][k] for dim 0, and so on; y has the index's shape.
 
     Raises:
@@ -427,6 +464,8 @@ def gather(input, dim: int, index, *, sparse_grad: bool = False):
     if sparse_grad:
         raise NotImplementedError("gather: sparse gradients are not offered")
     y = _engine.gather("gather", input.array, dim, index.array)
+    if out is not None:
+        return into("gather", wrap(y), out, input)
     return record(gather_grad, y, (input,), (index,), (dim, input.array.shape))
 
 
@@ -445,6 +484,7 @@ def gather_backward_grad(node, ddx):
     return (gather(ddx, node.attrs[0], node.saved[0]),)
 
 
+@takes_out
 def take_along_dim(input, indices, dim: int | None = None):
     """gather, after broadcasting input and indices against each other outside dim; flat when dim is None."""
     if dim is None:
@@ -457,12 +497,15 @@ def take_along_dim(input, indices, dim: int | None = None):
     for k in range(len(a)):
         if k != dim:
             a[k] = b[k] = b[k] if a[k] == 1 else a[k]
+    if not indices.array.is_float:  # from the end, too
+        indices = elementwise.where(indices < 0, indices + a[dim], indices)
     return gather(shape.expand(input, a), dim, shape.expand(indices, b))
 
 
 def _scatter_write(op, input, dim, index, src, add):
     _same_dtype(op, input, src)
-    return lambda: _engine.scatter_(op, input.array, dim, index.array, src.array, add)
+    return lambda: _added(input.array, src.array, add, lambda to, source: _engine.scatter_(
+        op, to, dim, index.array, source, add))
 
 
 def _scatter_src_grad(node, dy, dim, index, src_shape):
@@ -489,6 +532,7 @@ def scatter_add__grad(node, dy):
     return dy, _scatter_src_grad(node, dy, dim, index, src_shape)
 
 
+@takes_out
 def scatter_add(input, dim: int, index, src):
     """A copy of input with src added at the index along dim.
 
@@ -497,6 +541,8 @@ def scatter_add(input, dim: int, index, src):
     [2.0, 0.0, 4.0]
     """
     _same_dtype("scatter_add", input, src)
+    if src.array.dtype is _engine.bool:
+        return scatter_add_(elementwise.clone(input), dim, index, src)
     y = _engine.scatter("scatter_add", input.array, dim, index.array, src.array, True)
     return record(scatter_add__grad, y, (input, src), (index,), (dim, src.array.shape))
 
@@ -504,14 +550,19 @@ def scatter_add(input, dim: int, index, src):
 def _scatter_source(op, input, src, value, reduce):
     if (src is None) == (value is None):
         raise TypeError(f"{op}: expects either src or value")
-    if reduce not in (None, "add"):
-        raise NotImplementedError(f"{op}: reduce must be None or 'add', got {reduce!r}")
+    if reduce not in (None, "add", "multiply"):
+        raise ValueError(f"{op}: reduce must be None, 'add' or 'multiply', got {reduce!r}")
     return _value(op, value if src is None else src, input)
 
 
 def scatter_(input, dim: int, index, src=None, *, value=None, reduce=None):
     """x[index[i][j]][j] = src[i][j] for dim 0, and so on, in place; src is a Tensor or a number; the last i wins."""
     src = _scatter_source("scatter_", input, src, value, reduce)
+    if reduce == "multiply":
+        from tilewright.ops.arrange import scatter_reduce
+        old = elementwise._before(input) if wants(input) else input
+        src = shape.expand(src, index.array.shape) if not src.array.ndim else src
+        return elementwise.copy_(input, scatter_reduce(old, dim, index, src, "prod"))
     write = _scatter_write("scatter_", input, dim, index, src, reduce == "add")
     rule = scatter_add__grad if reduce else scatter__grad
     return inplace(rule, input, write, (input, src), (index,), (dim, src.array.shape))
@@ -523,6 +574,7 @@ def scatter__grad(node, dy):
     return dx, _scatter_src_grad(node, dy, dim, index, src_shape)
 
 
+@takes_out
 def scatter(input, dim: int, index, src=None, *, value=None, reduce=None):
     """A copy of input with src (a Tensor or a number) at the index along dim."""
     return scatter_(elementwise.clone(input), dim, index, src, value=value, reduce=reduce)
@@ -573,6 +625,7 @@ def masked_fill_(input, mask, value):
     return inplace(masked_fill_grad, input, lambda: _engine.where(mask.array, operand, a, a), inputs, (mask,))
 
 
+@takes_out
 def masked_select(input, mask):
     """The elements where the bool mask holds, 1-d, in row-major order; mask and input broadcast."""
     _check_mask("masked_select", mask)
@@ -582,6 +635,7 @@ def masked_select(input, mask):
     return _index(x, [mask])
 
 
+@takes_out
 def nonzero(input, *, as_tuple: bool = False):
     """The positions of the elements that are not zero: (count, ndim) int64, or one 1-d Tensor a dimension as_tuple.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright import _engine, autograd
-from tilewright.arguments import write
+from tilewright.arguments import takes_out, write
 from tilewright.autocast import lower
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
@@ -115,6 +115,7 @@ def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return matmul(input, mat2, out=out)
 
 
+@takes_out
 @lower
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """matmul of a matrix (M, K) and a vector (K)."""
@@ -123,6 +124,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     return matmul(input, vec)
 
 
+@takes_out
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The sum of the products of two vectors (K).
 
@@ -135,6 +137,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     return matmul(input, tensor)
 
 
+@takes_out
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """out[i, j] = input[i] vec2[j] of two vectors."""
     _check_ndim("outer", input, 1, "input")
@@ -142,6 +145,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return input.unsqueeze(1) * vec2
 
 
+@takes_out
 @lower
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * mat1 @ mat2 in one product; input broadcasts to (M, N). beta 0 ignores input's values.
@@ -169,6 +173,7 @@ def addmm_grad(node, dy):
             _times(a, scaled, transpose_a=True) if node.needs[2] else None)
 
 
+@takes_out
 @lower
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * batch1 @ batch2 over batches (B, M, K) and (B, K, N); input broadcasts to (B, M, N)."""

@@ -6,11 +6,13 @@ the same numbers for any number of threads, on any device.
 
 from __future__ import annotations
 
+import math
 import os
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into
 from tilewright.autograd import record, wrap
-from tilewright.creation import _dtype, _shape, check_device
+from tilewright.creation import _dtype, _finish, _shape, check_device
 
 
 class Generator:
@@ -48,11 +50,18 @@ class Generator:
 
     def get_state(self):
         """Seed and offset as a tensor, for `set_state`."""
-        return autograd.Tensor([self._signed(self._seed), self._signed(self._offset)], dtype=_engine.int64)
+        state = [self._signed(self._seed), self._signed(self._offset)]
+        return autograd.Tensor(state, dtype=_engine.int64, device="cpu")
 
     def set_state(self, state) -> None:
         """Goes on from where `get_state` was called."""
         self._seed, self._offset = (v % 2**64 for v in state.tolist())
+
+    def clone_state(self) -> Generator:
+        """Another generator that stands where this one does."""
+        made = Generator(self.device)
+        made._seed, made._offset = self._seed, self._offset
+        return made
 
     @staticmethod
     def _signed(v: int) -> int:
@@ -85,9 +94,9 @@ def get_rng_state():
     return default_generator.get_state()
 
 
-def set_rng_state(state) -> None:
+def set_rng_state(new_state) -> None:
     """Puts the default generator back to a state."""
-    default_generator.set_state(state)
+    default_generator.set_state(new_state)
 
 
 def _fill(draw, array, *parameters, generator):
@@ -96,76 +105,148 @@ def _fill(draw, array, *parameters, generator):
     return array
 
 
-def _new(op, draw, size, parameters, dtype, device, requires_grad, generator):
+def _new(op, draw, size, parameters, dtype, device, requires_grad, generator, out=None, **rest):
+    if out is not None and dtype is None:
+        dtype = out.dtype
+    if device is None and generator is not None and generator.device.type != "cpu":
+        device = generator.device
     array = _engine.empty(_shape(op, size), _dtype(op, dtype), check_device(op, device))
     t = wrap(_fill(draw, array, *parameters, generator=generator))
+    if out is not None or rest:
+        return _finish(op, t, out, requires_grad=requires_grad, **rest)
     return t.requires_grad_() if requires_grad else t
 
 
-def rand(*size, generator=None, dtype=None, device=None, requires_grad: bool = False):
-    """Uniform numbers in [0, 1), of shape `size`."""
-    return _new("rand", _engine.uniform_, size, (0.0, 1.0), dtype, device, requires_grad, generator)
+def _rest(layout, pin_memory, memory_format=None) -> dict:
+    """The arguments of a new tensor that are seldom given."""
+    given = {"layout": layout, "pin_memory": pin_memory, "memory_format": memory_format}
+    return {k: v for k, v in given.items() if v}
 
 
-def randn(*size, generator=None, dtype=None, device=None, requires_grad: bool = False):
-    """Normal numbers of mean 0 and variance 1, of shape `size`."""
-    return _new("randn", _engine.normal_, size, (0.0, 1.0), dtype, device, requires_grad, generator)
+def rand(*args, size=None, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
+         pin_memory: bool = False):
+    """Uniform numbers in [0, 1), of shape `size`, given as one or as several numbers."""
+    return _new("rand", _engine.uniform_, args if size is None else (size,), (0.0, 1.0), dtype, device, requires_grad,
+                generator, out, **_rest(layout, pin_memory))
 
 
-def randint(low, high=None, size=None, *, generator=None, dtype=None, device=None, requires_grad: bool = False):
-    """Integers in [low, high), of shape `size`; `randint(high, size)` counts from 0.
+def randn(*args, size=None, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
+          pin_memory: bool = False):
+    """Normal numbers of mean 0 and variance 1, of shape `size`, given as one or as several numbers."""
+    return _new("randn", _engine.normal_, args if size is None else (size,), (0.0, 1.0), dtype, device, requires_grad,
+                generator, out, **_rest(layout, pin_memory))
+
+
+def randint(low=None, high=None, size=None, *, generator=None, out=None, dtype=None, layout=None, device=None,
+            requires_grad: bool = False, pin_memory: bool = False):
+    """Integers in [low, high), of shape `size`; `randint(high, size)` and `randint(high=.., size=..)` count from 0.
 
     Raises:
         ValueError: low is not below high.
     """
-    if size is None:
+    if size is None and isinstance(high, tuple | list) and low is not None:
         low, high, size = 0, low, high
-    return _new("randint", _engine.randint_, (size,), (low, high), dtype or _engine.int64, device, requires_grad,
-                generator)
+    low, high = (0, low) if high is None else (low or 0, high)
+    if size is None or high is None:
+        raise TypeError(f"randint: expects high and size, got high={high!r}, size={size!r}")
+    return _new("randint", _engine.randint_, (size,), (int(low), int(high)), dtype or (out.dtype if out is not None
+                else _engine.int64), device, requires_grad, generator, out, **_rest(layout, pin_memory))
 
 
-def randperm(n: int, *, generator=None, dtype=None, device=None):
+def randperm(n: int, *, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
+             pin_memory: bool = False):
     """A random permutation of 0 .. n-1, int64."""
     where = check_device("randperm", device)
     g = generator or default_generator
     array, used = _engine.randperm(n, g._seed, g._offset)
     g.advance(used)
-    return wrap(_engine.to_device(array if dtype is None else _engine.cast(array, dtype), where))
+    t = wrap(_engine.to_device(array if dtype is None else _engine.cast(array, dtype), where))
+    return _finish("randperm", t, out, requires_grad=requires_grad, **_rest(layout, pin_memory))
 
 
-def rand_like(input, *, dtype=None, device=None, requires_grad: bool = False):
+def rand_like(input, *, generator=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
+              memory_format=None):
     """`rand` of the input's shape and dtype."""
-    return rand(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return _new("rand_like", _engine.uniform_, (input.shape,), (0.0, 1.0), dtype or input.dtype, device or input.device,
+                requires_grad, generator, **_rest(layout, False, memory_format))
 
 
-def randn_like(input, *, dtype=None, device=None, requires_grad: bool = False):
+def randn_like(input, *, generator=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
+               memory_format=None):
     """`randn` of the input's shape and dtype."""
-    return randn(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return _new("randn_like", _engine.normal_, (input.shape,), (0.0, 1.0), dtype or input.dtype, device or input.device,
+                requires_grad, generator, **_rest(layout, False, memory_format))
 
 
-def randint_like(input, low, high=None, *, dtype=None, device=None, requires_grad: bool = False):
+def randint_like(input, low=0, high=None, *, generator=None, dtype=None, layout=None, device=None,
+                 requires_grad: bool = False, memory_format=None):
     """`randint` of the input's shape and dtype."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, input.shape, dtype=dtype or input.dtype, device=device or input.device,
-                   requires_grad=requires_grad)
+    return _new("randint_like", _engine.randint_, (input.shape,), (int(low), int(high)), dtype or input.dtype,
+                device or input.device, requires_grad, generator, **_rest(layout, False, memory_format))
 
 
-def normal(mean, std=1.0, size=None, *, generator=None, dtype=None, device=None):
-    """Normal numbers of the given mean and deviation, numbers (with `size`) or Tensors that broadcast."""
-    if size is not None:
-        return _new("normal", _engine.normal_, (size,), (float(mean), float(std)), dtype, device, False, generator)
-    tensors = [t for t in (mean, std) if isinstance(t, autograd.Tensor)]
-    shape = (mean + std).shape if tensors else ()
-    where = device or (tensors[0].device if tensors else None)
-    return randn(shape, generator=generator, dtype=dtype, device=where) * std + mean
+def normal(mean=0.0, std=1.0, size=None, *, generator=None, out=None, dtype=None, layout=None, device=None,
+           requires_grad: bool = False, pin_memory: bool = False):
+    """Normal numbers of the given mean and deviation, numbers (with `size`) or Tensors that broadcast.
+
+    Raises:
+        ValueError: a negative deviation.
+    """
+    least = std.min().item() if isinstance(std, autograd.Tensor) and std.numel() else 0 if isinstance(
+        std, autograd.Tensor) else std
+    if least < 0:
+        raise ValueError(f"normal: std must not be negative, got {least}")
+    if size is not None or not any(isinstance(v, autograd.Tensor) for v in (mean, std)):
+        size = size if size is not None else out.shape if out is not None else ()
+        return _new("normal", _engine.normal_, (size,), (float(mean), float(std)), dtype, device, requires_grad,
+                    generator, out, **_rest(layout, pin_memory))
+    with autograd.no_grad():
+        like = mean + std
+        t = randn(like.shape, generator=generator, dtype=like.dtype, device=like.device) * std + mean
+    return t if out is None else into("normal", t, out, mean, std)
 
 
-def bernoulli(input, *, generator=None):
-    """1 with the probability that the input gives for each element, else 0; of the input's dtype."""
+def bernoulli(input, p: float | None = None, *, generator=None, out=None):
+    """1 with the probability that the input gives for each element, else 0; of the input's dtype. With the number `p`,
+    that probability for all.
+
+    Raises:
+        ValueError: probabilities outside [0, 1]. TypeError: an input of integers without p.
+    """
+    if p is not None:
+        t = bernoulli_(autograd.wrap(_engine.empty(input.shape, input.dtype, input.device)), p, generator=generator)
+        return t if out is None else into("bernoulli", t, out)
+    if not input.is_floating_point():
+        raise TypeError(f"bernoulli: probabilities must be floating-point, got {input.dtype.name}")
     if bool(((input < 0) | (input > 1) | input.isnan()).any()):
         raise ValueError(f"bernoulli: probabilities must be in [0, 1], got {input}")
     with autograd.no_grad():
-        return (rand(input.shape, generator=generator, device=input.device) < input).to(input.dtype)
+        t = (rand(input.shape, generator=generator, device=input.device) < input).to(input.dtype)
+    return t if out is None else into("bernoulli", t, out)
+
+
+def poisson(input, generator=None):
+    """Counts of the Poisson distribution whose rate each element gives; of the input's dtype.
+
+    Small rates by Knuth's product of uniform numbers (1969), in steps of at most 16; large ones are sums of such.
+    """
+    if not input.is_floating_point() or bool((input < 0).any()):
+        raise ValueError(f"poisson: rates must be floating-point and not negative, got {input.dtype.name} "
+                         f"{tuple(input.shape)}")
+    with autograd.no_grad():
+        left, count = input.detach().double().clone(), 0
+        while bool((left > 0).any()):
+            now = left.clamp(max=16.0)
+            left = left - now
+            product, limit, alive = rand(left.shape, generator=generator, dtype=left.dtype, device=left.device), (
+                -now).exp(), now > 0
+            alive = alive & (product > limit)
+            while bool(alive.any()):
+                count = count + alive
+                product = product * rand(left.shape, generator=generator, dtype=left.dtype, device=left.device)
+                alive = alive & (product > limit)
+        return (count + wrap(_engine.full(input.shape, 0, _engine.int64, input.device))).to(input.dtype)
 
 
 def _inplace_draw(rule, x, draw, *parameters, generator):
@@ -191,11 +272,61 @@ def bernoulli_(input, p: float = 0.5, *, generator=None):
     return _inplace_draw(draw__grad, input, _engine.bernoulli_, float(p), generator=generator)
 
 
-def random_(input, low: int = 0, high: int | None = None, *, generator=None):
-    """Fills with integers in [low, high); with one number, in [0, low)."""
+def random_(input, *args, generator=None, **bounds):
+    """Fills with integers: `random_()` over the dtype's range, `random_(to)` in [0, to), `random_(from, to)`."""
+    low, high = bounds.get("from", 0), bounds.get("to")
+    if len(args) == 2:
+        low, high = args
+    elif args:
+        low, high = (0, args[0]) if "to" not in bounds else (args[0], high)
     if high is None:
-        low, high = (0, low) if low else (0, 2**24 if input.array.is_float else 2**(8 * input.array.dtype.itemsize - 1))
-    return _inplace_draw(draw__grad, input, _engine.randint_, low, high, generator=generator)
+        digits = {_engine.float64: 53, _engine.float32: 24, _engine.float16: 11, _engine.bfloat16: 8, _engine.bool: 1}
+        dtype = input.array.dtype
+        bits = digits.get(dtype) or 8 * dtype.itemsize - (dtype is not _engine.uint8)
+        high = min(2**bits + input.array.is_float, 2**63 - 1)
+    return _inplace_draw(draw__grad, input, _engine.randint_, int(low), int(high), generator=generator)
+
+
+def _draw_from_uniform(input, transform, generator, integers=False):
+    """Fills with transform(u), u uniform in [0, 1), computed in float32 or better."""
+    if not input.array.is_float and not integers:
+        raise TypeError(f"random: only floating-point tensors can be filled so, got {input.dtype.name}")
+    with autograd.no_grad():
+        dtype = _engine.float64 if input.dtype is _engine.float64 else _engine.float32
+        values = transform(rand(input.shape, generator=generator, dtype=dtype, device=input.device))
+    return autograd.inplace(draw__grad, input, lambda: _engine.copy_into(input.array, values.array), (input,))
+
+
+def exponential_(input, lambd: float = 1.0, *, generator=None):
+    """Fills with exponential numbers of rate lambd."""
+    if not lambd > 0:
+        raise ValueError(f"exponential_: lambd must be positive, got {lambd}")
+    return _draw_from_uniform(input, lambda u: (-u).log1p() * (-1.0 / lambd), generator)
+
+
+def geometric_(input, p: float, *, generator=None):
+    """Fills with the number of trials up to the first success of probability p: 1, 2, ..."""
+    if not 0 < p < 1:
+        raise ValueError(f"geometric_: p must be in (0, 1), got {p}")
+    return _draw_from_uniform(input, lambda u: ((-u).log1p() / math.log1p(-p)).ceil().clamp(min=1), generator,
+                              True)
+
+
+def cauchy_(input, median: float = 0.0, sigma: float = 1.0, *, generator=None):
+    """Fills with Cauchy numbers."""
+    if not sigma > 0:
+        raise ValueError(f"cauchy_: sigma must be positive, got {sigma}")
+    return _draw_from_uniform(input, lambda u: ((u - 0.5) * math.pi).tan() * sigma + median, generator)
+
+
+def log_normal_(input, mean: float = 1.0, std: float = 2.0, *, generator=None):
+    """Fills with exp of normal numbers of the given mean and deviation."""
+    if not std > 0:
+        raise ValueError(f"log_normal_: std must be positive, got {std}")
+    with autograd.no_grad():
+        values = normal_(wrap(_engine.empty(input.shape, input.dtype, input.device)), mean, std,
+                         generator=generator).exp()
+    return autograd.inplace(draw__grad, input, lambda: _engine.copy_into(input.array, values.array), (input,))
 
 
 def dropout(input, p: float = 0.5, training: bool = True, inplace: bool = False):

@@ -12,7 +12,7 @@ import math
 from collections import namedtuple
 
 from tilewright import _engine, autograd
-from tilewright.arguments import write
+from tilewright.arguments import takes_out, write
 from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
@@ -153,6 +153,8 @@ def each_as_one(x):
 def sum_to_size(input, *size):
     """The sum over the dims that broadcasting would expand from `size`; undoes `expand`."""
     size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+    if input.array.dtype is _engine.bool and (input.array.shape != size or not size):
+        input = input.long()
     return record(sum_to_size_grad, _engine.sum_to(input.array, size), (input,), (), (input.array.shape,))
 
 
@@ -160,11 +162,13 @@ def sum_to_size_grad(node, dy):
     return (dy.expand(node.attrs[0]),)
 
 
+@takes_out
 def nansum(input, dim=None, keepdim: bool = False, *, dtype=None):
     """The sum over `dim` of the values that are not NaN."""
     return sum(_e.where(_e.isnan(input), 0.0, input) if input.array.is_float else input, dim, keepdim, dtype=dtype)
 
 
+@takes_out
 def nanmean(input, dim=None, keepdim: bool = False, *, dtype=None):
     """The mean over `dim` of the values that are not NaN."""
     return nansum(input, dim, keepdim, dtype=dtype) / sum(_e.logical_not(_e.isnan(input)), dim, keepdim)
@@ -245,6 +249,7 @@ def _pick(op, kernels, rules, pair, binary, input, dim, keepdim, other):
     return pair(values, wrap(indices))
 
 
+@takes_out
 def max(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
     """The largest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
 
@@ -262,6 +267,7 @@ def max(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdi
                  axis if dim is None else dim, keepdim or keepdims, other)
 
 
+@takes_out
 def min(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
     """The smallest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
 
@@ -274,6 +280,7 @@ def min(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdi
                  axis if dim is None else dim, keepdim or keepdims, other)
 
 
+@takes_out
 def aminmax(input, *, dim=None, keepdim: bool = False):
     """(min, max) of the whole tensor or along `dim`."""
     return _MinMax(amin(input, dim, keepdim), amax(input, dim, keepdim))
@@ -318,9 +325,10 @@ def _correction(dim, unbiased, correction):
     """PyTorch's older forms: var(unbiased) and var(dim, unbiased)."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return dim, float(correction if unbiased is None else unbiased)
+    return dim, float(unbiased if unbiased is not None else 1 if correction is None else correction)
 
 
+@takes_out
 def var(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
     """sum((x - mean)^2) / (n - correction) over `dim`, n values each; in two passes, so large means do not cancel.
 
@@ -344,6 +352,7 @@ def var_grad(node, dy):
     return (_spread(scale, shape, dim, keepdim) * (x - mean(x, dim, True) if shape else x - x),)
 
 
+@takes_out
 @_e.in_float32
 def std(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
     """The square root of `var`; its gradient where it is 0 is taken as 0."""
@@ -373,6 +382,7 @@ def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correctio
     return std(input, dim, None, keepdim, correction=correction), mean(input, dim, keepdim)
 
 
+@takes_out
 @widen
 def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=None, keepdims: bool = False):
     """The vector norm sum(|x|^p)^(1/p) over `dim`; p "fro" is 2, inf and -inf the largest and smallest |x|, 0 counts.
@@ -387,6 +397,10 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
     x = input if dtype is None else input.to(dtype)
     if not x.array.is_float:
         raise TypeError(f"norm: must have a floating-point dtype, got {x.dtype.name} {x.shape}")
+    if p == "nuc":
+        from tilewright.linalg import matrix_norm
+
+        return matrix_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim)
     if not (p is None or p == "fro" or isinstance(p, int | float)):
         raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
     dim, keepdim = axis if dim is None else dim, keepdim or keepdims
@@ -397,10 +411,18 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
     if math.isinf(p):
         return (amax if p > 0 else amin)(_m.abs(x), dim, keepdim)
     if p == 0:
-        return sum((x != 0).to(x.dtype), dim, keepdim)
+        return record(norm_zero_grad, sum((x != 0).to(x.dtype), dim, keepdim).array, (x,), (), (x.array.shape,))
     if p == 1:
         return sum(_m.abs(x), dim, keepdim)
-    return _e.pow(sum(_e.pow(_m.abs(x), p), dim, keepdim), 1.0 / p)
+    # Where the slope is infinite, at zeros and at a norm of 0, the gradient is taken as 0.
+    zero = x == 0
+    total = sum(_e.where(zero, 0.0, _e.pow(_e.where(zero, 1.0, _m.abs(x)), p)), dim, keepdim)
+    nothing = total == 0 if p > 0 else sum(zero, dim, keepdim) > 0
+    return _e.where(nothing, 0.0, _e.pow(_e.where(nothing, 1.0, total), 1.0 / p))
+
+
+def norm_zero_grad(node, dy):
+    return (wrap(_engine.full(node.attrs[0], 0, dy.array.dtype, dy.device)),)
 
 
 def norm_grad(node, dy):
@@ -410,6 +432,7 @@ def norm_grad(node, dy):
     return (x * _spread(_e.where(zero, 0.0, dy / _e.where(zero, 1.0, y)), *node.attrs),)
 
 
+@takes_out
 def logsumexp(input, dim=None, keepdim: bool = False):
     """log(sum(exp(x))) over `dim`, as max x + log(sum(exp(x - max x))), which does not overflow.
 
@@ -417,9 +440,8 @@ def logsumexp(input, dim=None, keepdim: bool = False):
     >>> round(tw.tensor([1000.0, 1000.0]).logsumexp(0).item(), 3)
     1000.693
     """
+    input = input if input.array.is_float else _e.cast(input, _engine.get_default_dtype())
     a = input.array
-    if not a.is_float:
-        raise TypeError(f"logsumexp: must have a floating-point dtype, got {a.dtype.name} {a.shape}")
     wide = _engine.cast(a, _engine.float32) if a.dtype.itemsize == 2 else a
     top = _engine.amax(wide, dim, True)
     top = _engine.where(_engine.isfinite(top), top, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from tilewright import _engine
+from tilewright.arguments import takes_out
 from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
@@ -16,6 +17,7 @@ _Cummax = namedtuple("cummax", ("values", "indices"))  # type: ignore[name-match
 _Cummin = namedtuple("cummin", ("values", "indices"))  # type: ignore[name-match]
 
 
+@takes_out
 @widen
 def cumsum(input, dim: int, *, dtype=None):
     """y_i = x_0 + ... + x_i along `dim`; of bool and integers in int64.
@@ -40,6 +42,7 @@ def cumsum_grad(node, dy):
     return (_cumsum(dy, dim, None, not reverse),)
 
 
+@takes_out
 @widen
 def cumprod(input, dim: int, *, dtype=None):
     """y_i = x_0 ... x_i along `dim`; of bool and integers in int64.
@@ -74,6 +77,7 @@ def cumprod_grad(node, dy):
     return (elementwise.where(met == 0, before, elementwise.where(first, at_first, 0.0)),)
 
 
+@takes_out
 def logcumsumexp(input, dim: int):
     """y_i = log(exp x_0 + ... + exp x_i) along `dim`, computed from x minus the largest so far.
 
@@ -100,11 +104,13 @@ def _extreme(op, x, dim, kind, pair):
     return pair(record(cummax_grad, y, (x,), (indices,), (dim, x.array.shape)), wrap(indices))
 
 
+@takes_out
 def cummax(input, dim: int):
     """(values, indices) of the largest value so far along `dim`, the last of equals; NaN from the first NaN on."""
     return _extreme("cummax", input, dim, "max", _Cummax)
 
 
+@takes_out
 def cummin(input, dim: int):
     """(values, indices) of the smallest value so far along `dim`, the last of equals; NaN from the first NaN on."""
     return _extreme("cummin", input, dim, "min", _Cummin)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 from tilewright import _engine, autograd
+from tilewright.arguments import into, takes_out
 from tilewright.autograd import inplace, record, wrap
 
 
@@ -46,7 +47,8 @@ def view(input, *shape):
     [[0, 1, 2], [3, 4, 5]]
     """
     if len(shape) == 1 and isinstance(shape[0], _engine.dtype):
-        raise NotImplementedError("view: reinterpreting the bits as another dtype is not offered; use .to(dtype)")
+        from tilewright.ops.arrange import view_bits
+        return view_bits(input, shape[0])
     a = input.array
     return record(reshape_grad, _engine.view(a, _sizes("view", shape)), (input,), (), (a.shape,), input)
 
@@ -104,9 +106,9 @@ def unflatten(input, dim: int, sizes):
     return reshape(input, (*s[:d], *sizes, *s[d + 1:]))
 
 
-def squeeze(input, dim=None):
+def squeeze(input, dim=None, *, axis=None):
     """Without the dimensions of size 1, or without those that `dim` (an int or several) names and are of size 1."""
-    a = input.array
+    a, dim = input.array, axis if dim is None else dim
     y = _engine.squeeze(a, dim if dim is None else _sizes("squeeze", (dim,)))
     return record(reshape_grad, y, (input,), (), (a.shape,), input)
 
@@ -249,6 +251,11 @@ def narrow(input, dim: int, start: int, length: int):
         IndexError: a range outside the dimension.
     """
     d = _dim("narrow", dim, input.array.ndim)
+    if isinstance(start, autograd.Tensor):
+        if start.array.ndim or start.array.is_float or start.array.dtype is _engine.bool:
+            raise TypeError(f"narrow: start must be an int or a 0-d integer tensor, got {start.dtype.name} "
+                            f"{start.shape}")
+        start = int(start)
     y = _engine.narrow(input.array, d, start, length)
     begin = start + input.array.shape[d] if start < 0 else start
     return _basic(input, y, d, slice(begin, begin + length))
@@ -310,6 +317,7 @@ def diagonal_backward_grad(node, ddx):
     return (diagonal(ddx, *node.attrs),)
 
 
+@takes_out
 def diag(input, diagonal: int = 0):
     """A matrix's diagonal (a copy), or the square matrix with a vector on its diagonal."""
     if input.array.ndim == 2:
@@ -325,6 +333,8 @@ _diagonal = diagonal  # diag's parameter hides the name
 
 def unfold(input, dimension: int, size: int, step: int):
     """Windows of `size` every `step` along a dimension, as a new last dimension: a view."""
+    if not input.array.ndim:
+        return unfold(reshape(input, (1,)), dimension, size, step).squeeze(0)
     a = input.array
     d = _dim("unfold", dimension, a.ndim)
     return record(unfold_grad, _engine.unfold(a, d, size, step), (input,), (), (d, a.shape, size, step), input)
@@ -352,7 +362,7 @@ def _tensors(op, tensors) -> tuple:
     return tensors
 
 
-def cat(tensors, dim: int = 0):
+def cat(tensors, dim: int = 0, *, out=None):
     """The tensors one after another along dim; their other sizes must match, dtypes promote.
 
     1-d tensors of size 0 are skipped.
@@ -366,6 +376,8 @@ def cat(tensors, dim: int = 0):
     """
     tensors = _tensors("cat", tensors)
     y = _engine.cat([x.array for x in tensors], dim)
+    if out is not None:
+        return into("cat", wrap(y), out, *tensors)
     return record(cat_grad, y, tensors, (), (dim % y.ndim, [x.array.shape for x in tensors]))
 
 
@@ -384,10 +396,12 @@ def cat_grad(node, dy):
 concat = concatenate = cat
 
 
-def stack(tensors, dim: int = 0):
+def stack(tensors, dim: int = 0, *, out=None):
     """The tensors, all of one shape, side by side along a new dimension."""
     tensors = _tensors("stack", tensors)
     y = _engine.stack([x.array for x in tensors], dim)
+    if out is not None:
+        return into("stack", wrap(y), out, *tensors)
     return record(stack_grad, y, tensors, (), (dim % y.ndim,))
 
 
@@ -396,11 +410,13 @@ def stack_grad(node, dy):
     return [select(dy, dim, k) if need else None for k, need in enumerate(node.needs)]
 
 
+@takes_out
 def vstack(tensors):
     """cat along dimension 0 of tensors with at least two dimensions."""
     return cat([reshape(x, (1, -1)) if x.array.ndim < 2 else x for x in tensors])
 
 
+@takes_out
 def hstack(tensors):
     """cat along dimension 1, or 0 for 1-d tensors."""
     tensors = [reshape(x, (1,)) if not x.array.ndim else x for x in _tensors("hstack", tensors)]
@@ -433,11 +449,15 @@ def flip_grad(node, dy):
 
 def fliplr(input):
     """flip along dimension 1."""
+    if input.array.ndim < 2:
+        raise ValueError(f"fliplr: input must have at least 2 dimensions, got {input.array.shape}")
     return flip(input, 1)
 
 
 def flipud(input):
     """flip along dimension 0."""
+    if not input.array.ndim:
+        raise ValueError("flipud: input must have a dimension, got a 0-d tensor")
     return flip(input, 0)
 
 
@@ -484,11 +504,17 @@ def tile(input, *args, dims=None):
     return repeat(input, (1,) * (input.array.ndim - len(dims)) + dims)
 
 
-def repeat_interleave(input, repeats, dim: int | None = None):
-    """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None."""
+def repeat_interleave(input, repeats=None, dim: int | None = None, *, output_size: int | None = None):
+    """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None.
+
+    `repeat_interleave(repeats)` gives each position as often as `repeats` says. `output_size`, the sum of the repeats,
+    is checked.
+    """
     import numpy
 
     from tilewright.ops.index import index_select
+    if repeats is None:
+        input, repeats = wrap(_engine.arange(0, input.array.shape[0], 1, None, input.device)), input
     if dim is None:
         input, dim = reshape(input, (input.array.numel,)), 0
     d = _dim("repeat_interleave", dim, input.array.ndim)
@@ -497,6 +523,8 @@ def repeat_interleave(input, repeats, dim: int | None = None):
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, n) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats must be an int or {n} ints, not negative, got {repeats}")
     positions = numpy.repeat(numpy.arange(n, dtype=numpy.int64), counts)
+    if output_size is not None and output_size != positions.size:
+        raise ValueError(f"repeat_interleave: output_size must be the repeats' sum {positions.size}, got {output_size}")
     return index_select(input, d, wrap(_engine.to_device(_engine.from_buffer(positions), input.device)))
 
 
@@ -511,6 +539,7 @@ def _triangle(op, x, k, upper):
     return _engine.where(kept, x.array, False if x.array.dtype is _engine.bool else 0)
 
 
+@takes_out
 def tril(input, diagonal: int = 0):
     """The lower triangle of each matrix, up to the given diagonal; zeros above."""
     return record(tril_grad, _triangle("tril", input, diagonal, False), (input,), (), (diagonal,))
@@ -520,6 +549,7 @@ def tril_grad(node, dy):
     return (tril(dy, *node.attrs),)
 
 
+@takes_out
 def triu(input, diagonal: int = 0):
     """The upper triangle of each matrix, from the given diagonal on; zeros below."""
     return record(triu_grad, _triangle("triu", input, diagonal, True), (input,), (), (diagonal,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from tilewright import _engine
+from tilewright.arguments import takes_out
 from tilewright.autograd import record, wrap
 from tilewright.ops import elementwise, scan, shape
 from tilewright.ops.index import _gather_sum, nonzero, scatter
@@ -34,6 +35,7 @@ def sort_grad(node, dy):
     return (_gather_sum(dy, dim, indices, size),)
 
 
+@takes_out
 def sort(input, dim: int = -1, descending: bool = False, stable: bool = False):
     """(values, indices) in ascending or descending order along `dim`; always stable.
 
@@ -48,16 +50,19 @@ def sort(input, dim: int = -1, descending: bool = False, stable: bool = False):
     return _picked(_Sort, input, _engine.sort("sort", input.array, dim, descending), dim)
 
 
+@takes_out
 def argsort(input, dim: int = -1, descending: bool = False, stable: bool = False):
     """The indices that `sort` gives."""
     return wrap(_engine.sort("argsort", input.array, dim, descending)[1])
 
 
+@takes_out
 def msort(input):
     """The values in ascending order along dim 0."""
     return sort(input, 0).values
 
 
+@takes_out
 def topk(input, k: int, dim: int | None = None, largest: bool = True, sorted: bool = True):
     """(values, indices) of the k largest (or smallest) along `dim`, by default the last, in order.
 
@@ -72,6 +77,7 @@ def topk(input, k: int, dim: int | None = None, largest: bool = True, sorted: bo
     return _picked(_Topk, input, _engine.topk(input.array, k, dim, largest), dim)
 
 
+@takes_out
 def kthvalue(input, k: int, dim: int = -1, keepdim: bool = False):
     """(values, indices) of the k-th smallest along `dim`, k from 1.
 
@@ -87,6 +93,7 @@ def _middle(op, pair, x, dim, keepdim):
     return _picked(pair, flat := shape.flatten(x), _engine.kth(op, flat.array, 0, 0, False), 0, False).values
 
 
+@takes_out
 def median(input, dim: int | None = None, keepdim: bool = False):
     """The lower median: of all values, or (values, indices) along `dim`; NaN where there is one.
 
@@ -100,6 +107,7 @@ def median(input, dim: int | None = None, keepdim: bool = False):
     return _middle("median", _Median, input, dim, keepdim)
 
 
+@takes_out
 def nanmedian(input, dim: int | None = None, keepdim: bool = False):
     """The lower median of the values that are not NaN: of all, or (values, indices) along `dim`."""
     return _middle("nanmedian", _Nanmedian, input, dim, keepdim)
@@ -108,15 +116,14 @@ def nanmedian(input, dim: int | None = None, keepdim: bool = False):
 def unique(input, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim=None):
     """The different values in ascending order; also each element's place among them, and how often each occurs.
 
-    Raises:
-        NotImplementedError: dim.
+    With `dim`, the different slices along it, in lexicographic order (through `numpy.unique`).
 
     >>> import tilewright as tw
     >>> tw.tensor([3, 1, 3]).unique().tolist()
     [1, 3]
     """
     if dim is not None:
-        raise NotImplementedError(f"unique: unique slices along a dim are not offered, got dim={dim}")
+        return _unique_slices(input, dim, return_inverse, return_counts)
     flat = shape.flatten(input.detach())
     values, order = sort(flat)
     runs, places, counts = _runs(values)
@@ -128,24 +135,39 @@ def unique(input, sorted: bool = True, return_inverse: bool = False, return_coun
 
 
 def unique_consecutive(input, return_inverse: bool = False, return_counts: bool = False, dim=None):
-    """The first of each run of equal values; also each element's run, and the runs' lengths.
-
-    Raises:
-        NotImplementedError: dim.
+    """The first of each run of equal values (of equal slices along `dim`); also each element's run, and the runs'
+    lengths.
     """
     if dim is not None:
-        raise NotImplementedError(f"unique_consecutive: unique slices along a dim are not offered, got dim={dim}")
+        x = shape.movedim(input.detach(), dim, 0)
+        runs, places, counts = _runs(x)
+        return _results(shape.movedim(runs, 0, dim), places, counts, return_inverse, return_counts)
     runs, places, counts = _runs(shape.flatten(input.detach()))
     return _results(runs, shape.reshape(places, input.array.shape), counts, return_inverse, return_counts)
 
 
+def _unique_slices(input, dim, return_inverse, return_counts):
+    import numpy
+
+    x, half = input.detach().cpu(), input.dtype in (_engine.float16, _engine.bfloat16)
+    d = shape._dim("unique", dim, x.array.ndim)
+    if 0 in x.array.shape and x.array.shape[d]:
+        raise ValueError(f"unique: slices along dim {d} must not be empty, got {x.array.shape}")
+    made = numpy.unique((x.float() if half else x).numpy(), return_inverse=True, return_counts=True, axis=d)
+    values, places, counts = (wrap(_engine.to_device(_engine.clone(_engine.from_buffer(numpy.ascontiguousarray(v))),
+                                                     input.device)) for v in made)
+    return _results(values.to(input.dtype), shape.flatten(places), counts, return_inverse, return_counts)
+
+
 def _runs(x):
-    """The first item of each run of equal values in 1-d x, each item's run, and the runs' lengths."""
-    n = x.array.numel
+    """The first of each run of equal items along dimension 0, each item's run, and the runs' lengths."""
+    n = x.array.shape[0]
     if n == 0:
         none = wrap(_engine.full((0,), 0, _engine.int64, x.device))
         return x, none, none
-    starts = shape.cat([wrap(_engine.full((1,), True, _engine.bool, x.device)), elementwise.ne(x[1:], x[:-1])])
+    new = elementwise.ne(x[1:], x[:-1])
+    new = shape.reshape(new, (n - 1, new.array.numel // max(n - 1, 1))).any(1) if x.array.ndim > 1 else new
+    starts = shape.cat([wrap(_engine.full((1,), True, _engine.bool, x.device)), new])
     at = shape.flatten(nonzero(starts))
     ends = shape.cat([at[1:], wrap(_engine.full((1,), n, _engine.int64, x.device))])
     return x[at], scan.cumsum(starts, 0) - 1, ends - at

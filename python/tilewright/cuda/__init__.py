@@ -10,6 +10,7 @@ what they need. The random numbers of a seed are the same on every device, from 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from typing import Any
 
@@ -298,3 +299,21 @@ class stream(contextlib.ContextDecorator):
     def __exit__(self, *exc: Any) -> None:
         if self.stream is not None:
             set_stream(self._before)
+
+
+# --- older names -----------------------------------------------------------------------------------------------------
+def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    """The allocator's figures as lines of text."""
+    return "\n".join(f"{name:>24}: {value}" for name, value in memory_stats(device).items())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "amp":
+        return importlib.import_module("tilewright.cuda.amp")
+    if name.endswith("Tensor"):
+        from tilewright import legacy
+
+        if name[:-6] in legacy._NAMES:  # cuda.FloatTensor, ...; always the same class
+            globals()[name] = legacy.typed(name, "cuda")
+            return globals()[name]
+    raise AttributeError(f"module 'tilewright.cuda' has no attribute {name!r}")

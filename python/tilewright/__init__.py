@@ -94,7 +94,7 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 if TYPE_CHECKING:
-    from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing, utils, vision  # noqa: F401  # noqa: F401
+    from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing, utils, vision  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
 _SUBMODULES = ("amp", "backends", "compat", "distributed", "distributions", "linalg", "multiprocessing", "nn", "optim",

@@ -80,6 +80,11 @@ def _eye(n: int, like: Tensor) -> Tensor:
     return like.new_ones(n).diag()
 
 
+def _symmetric(x: Tensor) -> Tensor:
+    """The symmetric matrix of the lower triangle."""
+    return x.tril() + x.tril(-1).mT
+
+
 def _into(op: str, y: Any, out: Any) -> Any:
     return y if out is None else into(op, y, out, y)
 
@@ -206,7 +211,7 @@ def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
 
     The gradient is that of matrices of constant rank.
     """
-    a = _matrix("pinv", A, hermitian)
+    a = _matrix("pinv", _symmetric(A.detach()) if hermitian else A, hermitian)
     u, s, vh = _call("pinv", functools.partial(np.linalg.svd, full_matrices=False), a)
     kept = s > _cutoff(A, s, atol, rtol)[..., None]
     y = _array(np.swapaxes((u * np.where(kept, 1 / np.where(kept, s, 1), 0)[..., None, :]) @ vh, -1, -2), A)
@@ -221,26 +226,28 @@ def pinv_grad(node, dy):
 
 
 def _cutoff(A: Tensor, s: Any, atol: Any, rtol: Any) -> Any:
-    given = [float(v.item() if isinstance(v, autograd.Tensor) else v) if v is not None else None for v in (atol, rtol)]
-    eps = np.finfo(s.dtype).eps * max(A.shape[-2:])
-    absolute, relative = given[0] or 0.0, given[1] if given[1] is not None else 0.0 if given[0] else eps
-    return np.maximum(absolute, relative * s.max(-1, initial=0))
+    atol, rtol = (v.detach().cpu().numpy() if isinstance(v, autograd.Tensor) else v for v in (atol, rtol))
+    absolute = np.asarray(0.0 if atol is None else atol)
+    if rtol is None:
+        rtol = np.where(absolute > 0, 0.0, np.finfo(s.dtype).eps * max(A.shape[-2:]))
+    return np.maximum(absolute, rtol * s.max(-1, initial=0))
 
 
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
     """(solution, residuals, rank, singular_values): X of least ||A X - B||, for A (..., M, N) and B (..., M, K).
 
-    Of A of rank below N the X of least norm, whatever `driver`. residuals: the squared error of each column where
-    M > N and the rank is N. singular_values are those of the drivers "gelsd" and "gelss".
+    Of A of rank below N the X of least norm, whatever `driver`; but as in PyTorch residuals (the squared error of each
+    column where M > N and the rank is N) are for other drivers than "gelsy", the default, the rank for others than
+    "gels", and singular_values for "gelsd" and "gelss"; else they are empty.
     """
     if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
         raise ValueError(f"lstsq: driver must be 'gels', 'gelsy', 'gelsd' or 'gelss', got {driver!r}")
     vectors = B.dim() == A.dim() - 1 and tuple(B.shape) == tuple(A.shape[:-1])
     X = pinv(A, rtol=rcond) @ (B.unsqueeze(-1) if vectors else B)
     rank = matrix_rank(A, rtol=rcond)
-    full = A.shape[-2] > A.shape[-1] and bool((rank == A.shape[-1]).all())
+    full = driver not in (None, "gelsy") and A.shape[-2] > A.shape[-1] and bool((rank == A.shape[-1]).all())
     error = elementary.square(A @ X - (B.unsqueeze(-1) if vectors else B)).sum(-2) if full else A.new_empty(0)
-    return _Lstsq(X.squeeze(-1) if vectors else X, error, rank,
+    return _Lstsq(X.squeeze(-1) if vectors else X, error, rank if driver != "gels" else rank.new_empty(0),
                   svdvals(A) if driver in ("gelsd", "gelss") else A.new_empty(0))
 
 
@@ -249,13 +256,16 @@ def matrix_power(A: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
     _matrix("matrix_power", A, True)
     if n < 0:
         return _into("matrix_power", matrix_power(inv(A), -n), out)
+    if n == 0:  # of A nothing is left, but its gradient is 0 rather than none
+        return _into("matrix_power", elementwise.where(wrap(_engine.full((), True, _engine.bool, A.device)),
+                                                       _eye(A.shape[-1], A), A), out)
     y, square = None, A
     while n:
         if n & 1:
             y = square if y is None else y @ square
         n >>= 1
         square = square @ square if n else square
-    return _into("matrix_power", _eye(A.shape[-1], A).expand(A.shape).clone() if y is None else y, out)
+    return _into("matrix_power", y, out)
 
 
 def multi_dot(tensors: Any, *, out: Tensor | None = None) -> Tensor:
@@ -309,9 +319,20 @@ def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -
 
 
 def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
-    """X of A X = B from A's Cholesky factor."""
-    low = L.mT if upper else L
-    return solve_triangular(low.mT, solve_triangular(low, B, upper=False), upper=True)
+    """X of A X = B from A's Cholesky factor, of which one triangle is read."""
+    with autograd.no_grad():
+        low = L.mT if upper else L
+        y = solve_triangular(low.tril().mT, solve_triangular(low, B, upper=False), upper=True)
+    return record(cholesky_solve_grad, y.array, (B, L), (L, y.array), (upper,))
+
+
+def cholesky_solve_grad(node, dy):
+    """As if A = L L^T, whatever lies in L's other triangle."""
+    (factor, y), (upper,) = node.saved, node.attrs
+    db = cholesky_solve(dy, factor, upper)
+    da = db @ y.mT
+    da = da + da.mT
+    return db, -(factor @ da if upper else da @ factor)
 
 
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
@@ -416,7 +437,8 @@ def eigh_grad(node, dvalues, dvectors):
     if dvectors is not None:
         eye = _eye(values.shape[-1], values)
         gaps = values.unsqueeze(-2) - values.unsqueeze(-1) + eye
-        inner = inner + (v.mT @ dvectors) / gaps * (1 - eye)
+        x = v.mT @ dvectors
+        inner = inner + (x - x.mT) / (2 * gaps) * (1 - eye)
     return (v @ inner @ v.mT,)
 
 
@@ -480,6 +502,7 @@ def norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, 
 def matrix_rank(A: Tensor, *, atol: Any = None, rtol: Any = None, tol: Any = None, hermitian: bool = False,
                 out: Tensor | None = None) -> Tensor:
     """How many singular values are above max(atol, rtol times the largest); rtol max(M, N) eps by default."""
+    A = _symmetric(A) if hermitian else A
     s = np.linalg.svd(_matrix("matrix_rank", A, hermitian), compute_uv=False)
     above = s > _cutoff(A, s, atol if tol is None else tol, rtol)[..., None]
     return _into("matrix_rank", wrap(_array(above.sum(-1).astype(np.int64), A)), out)
@@ -497,8 +520,9 @@ def cond(A: Tensor, p: Any = None, *, out: Tensor | None = None) -> Tensor:
 # --- products and diagonals ------------------------------------------------------------------------------------------
 def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Tensor | None = None) -> Tensor:
     """The vector product over a dimension of size 3."""
-    if input.shape[dim] != 3 or other.shape[dim] != 3:
-        raise ValueError(f"cross: sizes along dim {dim} must be 3, got {tuple(input.shape)} and {tuple(other.shape)}")
+    if input.dim() != other.dim() or input.shape[dim] != 3 or other.shape[dim] != 3:
+        raise ValueError(f"cross: sizes along dim {dim} must be 3, of as many dimensions, got {tuple(input.shape)} and "
+                         f"{tuple(other.shape)}")
     a, b = shape.broadcast_tensors(input, other)
     (a1, a2), (b1, b2) = ([shape.roll(x, -k, dim) for k in (1, 2)] for x in (a, b))
     return _into("cross", a1 * b2 - a2 * b1, out)

@@ -58,7 +58,9 @@ atleast_3d = _atleast(3, "atleast_3d", "Tensors with at least three dimensions: 
 
 def rot90(input, k: int = 1, dims=(0, 1)):
     """Turned by 90 degrees k times, from the first of `dims` towards the second."""
-    first, second = dims
+    first, second = (shape._dim("rot90", d, input.dim()) for d in dims)
+    if first == second:
+        raise ValueError(f"rot90: dims must differ, got {tuple(dims)} for shape {tuple(input.shape)}")
     if k % 4 == 2:
         return shape.flip(input, (first, second))
     if k % 2:
@@ -86,9 +88,10 @@ def broadcast_shapes(*shapes):
 def diag_embed(input, offset: int = 0, dim1: int = -2, dim2: int = -1):
     """The last dimension as diagonals of new matrices in dimensions dim1 and dim2."""
     n, total = input.shape[-1] + abs(offset), input.dim() + 1
+    dim1, dim2 = shape._dim("diag_embed", dim1, total), shape._dim("diag_embed", dim2, total)
     y = input.new_zeros((*input.shape[:-1], n, n))
     shape.diagonal(y, offset, -2, -1).copy_(input)
-    return shape.movedim(y, (-2, -1), (dim1 % total, dim2 % total))
+    return shape.movedim(y, (-2, -1), (dim1, dim2))
 
 
 def diagflat(input, offset: int = 0):
@@ -294,7 +297,8 @@ def scatter_reduce(input, dim: int, index, src, reduce: str, *, include_self: bo
     start = {"prod": 1, "amax": -math.inf, "amin": math.inf}[reduce]
     if not input.is_floating_point() and reduce != "prod":
         from tilewright.legacy import iinfo
-        start = 0 if input.dtype is _engine.bool else getattr(iinfo(input.dtype), "min" if reduce == "amax" else "max")
+        least = reduce == "amax"
+        start = not least if input.dtype is _engine.bool else getattr(iinfo(input.dtype), "min" if least else "max")
     half = input.dtype in (_engine.float16, _engine.bfloat16)
     base = input.detach() if include_self else _scatter(input.detach(), dim, index, start)
     values, more = (numpy.array((v.detach().float() if half else v.detach()).cpu().numpy()) for v in (base, src))
@@ -354,6 +358,9 @@ def index_reduce(input, dim: int, index, source, reduce: str, *, include_self: b
 
 def put_(input, index, source, accumulate: bool = False):
     """Writes source's values to places of the flattened tensor, or adds them with `accumulate`; in place."""
+    if not input.dim():
+        put_(shape.unsqueeze(input, 0), index, source, accumulate)
+        return input
     flat = index.reshape(-1)
     flat = where(flat < 0, flat + input.numel(), flat)
     places, rest = [], flat
@@ -374,6 +381,8 @@ def put(input, index, source, accumulate: bool = False):
 @takes_out
 def renorm(input, p: float, dim: int, maxnorm: float):
     """The slices along dim scaled down to a p-norm of at most maxnorm."""
+    if input.dim() < 2:
+        raise ValueError(f"renorm: input must have at least 2 dimensions, got shape {tuple(input.shape)}")
     over = [d for d in range(input.dim()) if d != dim % input.dim()]
     norms = reduce.norm(input, p, over, True)
     return input * where(norms > maxnorm, maxnorm / (norms + 1e-7), 1.0)
@@ -381,6 +390,10 @@ def renorm(input, p: float, dim: int, maxnorm: float):
 
 # --- products --------------------------------------------------------------------------------------------------------
 def _plus(input, product, beta, alpha):
+    if not product.is_floating_point():
+        beta, alpha = int(beta), int(alpha)
+        if product.dtype is _engine.bool:
+            return (input & bool(beta)) | (product & bool(alpha))
     product = product if alpha == 1 else product * alpha
     if beta == 0:
         return product

@@ -117,7 +117,7 @@ def _polygamma_values(n: int, x: Any) -> Any:
     for _ in range(n):
         cotangent = cotangent.deriv() * numpy.polynomial.Polynomial([-math.pi, 0, -math.pi])
     reflected = (-1) ** n * total - math.pi * cotangent(1 / numpy.tan(math.pi * (x - numpy.floor(x))))
-    return numpy.where(x > 0, total, numpy.where(x == numpy.floor(x), math.inf, reflected))
+    return numpy.where(x > 0, total, numpy.where(x == numpy.floor(x), sign * math.inf, reflected))
 
 
 def _erfinv_values(y: Any) -> Any:
@@ -205,6 +205,7 @@ def logit(input, eps: float | None = None):
 @in_float32
 def logaddexp(input, other):
     """log(exp x + exp y), computed from the larger one."""
+    input, other = _pair_of("logaddexp", input, other)
     gap = where(input == other, 0.0, input - other)
     return elementwise.maximum(input, other) + elementary.log1p(elementary.exp(-elementary.abs(gap)))
 
@@ -213,14 +214,25 @@ def logaddexp(input, other):
 @in_float32
 def logaddexp2(input, other):
     """log2(2^x + 2^y), computed from the larger one."""
+    input, other = _pair_of("logaddexp2", input, other)
     gap = where(input == other, 0.0, input - other)
     tail = elementary.log1p(elementary.exp2(-elementary.abs(gap)))
     return elementwise.maximum(input, other) + tail * (1 / math.log(2))
 
 
+def _tensors_only(op: str, *values) -> None:
+    for v in values:
+        if not isinstance(v, autograd.Tensor):
+            raise TypeError(f"{op}: expects a Tensor, got {type(v).__name__}")
+
+
 def _pair_of(op: str, x, y):
     """Both as floating-point Tensors of the dtype they promote to."""
+    if op != "xlogy":
+        _tensors_only(op, x, y)
     (a, av), (b, bv) = operand(op, x), operand(op, y)
+    if a is NUMBER and b is NUMBER:
+        raise TypeError(f"{op}: expects a Tensor, got {type(x).__name__}")
     dtype = _engine.result_type(av, bv)
     dtype = dtype if dtype.is_floating_point else _engine.get_default_dtype()
     device = (b if a is NUMBER else a).device
@@ -277,12 +289,14 @@ def ldexp(input, other):
 @takes_out
 def fmax(input, other):
     """The larger of each pair; of a NaN and a number the number."""
+    _tensors_only("fmax", input, other)
     return where((input >= other) | elementwise.isnan(other), input, other)
 
 
 @takes_out
 def fmin(input, other):
     """The smaller of each pair; of a NaN and a number the number."""
+    _tensors_only("fmin", input, other)
     return where((input <= other) | elementwise.isnan(other), input, other)
 
 

@@ -384,6 +384,7 @@ def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correctio
 @widen
 def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=None, keepdims: bool = False):
     """The vector norm sum(|x|^p)^(1/p) over `dim`; p "fro" is 2, inf and -inf the largest and smallest |x|, 0 counts.
+    "nuc" is the sum of a matrix's singular values.
 
     Raises:
         TypeError: bool or integers. ValueError: another p.
@@ -395,6 +396,9 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
     x = input if dtype is None else input.to(dtype)
     if not x.array.is_float:
         raise TypeError(f"norm: must have a floating-point dtype, got {x.dtype.name} {x.shape}")
+    if p == "nuc":
+        from tilewright import linalg
+        return linalg.matrix_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim)
     if not (p is None or p == "fro" or isinstance(p, int | float)):
         raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
     dim, keepdim = axis if dim is None else dim, keepdim or keepdims
@@ -408,7 +412,13 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
         return sum((x != 0).to(x.dtype), dim, keepdim)
     if p == 1:
         return sum(_m.abs(x), dim, keepdim)
-    return _e.pow(sum(_e.pow(_m.abs(x), p), dim, keepdim), 1.0 / p)
+    size = _m.abs(x)
+    if p > 0:  # the root has no slope at 0; its gradient there is taken as 0
+        zero = size == 0
+        total = sum(_e.where(zero, 0.0, _e.pow(_e.where(zero, 1.0, size), p)), dim, keepdim)
+        none = total == 0
+        return _e.where(none, 0.0, _e.pow(_e.where(none, 1.0, total), 1.0 / p))
+    return _e.pow(sum(_e.pow(size, p), dim, keepdim), 1.0 / p)
 
 
 def norm_grad(node, dy):

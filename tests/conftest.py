@@ -23,3 +23,22 @@ def threads():
     before = tw.get_num_threads()
     yield tw.set_num_threads
     tw.set_num_threads(before)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The totals of test_against_torch.py, whose tests record what became of each op's samples."""
+    found: dict = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                found.update(v for k, part in report.user_properties if k == "against_torch" for v in part.items())
+    if not found:
+        return
+    ran = {name: counts for name, counts in found.items() if isinstance(counts, dict)}
+    totals = {kind: sum(counts[kind] for counts in ran.values()) for kind in next(iter(ran.values()), {})}
+    absent = sorted(name for name, what in found.items() if what == "not there yet")
+    write = terminalreporter.write_line
+    write(f"against PyTorch: {len(found)} ops and layers offered, {len(ran)} are here, {len(absent)} not yet, "
+          f"{len(found) - len(ran) - len(absent)} of another system; samples: "
+          + ", ".join(f"{n} {kind}" for kind, n in totals.items()))
+    write(f"not yet: {' '.join(absent)}")

@@ -7,13 +7,20 @@ namespace tw {
 namespace {
 
 Array arange(Value start, Value end, Value step, std::optional<DType> dtype, std::optional<Device> device) {
-  const bool floats = start.kind == Value::kFloat || end.kind == Value::kFloat || step.kind == Value::kFloat;
+  bool floats = start.kind == Value::kFloat || end.kind == Value::kFloat || step.kind == Value::kFloat;
   const DType t = dtype.value_or(floats ? default_dtype() : DType::kInt64);
+  if (floats && t == DType::kInt64) {  // as in PyTorch: floats are cut to integers before they are counted with
+    floats = false;
+    for (Value* v : {&start, &end, &step}) {
+      if (v->kind == Value::kFloat && std::abs(v->f) < 9e18) v->i = static_cast<int64_t>(v->f);
+      v->f = v->kind == Value::kFloat && std::abs(v->f) < 9e18 ? static_cast<double>(v->i) : v->f;
+    }
+  }
   TW_CHECK(step.f != 0 && std::isfinite(start.f) && std::isfinite(end.f) && std::isfinite(step.f),
            "arange: bounds must be finite and step not 0, got ", start.f, ", ", end.f, ", ", step.f);
   const double count = floats ? std::ceil((end.f - start.f) / step.f)
                               : std::ceil(static_cast<double>(end.i - start.i) / static_cast<double>(step.i));
-  TW_CHECK(count >= 0, "arange: bounds must lie in the direction of step, got ", start.f, ", ", end.f, ", ", step.f);
+  TW_CHECK(count >= 0 && (end.f - start.f) * step.f >= 0, "arange: bounds must lie in the direction of step, got ", start.f, ", ", end.f, ", ", step.f);
   TW_CHECK_AS(std::overflow_error, count < 1e18, "arange: too many elements, got ", count);
   const Dims shape{static_cast<int64_t>(count)};
   Array y = Array::empty("arange", shape, floats ? DType::kFloat64 : DType::kInt64);
@@ -25,6 +32,7 @@ Array arange(Value start, Value end, Value step, std::optional<DType> dtype, std
 }
 
 Array linspace(double start, double end, int64_t steps, DType t) {
+  if (!is_float(t)) start = std::trunc(start), end = std::trunc(end);  // as PyTorch does
   Array y = Array::empty("linspace", {steps}, DType::kFloat64);
   const double step = steps > 1 ? (end - start) / static_cast<double>(steps - 1) : 0;
   // From both ends, so that the last value is exactly `end`.

@@ -206,7 +206,7 @@ std::tuple<Array, Array, Array> batch_norm(const Array& x, const OptionalArray& 
   BatchNormArgs& a = n.args;
   TW_CHECK(training || (running_mean && running_var),
            "batch_norm: running_mean and running_var must be given in evaluation, got None");
-  TW_CHECK(!training || a.C == 0 || a.N * a.S > 1,
+  TW_CHECK(!training || a.C == 0 || a.N * a.S != 1,
            "batch_norm: must have more than 1 value per channel in training, got input ", str_of(x.shape()));
   Array y = result("batch_norm", x.shape(), x.dtype(), x.device());
   Array mean = result("batch_norm", {a.C}, accumulator(x), x.device(), "mean");

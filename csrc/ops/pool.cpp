@@ -36,6 +36,8 @@ struct Pooling {
   void input(const Array& x) {
     TW_CHECK(x.ndim() == nd + 1 || x.ndim() == nd + 2, op, ": input must be ", kLayouts[nd - 1], ", got ",
              str_of(x.shape()));
+    TW_CHECK(x.ndim() == nd + 2 || x.size(0) > 0, op, ": an input without a batch must have channels, got ",
+             str_of(x.shape()));
     TW_CHECK_TYPE(is_float(x.dtype()), op, ": input must be floating point, got ", name(x.dtype()));
     sizes(x.shape());
     a.dtype = x.dtype();

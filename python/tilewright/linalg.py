@@ -211,7 +211,8 @@ def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
 
     The gradient is that of matrices of constant rank.
     """
-    a = _matrix("pinv", _symmetric(A.detach()) if hermitian else A, hermitian)
+    whole = A.detach().tril() + A.detach().tril(-1).mT if hermitian else A  # only the lower triangle is read
+    a = _matrix("pinv", whole, hermitian)
     u, s, vh = _call("pinv", functools.partial(np.linalg.svd, full_matrices=False), a)
     kept = s > _cutoff(A, s, atol, rtol)[..., None]
     y = _array(np.swapaxes((u * np.where(kept, 1 / np.where(kept, s, 1), 0)[..., None, :]) @ vh, -1, -2), A)
@@ -226,19 +227,19 @@ def pinv_grad(node, dy):
 
 
 def _cutoff(A: Tensor, s: Any, atol: Any, rtol: Any) -> Any:
-    atol, rtol = (v.detach().cpu().numpy() if isinstance(v, autograd.Tensor) else v for v in (atol, rtol))
-    absolute = np.asarray(0.0 if atol is None else atol)
-    if rtol is None:
-        rtol = np.where(absolute > 0, 0.0, np.finfo(s.dtype).eps * max(A.shape[-2:]))
-    return np.maximum(absolute, rtol * s.max(-1, initial=0))
+    given = [v.detach().numpy(force=True) if isinstance(v, autograd.Tensor) else v for v in (atol, rtol)]
+    eps = np.finfo(s.dtype).eps * max(A.shape[-2:])
+    absolute = np.asarray(0.0 if given[0] is None else given[0])
+    relative = np.where(absolute > 0, 0.0, eps) if given[1] is None else given[1]
+    return np.maximum(absolute, relative * s.max(-1, initial=0))
 
 
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
     """(solution, residuals, rank, singular_values): X of least ||A X - B||, for A (..., M, N) and B (..., M, K).
 
-    Of A of rank below N the X of least norm, whatever `driver`; but as in PyTorch residuals (the squared error of each
-    column where M > N and the rank is N) are for other drivers than "gelsy", the default, the rank for others than
-    "gels", and singular_values for "gelsd" and "gelss"; else they are empty.
+    Of A of rank below N the X of least norm, whatever `driver`. residuals: the squared error of each column where
+    M > N and the rank is N; not of the driver "gelsy", the usual one. rank: not of "gels". singular_values are those
+    of the drivers "gelsd" and "gelss".
     """
     if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
         raise ValueError(f"lstsq: driver must be 'gels', 'gelsy', 'gelsd' or 'gelss', got {driver!r}")
@@ -247,7 +248,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     rank = matrix_rank(A, rtol=rcond)
     full = driver not in (None, "gelsy") and A.shape[-2] > A.shape[-1] and bool((rank == A.shape[-1]).all())
     error = elementary.square(A @ X - (B.unsqueeze(-1) if vectors else B)).sum(-2) if full else A.new_empty(0)
-    return _Lstsq(X.squeeze(-1) if vectors else X, error, rank if driver != "gels" else rank.new_empty(0),
+    return _Lstsq(X.squeeze(-1) if vectors else X, error, rank.new_empty(0) if driver == "gels" else rank,
                   svdvals(A) if driver in ("gelsd", "gelss") else A.new_empty(0))
 
 
@@ -437,9 +438,9 @@ def eigh_grad(node, dvalues, dvectors):
     if dvectors is not None:
         eye = _eye(values.shape[-1], values)
         gaps = values.unsqueeze(-2) - values.unsqueeze(-1) + eye
-        x = v.mT @ dvectors
-        inner = inner + (x - x.mT) / (2 * gaps) * (1 - eye)
-    return (v @ inner @ v.mT,)
+        inner = inner + (v.mT @ dvectors) / gaps * (1 - eye)
+    da = v @ inner @ v.mT
+    return ((da + da.mT) / 2,)
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Tensor | None = None) -> Tensor:
@@ -520,9 +521,11 @@ def cond(A: Tensor, p: Any = None, *, out: Tensor | None = None) -> Tensor:
 # --- products and diagonals ------------------------------------------------------------------------------------------
 def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Tensor | None = None) -> Tensor:
     """The vector product over a dimension of size 3."""
-    if input.dim() != other.dim() or input.shape[dim] != 3 or other.shape[dim] != 3:
-        raise ValueError(f"cross: sizes along dim {dim} must be 3, of as many dimensions, got {tuple(input.shape)} and "
+    if input.dim() != other.dim():
+        raise ValueError(f"cross: inputs must have one number of dimensions, got {tuple(input.shape)} and "
                          f"{tuple(other.shape)}")
+    if input.shape[dim] != 3 or other.shape[dim] != 3:
+        raise ValueError(f"cross: sizes along dim {dim} must be 3, got {tuple(input.shape)} and {tuple(other.shape)}")
     a, b = shape.broadcast_tensors(input, other)
     (a1, a2), (b1, b2) = ([shape.roll(x, -k, dim) for k in (1, 2)] for x in (a, b))
     return _into("cross", a1 * b2 - a2 * b1, out)

@@ -255,29 +255,37 @@ class Tensor(_engine.TensorBase):
             return self.new_tensor(data[0])
         return self.new_empty(*data) if data else self.new_empty(0)
 
-    def _reshaped_in_place(self, op: str, array):
-        if self.node is not None or self.requires_grad or self._base is not None:
-            raise NotImplementedError(f"{op}: a tensor that is recorded, or a view, cannot change its shape in place; "
-                                      f"use the op without the underscore")
-        self.array = array
+    def _become_view(self, op: str, view):
+        """Makes this tensor itself view(what it was), with its history; no memory moves."""
+        self._refresh()
+        if self.requires_grad and (self.node is None or not autograd.is_grad_enabled()):
+            raise RuntimeError(f"{op}: a tensor that requires grad cannot change its shape in place if it is a leaf, "
+                               f"or while nothing is recorded; use the op without the underscore")
+        old = wrap(self.array)
+        for name in ("node", "slot", "requires_grad", "_base", "_view_version"):
+            setattr(old, name, getattr(self, name))
+        y = view(old)
+        self.array = y.array
+        if self.requires_grad or self._base is not None:
+            for name in ("node", "slot", "_base", "_view_version"):
+                setattr(self, name, getattr(y, name))
         return self
 
     def transpose_(self, dim0: int, dim1: int):
         """Swaps two dimensions of this tensor itself; no memory moves."""
-        return self._reshaped_in_place("transpose_", self.detach().transpose(dim0, dim1).array)
+        return self._become_view("transpose_", lambda x: x.transpose(dim0, dim1))
 
     def t_(self):
         """The transposed matrix, in place."""
-        return self._reshaped_in_place("t_", self.detach().t().array)
+        return self._become_view("t_", lambda x: x.t())
 
     def squeeze_(self, dim=None):
         """Drops dimensions of size 1 of this tensor itself."""
-        x = self.detach()
-        return self._reshaped_in_place("squeeze_", (x.squeeze() if dim is None else x.squeeze(dim)).array)
+        return self._become_view("squeeze_", lambda x: x.squeeze() if dim is None else x.squeeze(dim))
 
     def unsqueeze_(self, dim: int):
         """Gives this tensor itself a dimension of size 1."""
-        return self._reshaped_in_place("unsqueeze_", self.detach().unsqueeze(dim).array)
+        return self._become_view("unsqueeze_", lambda x: x.unsqueeze(dim))
 
     def swapaxes_(self, axis0: int, axis1: int):
         """`transpose_`."""
@@ -295,7 +303,10 @@ class Tensor(_engine.TensorBase):
         old, new = self.detach().contiguous().flatten(), self.new_empty(shape)
         n = min(old.numel(), new.numel())
         new.flatten()[:n] = old[:n]
-        return self._reshaped_in_place("resize_", new.array)
+        if self.requires_grad or self._base is not None:
+            raise RuntimeError("resize_: a tensor that requires grad, or a view, cannot be resized; use reshape")
+        self.array = new.array
+        return self
 
     def resize_as_(self, other, memory_format=None):
         """`resize_` to the other's shape."""

@@ -307,6 +307,9 @@ softshrink_grad = _rule("softshrink_grad", _engine.shrink_backward, lambda x, la
 
 def threshold(input, threshold: float, value: float, inplace: bool = False):
     """input where it is above the threshold, value elsewhere."""
+    if not input.array.is_float:
+        y = where(input > threshold, input, int(value))
+        return input.copy_(y) if inplace else y
     return _activate(_engine.threshold, threshold_grad, input, inplace, (float(threshold), float(value)))
 
 

@@ -58,9 +58,9 @@ atleast_3d = _atleast(3, "atleast_3d", "Tensors with at least three dimensions: 
 
 def rot90(input, k: int = 1, dims=(0, 1)):
     """Turned by 90 degrees k times, from the first of `dims` towards the second."""
-    first, second = (shape._dim("rot90", d, input.dim()) for d in dims)
+    first, second = (d % max(input.dim(), 1) for d in dims)
     if first == second:
-        raise ValueError(f"rot90: dims must differ, got {tuple(dims)} for shape {tuple(input.shape)}")
+        raise ValueError(f"rot90: dims must differ, got {tuple(dims)}")
     if k % 4 == 2:
         return shape.flip(input, (first, second))
     if k % 2:
@@ -186,7 +186,8 @@ def _splits(name: str, dim: int, least: int):
         if input.dim() < least:
             raise ValueError(f"{name}: input must have at least {least} dimensions, got shape {tuple(input.shape)}")
         over = 0 if name == "hsplit" and input.dim() == 1 else dim
-        if isinstance(indices_or_sections, int) and input.shape[over] % indices_or_sections:
+        if isinstance(indices_or_sections, int) and (
+                indices_or_sections < 1 or input.shape[over] % indices_or_sections):
             raise ValueError(f"{name}: the size must be a multiple of the sections, got {input.shape[over]} for "
                              f"{indices_or_sections}")
         return tensor_split(input, indices_or_sections, over)
@@ -297,8 +298,8 @@ def scatter_reduce(input, dim: int, index, src, reduce: str, *, include_self: bo
     start = {"prod": 1, "amax": -math.inf, "amin": math.inf}[reduce]
     if not input.is_floating_point() and reduce != "prod":
         from tilewright.legacy import iinfo
-        least = reduce == "amax"
-        start = not least if input.dtype is _engine.bool else getattr(iinfo(input.dtype), "min" if least else "max")
+        name = "min" if reduce == "amax" else "max"
+        start = reduce == "amin" if input.dtype is _engine.bool else getattr(iinfo(input.dtype), name)
     half = input.dtype in (_engine.float16, _engine.bfloat16)
     base = input.detach() if include_self else _scatter(input.detach(), dim, index, start)
     values, more = (numpy.array((v.detach().float() if half else v.detach()).cpu().numpy()) for v in (base, src))
@@ -382,7 +383,7 @@ def put(input, index, source, accumulate: bool = False):
 def renorm(input, p: float, dim: int, maxnorm: float):
     """The slices along dim scaled down to a p-norm of at most maxnorm."""
     if input.dim() < 2:
-        raise ValueError(f"renorm: input must have at least 2 dimensions, got shape {tuple(input.shape)}")
+        raise ValueError(f"renorm: input must have at least 2 dimensions, got {tuple(input.shape)}")
     over = [d for d in range(input.dim()) if d != dim % input.dim()]
     norms = reduce.norm(input, p, over, True)
     return input * where(norms > maxnorm, maxnorm / (norms + 1e-7), 1.0)
@@ -390,10 +391,9 @@ def renorm(input, p: float, dim: int, maxnorm: float):
 
 # --- products --------------------------------------------------------------------------------------------------------
 def _plus(input, product, beta, alpha):
-    if not product.is_floating_point():
-        beta, alpha = int(beta), int(alpha)
-        if product.dtype is _engine.bool:
-            return (input & bool(beta)) | (product & bool(alpha))
+    if not product.is_floating_point():  # the factors are cut to integers, or to bools
+        kind = bool if product.dtype is _engine.bool else int
+        alpha, beta = kind(alpha), kind(beta)
     product = product if alpha == 1 else product * alpha
     if beta == 0:
         return product

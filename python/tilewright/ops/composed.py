@@ -183,6 +183,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     >>> tw.nn.functional.cosine_similarity(tw.tensor([[1.0, 0.0]]), tw.tensor([[1.0, 0.0]])).item()
     1.0
     """
+    x1, x2 = shape.broadcast_tensors(x1, x2)
     a, b = (reduce.norm(x, 2, dim, True).clamp(min=eps) for x in (x1, x2))
     return reduce.sum((x1 / a) * (x2 / b), dim)
 
@@ -201,6 +202,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         raise ValueError(f"bincount: values must not be negative, got {input.min().item()}")
     n = max(int(input.max().item()) + 1 if input.numel() else 0, minlength)
     ones = input.new_ones(input.shape[0], dtype=_engine.int64) if weights is None else weights
+    if weights is not None and ones.dtype is not _engine.float32:
+        ones = ones.double()
     return ones.new_zeros(n).scatter_add(0, input.long(), ones)
 
 
@@ -218,6 +221,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     >>> tw.multinomial(tw.tensor([0.0, 1.0, 0.0]), 2, replacement=True).tolist()
     [1, 1]
     """
+    if num_samples < 1:
+        raise ValueError(f"multinomial: num_samples must be at least 1, got {num_samples}")
     if input.dim() not in (1, 2) or not input.is_floating_point():
         raise ValueError(f"multinomial: input must be float weights of 1 or 2 dimensions, got {input.dtype} "
                          f"{tuple(input.shape)}")

@@ -9,7 +9,7 @@ import math
 
 from tilewright import _engine
 from tilewright.arguments import direct, run, takes_out
-from tilewright.ops.elementwise import _before, _unary_, div
+from tilewright.ops.elementwise import _before, _unary_, cast, div
 
 
 @direct()
@@ -82,7 +82,9 @@ def frac(input):
 
 @direct("inputs")
 def square(input, *, out=None):
-    """input ** 2."""
+    """input ** 2; of bools as int64."""
+    if getattr(input, "dtype", None) is _engine.bool:
+        input = cast(input, _engine.int64)
     return run(square, input, out=out)
 
 

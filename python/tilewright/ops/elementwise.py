@@ -100,7 +100,9 @@ def div(input, other, *, rounding_mode=None, out=None):
         ValueError: another rounding mode.
     """
     if rounding_mode == "floor":
-        return floor_divide(input, other, out=out)
+        y = floor_divide(input, other, out=out)
+        return y if out is not None else record(div_floor_grad, y.array, (operand("div", input)[0],
+                                                                          operand("div", other)[0]))
     if rounding_mode == "trunc":
         (x, xa), (_, ya) = operand("div", input), operand("div", other)
         if not _engine.result_type(xa, ya).is_floating_point:
@@ -109,6 +111,10 @@ def div(input, other, *, rounding_mode=None, out=None):
     if rounding_mode is not None:
         raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
     return run(div, input, other, out=out)
+
+
+def div_floor_grad(node, dy):
+    return dy * 0.0, dy * 0.0
 
 
 def div_grad(node, dy):
@@ -340,7 +346,11 @@ def isfinite(input):
 def isclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False):
     """|input - other| <= atol + rtol * |other|, or equal (infinities); NaNs equal each other when `equal_nan`."""
     input, other = tensor("isclose", input), tensor("isclose", other)
-    close = logical_or(eq(input, other), logical_and(isfinite(other), le(abs(input - other), atol + rtol * abs(other))))
+    if rtol < 0 or atol < 0:
+        raise ValueError(f"isclose: rtol and atol must not be negative, got {rtol} and {atol}")
+    close = eq(input, other)
+    if _engine.result_type(input.array, other.array) is not _engine.bool:
+        close = logical_or(close, logical_and(isfinite(other), le(abs(input - other), atol + rtol * abs(other))))
     return logical_or(close, logical_and(isnan(input), isnan(other))) if equal_nan else close
 
 
@@ -579,8 +589,8 @@ def _unary_(kernel, rule, x, saved=(), attrs=(), p0=0.0, p1=0.0):
 
 def clamp_(input, min=None, max=None):
     """Moves each element into [min, max]."""
-    if not input.array.is_float:
-        return copy_(input, clamp(input, min, max))
+    if not input.array.is_float or isinstance(min, autograd.Tensor) or isinstance(max, autograd.Tensor):
+        return _updated("clamp_", input, clamp(_before(input), min, max))
     if min is None and max is None:
         raise ValueError("clamp_: at least one of min and max must be given")
     lo, hi = (-math.inf if min is None else min), (math.inf if max is None else max)

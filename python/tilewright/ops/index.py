@@ -255,7 +255,8 @@ def index_put_(input, indices, values, accumulate: bool = False):
     saved, pattern = _saved(indices)
 
     def write():
-        _engine.index_put_("index_put_", input.array, _arrays(indices), values.array, accumulate)
+        _added(input.array, values.array, accumulate, lambda to, source: _engine.index_put_(
+            "index_put_", to, _arrays(indices), source, accumulate))
 
     return inplace(index_put__grad, input, write, (input, values), saved, (pattern, accumulate))
 
@@ -267,6 +268,16 @@ def index_put__grad(node, dy):
     if node.needs[0]:
         dx = dy if accumulate else _index_clear(dy, indices)
     return dx, _index(dy, indices) if node.needs[1] else None
+
+
+def _added(to, source, add: bool, write) -> None:
+    """write(to, source); of bools sums are the logical or, taken through integers."""
+    if not add or to.dtype is not _engine.bool:
+        write(to, source)
+        return
+    wide = _engine.cast(to, _engine.int64)
+    write(wide, _engine.cast(source, _engine.int64))
+    _engine.copy_into(to, _engine.ne(wide, 0))
 
 
 def index_put(input, indices, values, accumulate: bool = False):
@@ -371,10 +382,17 @@ def embedding_grad(node, dy):
 def index_add_(input, dim: int, index, source, *, alpha=1):
     """x[.., index[i], ..] += alpha * source[.., i, ..] along dim, in place; equal indices add up."""
     _same_dtype("index_add_", input, source)
+    if not input.array.ndim:
+        row = shape.reshape(source, (-1,))
+        index_add_(shape.unsqueeze(input, 0), dim, shape.reshape(index, (-1,)), row, alpha=alpha)
+        return input
     dim = _check_dim("index_add_", dim, input.array.ndim)
     scaled = source.array if alpha == 1 else _engine.mul(source.array, alpha)
-    return inplace(index_add__grad, input, lambda: _engine.index_add_(input.array, dim, index.array, scaled),
-                   (input, source), (index,), (dim, alpha))
+
+    def write():
+        _added(input.array, scaled, True, lambda to, given: _engine.index_add_(to, dim, index.array, given))
+
+    return inplace(index_add__grad, input, write, (input, source), (index,), (dim, alpha))
 
 
 def index_add__grad(node, dy):
@@ -391,14 +409,17 @@ def index_add(input, dim: int, index, source, *, alpha=1):
     return index_add_(elementwise.clone(input), dim, index, source, alpha=alpha)
 
 
-def _at(dim, index):
-    return [None] * dim + [index]
+def _put_at(op, x, dim, index, value):
+    """x[.., index[i], ..] = value[.., i, ..] along dim, in place; a 0-d x is a row of one."""
+    row = x if x.array.ndim else shape.unsqueeze(x, 0)
+    index_put_(row, [None] * _check_dim(op, dim, x.array.ndim) + [index], value)
+    return x
 
 
 def index_copy_(input, dim: int, index, source):
     """x[.., index[i], ..] = source[.., i, ..] along dim, in place."""
     _same_dtype("index_copy_", input, source)
-    return index_put_(input, _at(_check_dim("index_copy_", dim, input.array.ndim), index), source)
+    return _put_at("index_copy_", input, dim, index, source if source.array.ndim else shape.reshape(source, (1,)))
 
 
 @takes_out
@@ -408,8 +429,14 @@ def index_copy(input, dim: int, index, source):
 
 
 def index_fill_(input, dim: int, index, value):
-    """x[.., index[i], ..] = value along dim, in place."""
-    return index_put_(input, _at(_check_dim("index_fill_", dim, input.array.ndim), index), value)
+    """x[.., index[i], ..] = value (a number or a 0-d Tensor) along dim, in place."""
+    if not isinstance(value, autograd.Tensor) or not wants(value):
+        return _put_at("index_fill_", input, dim, index, value)
+    dim, size = _check_dim("index_fill_", dim, input.array.ndim), input.array.shape or (1,)
+    hit = wrap(_engine.full((size[dim],), False, _engine.bool, input.device))  # an index met twice is filled once
+    index_put_(hit, [index], True)
+    ones = (1,) * (len(size) - 1 - dim)
+    return masked_fill_(input, shape.reshape(hit, (size[dim], *ones) if input.array.ndim else ()), value)
 
 
 def index_fill(input, dim: int, index, value):
@@ -470,12 +497,15 @@ def take_along_dim(input, indices, dim: int | None = None):
     for k in range(len(a)):
         if k != dim:
             a[k] = b[k] = b[k] if a[k] == 1 else a[k]
+    if not indices.array.is_float:  # from the end, too
+        indices = elementwise.where(indices < 0, indices + a[dim], indices)
     return gather(shape.expand(input, a), dim, shape.expand(indices, b))
 
 
 def _scatter_write(op, input, dim, index, src, add):
     _same_dtype(op, input, src)
-    return lambda: _engine.scatter_(op, input.array, dim, index.array, src.array, add)
+    return lambda: _added(input.array, src.array, add, lambda to, source: _engine.scatter_(
+        op, to, dim, index.array, source, add))
 
 
 def _scatter_src_grad(node, dy, dim, index, src_shape):
@@ -511,6 +541,8 @@ def scatter_add(input, dim: int, index, src):
     [2.0, 0.0, 4.0]
     """
     _same_dtype("scatter_add", input, src)
+    if src.array.dtype is _engine.bool:
+        return scatter_add_(elementwise.clone(input), dim, index, src)
     y = _engine.scatter("scatter_add", input.array, dim, index.array, src.array, True)
     return record(scatter_add__grad, y, (input, src), (index,), (dim, src.array.shape))
 

@@ -200,12 +200,18 @@ def logit(input, eps: float | None = None):
     return elementary.log(x / (1 - x))
 
 
+def _two_tensors(op: str, *operands) -> None:
+    for x in operands:
+        if not isinstance(x, autograd.Tensor):
+            raise TypeError(f"{op}: expects a Tensor, got {type(x).__name__}")
+
+
 # --- functions of two ------------------------------------------------------------------------------------------------
 @takes_out
 @in_float32
 def logaddexp(input, other):
     """log(exp x + exp y), computed from the larger one."""
-    input, other = _pair_of("logaddexp", input, other)
+    _two_tensors("logaddexp", input, other)
     gap = where(input == other, 0.0, input - other)
     return elementwise.maximum(input, other) + elementary.log1p(elementary.exp(-elementary.abs(gap)))
 
@@ -214,7 +220,7 @@ def logaddexp(input, other):
 @in_float32
 def logaddexp2(input, other):
     """log2(2^x + 2^y), computed from the larger one."""
-    input, other = _pair_of("logaddexp2", input, other)
+    _two_tensors("logaddexp2", input, other)
     gap = where(input == other, 0.0, input - other)
     tail = elementary.log1p(elementary.exp2(-elementary.abs(gap)))
     return elementwise.maximum(input, other) + tail * (1 / math.log(2))
@@ -232,7 +238,7 @@ def _pair_of(op: str, x, y):
         _tensors_only(op, x, y)
     (a, av), (b, bv) = operand(op, x), operand(op, y)
     if a is NUMBER and b is NUMBER:
-        raise TypeError(f"{op}: expects a Tensor, got {type(x).__name__}")
+        raise TypeError(f"{op}: one operand must be a Tensor, got {x!r} and {y!r}")
     dtype = _engine.result_type(av, bv)
     dtype = dtype if dtype.is_floating_point else _engine.get_default_dtype()
     device = (b if a is NUMBER else a).device

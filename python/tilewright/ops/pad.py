@@ -28,6 +28,9 @@ def pad(input, pad, mode: str = "constant", value=None):
         return record(pad_grad, y, (input,), (), (widths,))
     if value:
         raise ValueError(f"pad: mode {mode!r} takes no value, got {value}")
+    if mode == "circular" and min(widths, default=0) < 0:  # what is left wraps around
+        crop, widths = tuple(min(n, 0) for n in widths), tuple(max(n, 0) for n in widths)
+        input = record(pad_grad, _engine.pad(input.array, crop, "constant", 0), (input,), (), (crop,))
     return _pad(input, widths, mode)
 
 

@@ -153,6 +153,8 @@ def each_as_one(x):
 def sum_to_size(input, *size):
     """The sum over the dims that broadcasting would expand from `size`; undoes `expand`."""
     size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+    if input.array.dtype is _engine.bool and (input.array.shape != size or not size):
+        input = input.long()
     return record(sum_to_size_grad, _engine.sum_to(input.array, size), (input,), (), (input.array.shape,))
 
 
@@ -323,7 +325,7 @@ def _correction(dim, unbiased, correction):
     """PyTorch's older forms: var(unbiased) and var(dim, unbiased)."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return dim, float(correction if unbiased is None else unbiased)
+    return dim, float(unbiased if unbiased is not None else 1 if correction is None else correction)
 
 
 @takes_out
@@ -397,8 +399,9 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
     if not x.array.is_float:
         raise TypeError(f"norm: must have a floating-point dtype, got {x.dtype.name} {x.shape}")
     if p == "nuc":
-        from tilewright import linalg
-        return linalg.matrix_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim)
+        from tilewright.linalg import matrix_norm
+
+        return matrix_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim)
     if not (p is None or p == "fro" or isinstance(p, int | float)):
         raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
     dim, keepdim = axis if dim is None else dim, keepdim or keepdims
@@ -409,16 +412,18 @@ def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=No
     if math.isinf(p):
         return (amax if p > 0 else amin)(_m.abs(x), dim, keepdim)
     if p == 0:
-        return sum((x != 0).to(x.dtype), dim, keepdim)
+        return record(norm_zero_grad, sum((x != 0).to(x.dtype), dim, keepdim).array, (x,), (), (x.array.shape,))
     if p == 1:
         return sum(_m.abs(x), dim, keepdim)
-    size = _m.abs(x)
-    if p > 0:  # the root has no slope at 0; its gradient there is taken as 0
-        zero = size == 0
-        total = sum(_e.where(zero, 0.0, _e.pow(_e.where(zero, 1.0, size), p)), dim, keepdim)
-        none = total == 0
-        return _e.where(none, 0.0, _e.pow(_e.where(none, 1.0, total), 1.0 / p))
-    return _e.pow(sum(_e.pow(size, p), dim, keepdim), 1.0 / p)
+    # Where the slope is infinite, at zeros and at a norm of 0, the gradient is taken as 0.
+    zero = x == 0
+    total = sum(_e.where(zero, 0.0, _e.pow(_e.where(zero, 1.0, _m.abs(x)), p)), dim, keepdim)
+    nothing = total == 0 if p > 0 else sum(zero, dim, keepdim) > 0
+    return _e.where(nothing, 0.0, _e.pow(_e.where(nothing, 1.0, total), 1.0 / p))
+
+
+def norm_zero_grad(node, dy):
+    return (wrap(_engine.full(node.attrs[0], 0, dy.array.dtype, dy.device)),)
 
 
 def norm_grad(node, dy):
@@ -436,9 +441,8 @@ def logsumexp(input, dim=None, keepdim: bool = False):
     >>> round(tw.tensor([1000.0, 1000.0]).logsumexp(0).item(), 3)
     1000.693
     """
+    input = input if input.array.is_float else _e.cast(input, _engine.get_default_dtype())
     a = input.array
-    if not a.is_float:
-        raise TypeError(f"logsumexp: must have a floating-point dtype, got {a.dtype.name} {a.shape}")
     wide = _engine.cast(a, _engine.float32) if a.dtype.itemsize == 2 else a
     top = _engine.amax(wide, dim, True)
     top = _engine.where(_engine.isfinite(top), top, 0.0)

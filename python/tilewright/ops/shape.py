@@ -251,6 +251,11 @@ def narrow(input, dim: int, start: int, length: int):
         IndexError: a range outside the dimension.
     """
     d = _dim("narrow", dim, input.array.ndim)
+    if isinstance(start, autograd.Tensor):
+        if start.array.ndim or start.array.is_float or start.array.dtype is _engine.bool:
+            raise TypeError(f"narrow: start must be an int or a 0-d integer tensor, got {start.dtype.name} "
+                            f"{start.shape}")
+        start = int(start)
     y = _engine.narrow(input.array, d, start, length)
     begin = start + input.array.shape[d] if start < 0 else start
     return _basic(input, y, d, slice(begin, begin + length))
@@ -328,6 +333,8 @@ _diagonal = diagonal  # diag's parameter hides the name
 
 def unfold(input, dimension: int, size: int, step: int):
     """Windows of `size` every `step` along a dimension, as a new last dimension: a view."""
+    if not input.array.ndim:
+        return unfold(reshape(input, (1,)), dimension, size, step).squeeze(0)
     a = input.array
     d = _dim("unfold", dimension, a.ndim)
     return record(unfold_grad, _engine.unfold(a, d, size, step), (input,), (), (d, a.shape, size, step), input)
@@ -442,11 +449,15 @@ def flip_grad(node, dy):
 
 def fliplr(input):
     """flip along dimension 1."""
+    if input.array.ndim < 2:
+        raise ValueError(f"fliplr: input must have at least 2 dimensions, got {input.array.shape}")
     return flip(input, 1)
 
 
 def flipud(input):
     """flip along dimension 0."""
+    if not input.array.ndim:
+        raise ValueError("flipud: input must have a dimension, got a 0-d tensor")
     return flip(input, 0)
 
 

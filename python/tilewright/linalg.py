@@ -211,8 +211,7 @@ def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
 
     The gradient is that of matrices of constant rank.
     """
-    whole = A.detach().tril() + A.detach().tril(-1).mT if hermitian else A  # only the lower triangle is read
-    a = _matrix("pinv", whole, hermitian)
+    a = _matrix("pinv", _symmetric(A.detach()) if hermitian else A, hermitian)
     u, s, vh = _call("pinv", functools.partial(np.linalg.svd, full_matrices=False), a)
     kept = s > _cutoff(A, s, atol, rtol)[..., None]
     y = _array(np.swapaxes((u * np.where(kept, 1 / np.where(kept, s, 1), 0)[..., None, :]) @ vh, -1, -2), A)

@@ -226,16 +226,10 @@ def logaddexp2(input, other):
     return elementwise.maximum(input, other) + tail * (1 / math.log(2))
 
 
-def _tensors_only(op: str, *values) -> None:
-    for v in values:
-        if not isinstance(v, autograd.Tensor):
-            raise TypeError(f"{op}: expects a Tensor, got {type(v).__name__}")
-
-
 def _pair_of(op: str, x, y):
     """Both as floating-point Tensors of the dtype they promote to."""
     if op != "xlogy":
-        _tensors_only(op, x, y)
+        _two_tensors(op, x, y)
     (a, av), (b, bv) = operand(op, x), operand(op, y)
     if a is NUMBER and b is NUMBER:
         raise TypeError(f"{op}: one operand must be a Tensor, got {x!r} and {y!r}")
@@ -295,14 +289,14 @@ def ldexp(input, other):
 @takes_out
 def fmax(input, other):
     """The larger of each pair; of a NaN and a number the number."""
-    _tensors_only("fmax", input, other)
+    _two_tensors("fmax", input, other)
     return where((input >= other) | elementwise.isnan(other), input, other)
 
 
 @takes_out
 def fmin(input, other):
     """The smaller of each pair; of a NaN and a number the number."""
-    _tensors_only("fmin", input, other)
+    _two_tensors("fmin", input, other)
     return where((input <= other) | elementwise.isnan(other), input, other)
 
 

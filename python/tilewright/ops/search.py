@@ -184,10 +184,6 @@ def mode(input, dim: int = -1, keepdim: bool = False):
 @takes_out
 def diff(input, n: int = 1, dim: int = -1, prepend=None, append=None):
     """The differences of neighbours along `dim`, n times over; bools differ or not."""
-    if n <= 0:
-        if n < 0:
-            raise ValueError(f"diff: n must not be negative, got {n}")
-        return elementwise.clone(input)
     x = shape.cat([v for v in (prepend, input, append) if v is not None], dim) if (
         prepend is not None or append is not None) else input
     if n < 0:

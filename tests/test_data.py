@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections import Counter, namedtuple
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import pytest
 import tilewright as tw
 from tilewright.utils import data
 from tilewright.utils.data import transport
-from tilewright.utils.data.loader import _WorkerIterator
+from tilewright.utils.data.dataloader import _WorkerIterator
 
 Point = namedtuple("Point", "x y")
 
@@ -533,3 +534,94 @@ def test_spawned_workers():
     if "tw_shim" in sys.modules:
         pytest.skip("the stand-in engine is not importable by a fresh interpreter")
     assert [x.tolist() for (x,) in loader] == [[0, 1], [2, 3], [4, 5]]
+
+
+# --- names that came later ------------------------------------------------------------------------------------------
+def test_stack_and_chain():
+    pairs = data.StackDataset([1, 2, 3], "abc")
+    named = data.StackDataset(x=data.TensorDataset(tw.arange(4)), y=data.Subset(range(10), [9, 8, 7, 6]))
+    assert len(pairs) == 3 and pairs[1] == (2, "b") and pairs.__getitems__([2, 0]) == [(3, "c"), (1, "a")]
+    batch = next(iter(data.DataLoader(named, 3)))
+    assert batch["x"][0].tolist() == [0, 1, 2] and batch["y"].tolist() == [9, 8, 7]
+    for args, kwargs, words in (((), {}, "at least one"), (([1],), {"x": [1]}, "either in order or by keyword"),
+                                (([1], [1, 2]), {}, r"one length, got \[1, 2\]")):
+        with pytest.raises(ValueError, match=words):
+            data.StackDataset(*args, **kwargs)
+    chain = Numbers(3) + Numbers(2)
+    assert isinstance(chain, data.ChainDataset) and list(chain) == [0, 1, 2, 0, 1]
+    assert [b.tolist() for b in data.DataLoader(chain, 2)] == [[0, 1], [2, 0], [1]]
+    with pytest.raises(TypeError, match="takes IterableDatasets, got list"):
+        list(data.ChainDataset([[1]]))
+
+
+def test_subsets_ask_for_whole_batches():
+    class Batched(Squares):
+        asked: ClassVar = []
+
+        def __getitems__(self, indices):
+            self.asked.append(indices)
+            return [self[i] for i in indices]
+
+    loader = data.DataLoader(data.Subset(data.Subset(Batched(9), [8, 6, 4, 2]), [3, 1, 0]), 2)
+    assert firsts(loader) == [[2, 6], [8]] and Batched.asked == [[2, 6], [8]]
+
+
+@pytest.mark.parametrize("size", [10, 11, 3, 0])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_distributed_sampler(size, drop_last):
+    torch_data = pytest.importorskip("torch.utils.data")
+    for rank in range(4):
+        for kind in ("plain", "shuffled"):
+            ours = data.DistributedSampler(range(size), 4, rank, kind == "shuffled", seed=3, drop_last=drop_last)
+            theirs = torch_data.DistributedSampler(range(size), 4, rank, False, drop_last=drop_last)
+            assert len(ours) == len(theirs) == len(list(ours))
+            if kind == "plain":
+                assert list(ours) == list(theirs)
+    shares = [data.DistributedSampler(range(size), 4, rank, seed=3, drop_last=drop_last) for rank in range(4)]
+    orders = []
+    for epoch in (0, 1):
+        for share in shares:
+            share.set_epoch(epoch)
+        orders.append([list(share) for share in shares])
+        together = [i for share in orders[-1] for i in share]
+        assert set(together) <= set(range(size)) and (drop_last or set(together) == set(range(size)))
+    again = [data.DistributedSampler(range(size), 4, rank, seed=3, drop_last=drop_last) for rank in range(4)]
+    assert orders[0] == list(map(list, again))
+    assert size < 10 or orders[0] != orders[1]
+    assert sorted(data.DistributedSampler(range(size))) == list(range(size))  # one process
+    with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), got 2"):
+        data.DistributedSampler(range(4), 2, 2)
+
+
+def test_out_of_order():
+    def collate(batch):
+        time.sleep(0.3 if batch[0] == 0 else 0)
+        return batch[0]
+
+    options = {"num_workers": 2, "collate_fn": collate, "persistent_workers": True}
+    assert list(data.DataLoader(range(6), 1, **options)) == [0, 1, 2, 3, 4, 5]
+    loader = data.DataLoader(range(6), 1, in_order=False, **options)
+    for _ in range(2):
+        found = list(loader)
+        assert sorted(found) == [0, 1, 2, 3, 4, 5] and found[0] == 1
+    assert sorted(i for b in data.DataLoader(Numbers(7), 2, in_order=False, num_workers=2)
+                  for i in b.tolist()) == list(range(7))
+
+
+def test_pinning_keeps_the_structure(monkeypatch):
+    from tilewright.utils.data import dataloader
+    monkeypatch.setattr(dataloader.tw.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(tw.Tensor, "pin_memory", lambda self: self + 100)
+    loader = data.DataLoader([{"a": tw.ones(1), "b": (1.0, "x")}], pin_memory=True)
+    (batch,) = loader
+    assert batch["a"].tolist() == [[101]] and batch["b"][0].tolist() == [101] and batch["b"][1] == ("x",)
+    assert data.dataloader.pin(Point([tw.zeros(1)], 2)) == Point([tw.tensor([100.0])], 2)
+
+
+def test_modules_have_pytorchs_names():
+    from tilewright.utils.data.dataloader import DataLoader, default_collate
+    from tilewright.utils.data.dataset import random_split
+    from tilewright.utils.data.distributed import DistributedSampler
+    from tilewright.utils.data.sampler import RandomSampler
+    assert (DataLoader, default_collate, random_split, DistributedSampler, RandomSampler) == (
+        data.DataLoader, data.default_collate, data.random_split, data.DistributedSampler, data.RandomSampler)

@@ -240,8 +240,8 @@ def described(structure):
     (file_bytes({"x": entry(dtype="F31")}, bytes(8)), "whole safetensors file"),
     (file_bytes({"x": entry(dtype="U64", shape=(1,))}, bytes(8)), "got U64 for 'x'"),
     (file_bytes({"x": entry(dtype="BOOL", shape=(8,))}, b"\0\1\2" + bytes(5)), "0 or 1 in bool tensors"),
-    (b"PK\x03\x04rest of a zip", "got a zip or pickle file"),
-    (b"\x80\x02}q\x00.", "got a zip or pickle file"),
+    (b"PK\x03\x04rest of a zip", "must hold weights of PyTorch, but it is broken"),
+    (b"\x80\x02}q\x00.", "got a plain pickle"),
     (described("{"), "broken description"),
     (described("[" * 100000), "broken description"),
     (described({"t": "y"}), "broken description"),
@@ -270,11 +270,12 @@ def test_every_truncation_is_refused(path):
             tw.load(path)
 
 
-def test_map_location_that_is_not_offered(path):
+def test_map_location(path):
     tw.save({"x": tw.ones(1)}, path)
-    for location in ({"cuda": "cpu"}, lambda storage, _: storage):
-        with pytest.raises(NotImplementedError, match="map_location must be a device"):
-            tw.load(path, location)
+    for location in ("cpu", tw.device("cpu"), {"cuda:0": "cpu"}, lambda storage, place: storage, lambda *_: None):
+        assert tw.load(path, location)["x"].tolist() == [1]
+    with pytest.raises(RuntimeError, match="map_location failed on values saved from 'cpu': division"):
+        tw.load(path, lambda storage, place: 1 / 0)
 
 
 def test_header_of_any_length_loads():

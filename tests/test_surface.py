@@ -251,3 +251,36 @@ def test_checkpoint_has_the_same_gradients():
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert (a == b).all()
+
+
+def test_grad_with_inputs_that_are_unused():
+    x, y = tw.ones(2, requires_grad=True), tw.ones(3, requires_grad=True)
+    assert tw.autograd.grad(x.sum(), (x, y), allow_unused=True)[1] is None
+    assert tw.autograd.grad(x.sum(), (x, y), materialize_grads=True)[1].tolist() == [0, 0, 0]
+    with pytest.raises(NotImplementedError, match="only_inputs=False"):
+        tw.autograd.grad(x.sum(), x, only_inputs=False)
+
+
+def test_types_by_older_names():
+    x = tw.arange(3)
+    assert x.type() == "torch.LongTensor" and x.float().type() == "torch.FloatTensor"
+    for kind in (tw.DoubleTensor, "torch.DoubleTensor", tw.float64, x.double().type()):
+        assert x.type(kind).dtype == tw.float64
+    with pytest.raises(TypeError, match="type: "):
+        x.type("torch.NoTensor")
+    import tilewright.backends.cudnn as cudnn
+    assert cudnn is tw.backends.cudnn and not cudnn.is_available()
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape, options", [
+    ((2, 3, 13, 17), {"size": (5, 6)}), ((1, 1, 7, 7), {"size": (19, 4)}), ((1, 2, 9, 9), {"scale_factor": 0.37}),
+    ((1, 2, 9, 9), {"size": (4, 4), "align_corners": True}),
+    ((1, 2, 9, 9), {"scale_factor": 0.37, "recompute_scale_factor": True}),
+])
+def test_antialiased_interpolation(mode, shape, options):
+    same_with_gradients(lambda lib, f, x: f.interpolate(x, mode=mode, antialias=True, **options), real(*shape))
+
+
+def test_typed_tensors_of_arrays():
+    assert tw.LongTensor(np.array([[1, 2]])).tolist() == [[1, 2]] and tw.FloatTensor(np.int64(2)).shape == (2,)

@@ -24,7 +24,7 @@ class _TypeOf(type):
     def __call__(cls, *data: Any) -> Any:
         if len(data) == 1 and isinstance(data[0], Tensor | Storage):
             return (data[0].flat if isinstance(data[0], Storage) else data[0]).to(cls.kind, cls.dtype)
-        if len(data) == 1 and not hasattr(data[0], "__index__"):
+        if len(data) == 1 and (getattr(data[0], "ndim", None) or not hasattr(data[0], "__index__")):
             return creation.tensor(data[0], dtype=cls.dtype, device=cls.kind)
         return creation.empty(*(data or (0,)), dtype=cls.dtype, device=cls.kind)
 

@@ -226,10 +226,9 @@ def pinv_grad(node, dy):
 
 
 def _cutoff(A: Tensor, s: Any, atol: Any, rtol: Any) -> Any:
-    given = [v.detach().numpy(force=True) if isinstance(v, autograd.Tensor) else v for v in (atol, rtol)]
+    given = [float(v.item() if isinstance(v, autograd.Tensor) else v) if v is not None else None for v in (atol, rtol)]
     eps = np.finfo(s.dtype).eps * max(A.shape[-2:])
-    absolute = np.asarray(0.0 if given[0] is None else given[0])
-    relative = np.where(absolute > 0, 0.0, eps) if given[1] is None else given[1]
+    absolute, relative = given[0] or 0.0, given[1] if given[1] is not None else 0.0 if given[0] else eps
     return np.maximum(absolute, relative * s.max(-1, initial=0))
 
 
@@ -237,17 +236,16 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     """(solution, residuals, rank, singular_values): X of least ||A X - B||, for A (..., M, N) and B (..., M, K).
 
     Of A of rank below N the X of least norm, whatever `driver`. residuals: the squared error of each column where
-    M > N and the rank is N; not of the driver "gelsy", the usual one. rank: not of "gels". singular_values are those
-    of the drivers "gelsd" and "gelss".
+    M > N and the rank is N. singular_values are those of the drivers "gelsd" and "gelss".
     """
     if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
         raise ValueError(f"lstsq: driver must be 'gels', 'gelsy', 'gelsd' or 'gelss', got {driver!r}")
     vectors = B.dim() == A.dim() - 1 and tuple(B.shape) == tuple(A.shape[:-1])
     X = pinv(A, rtol=rcond) @ (B.unsqueeze(-1) if vectors else B)
     rank = matrix_rank(A, rtol=rcond)
-    full = driver not in (None, "gelsy") and A.shape[-2] > A.shape[-1] and bool((rank == A.shape[-1]).all())
+    full = A.shape[-2] > A.shape[-1] and bool((rank == A.shape[-1]).all())
     error = elementary.square(A @ X - (B.unsqueeze(-1) if vectors else B)).sum(-2) if full else A.new_empty(0)
-    return _Lstsq(X.squeeze(-1) if vectors else X, error, rank.new_empty(0) if driver == "gels" else rank,
+    return _Lstsq(X.squeeze(-1) if vectors else X, error, rank,
                   svdvals(A) if driver in ("gelsd", "gelss") else A.new_empty(0))
 
 
@@ -438,8 +436,7 @@ def eigh_grad(node, dvalues, dvectors):
         eye = _eye(values.shape[-1], values)
         gaps = values.unsqueeze(-2) - values.unsqueeze(-1) + eye
         inner = inner + (v.mT @ dvectors) / gaps * (1 - eye)
-    da = v @ inner @ v.mT
-    return ((da + da.mT) / 2,)
+    return (v @ inner @ v.mT,)
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Tensor | None = None) -> Tensor:
@@ -520,9 +517,6 @@ def cond(A: Tensor, p: Any = None, *, out: Tensor | None = None) -> Tensor:
 # --- products and diagonals ------------------------------------------------------------------------------------------
 def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Tensor | None = None) -> Tensor:
     """The vector product over a dimension of size 3."""
-    if input.dim() != other.dim():
-        raise ValueError(f"cross: inputs must have one number of dimensions, got {tuple(input.shape)} and "
-                         f"{tuple(other.shape)}")
     if input.shape[dim] != 3 or other.shape[dim] != 3:
         raise ValueError(f"cross: sizes along dim {dim} must be 3, got {tuple(input.shape)} and {tuple(other.shape)}")
     a, b = shape.broadcast_tensors(input, other)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap as _mmap
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+import tilewright as tw
+from tilewright import torch_files
 from tilewright.tensor import Tensor
 from tilewright.utils.raw import dtype_name, from_bytes, to_numpy
 
@@ -100,12 +103,14 @@ def _encode(obj: Any) -> bytes:
     return serialize(specs, metadata={_METADATA_KEY: json.dumps(structure, separators=(",", ":"))})
 
 
-def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
+def save(obj: Any, f: str | os.PathLike | IO[bytes], pickle_module: None = None, pickle_protocol: int = 2,
+         _use_new_zipfile_serialization: bool = True) -> None:
     """Writes `obj` to a path or an open binary file.
 
     `obj` may be a tensor, number, string, None, or dicts, lists and tuples of these to any depth up to 64: a module's
     or optimizer's state_dict, or a checkpoint of several. Dict classes load as dict, NumPy scalars as Python's.
     A path is replaced in one step after all is on the disk, so an interrupted save leaves the older file whole.
+    The last three arguments are PyTorch's, for its pickle; there is none here.
 
     Raises:
         TypeError: something that cannot be stored, with its key path and type; nothing is written.
@@ -120,6 +125,7 @@ def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
     if hasattr(f, "write"):
         f.write(_encode(obj))
         return
+    data: Any
     if not isinstance(f, (str, os.PathLike)):
         raise TypeError(f"save: f must be a path or a binary file, got {type(f).__name__}")
     path = Path(os.path.realpath(f))  # the file a link points to is replaced, not the link
@@ -150,29 +156,68 @@ def _umask() -> int:
     return mask
 
 
-def load(f: str | os.PathLike | IO[bytes], map_location: Any = None, *, weights_only: bool = True) -> Any:
-    """Reads what `save` wrote; a safetensors file made elsewhere gives a flat dict of its tensors.
+def _placer(map_location: Any) -> Callable[[Tensor, str], Tensor]:
+    """From map_location to a function of a storage's values and the place it was saved from."""
+    def to(tensor: Tensor, where: Any) -> Tensor:
+        where = str(where)
+        if where != "cpu" and not where.startswith("cuda"):
+            raise RuntimeError(f"load: a tensor was saved from {where!r}; use map_location='cpu'")
+        if where.startswith("cuda") and map_location is None and not tw.cuda.is_available():
+            raise RuntimeError(f"load: a tensor was saved from {where!r}, and there is no GPU; use map_location='cpu'")
+        return tensor.to(where)
 
-    map_location is the device the tensors go to. weights_only is PyTorch's switch for pickle: a load here never runs
-    code, whatever it says.
+    def place(tensor: Tensor, saved: str) -> Tensor:
+        if map_location is None:
+            return to(tensor, saved)
+        if isinstance(map_location, Mapping):
+            return to(tensor, map_location.get(saved, saved))
+        if callable(map_location) and not isinstance(map_location, tw.device):
+            try:
+                found = map_location(tensor, saved)
+            except Exception as error:
+                raise RuntimeError(f"load: map_location failed on values saved from {saved!r}: {error}") from error
+            return to(tensor, saved) if found is None else found
+        return to(tensor, map_location)
+
+    return place
+
+
+def load(f: str | os.PathLike | IO[bytes], map_location: Any = None, pickle_module: None = None, *,
+         weights_only: bool = True, mmap: bool | None = None) -> Any:
+    """Reads what `save` wrote, any safetensors file (a flat dict of tensors), and PyTorch's own .pt and .pth files.
+
+    Of PyTorch's files, zip or older, tensors, parameters, numbers, strings, containers and NumPy values are read; a
+    name of anything else is refused, since a load here never runs code, whatever weights_only says.
+
+    map_location: a device, a dict from saved to wanted place, or a function of (values, saved place) that returns the
+    values where they should be, or None. mmap: tensors of a zip file are pages of the file, read when they are first
+    used and copied when written; for a path only.
 
     Raises:
-        ValueError: a file that is not whole or not safetensors, with its name and what is wrong.
-        FileNotFoundError: no such file.
+        ValueError: a file that is not whole, of another format, or names what is no part of weights; with its name.
+        RuntimeError: tensors saved from a device that is not here. FileNotFoundError: no such file.
     """
-    if hasattr(f, "read"):
+    if pickle_module is not None:
+        raise NotImplementedError("load: nothing is unpickled, so that no code can run; leave out pickle_module")
+    data: Any
+    if not isinstance(f, (str, os.PathLike)):
+        if not hasattr(f, "read"):
+            raise TypeError(f"load: f must be a path or a binary file, got {type(f).__name__}")
+        if mmap:
+            raise ValueError("load: mmap=True needs a path, got an open file")
         name, data = str(getattr(f, "name", "the given file")), f.read()
-    elif isinstance(f, (str, os.PathLike)):
-        name, data = os.fspath(f), Path(f).read_bytes()
     else:
-        raise TypeError(f"load: f must be a path or a binary file, got {type(f).__name__}")
-    if not isinstance(data, (bytes, bytearray)):
+        name = os.fspath(f)
+        with open(f, "rb") as file:
+            data = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_COPY) if mmap else file.read()
+    if not isinstance(data, (bytes, bytearray, _mmap.mmap)):
         raise TypeError(f"load: the file must be opened in binary mode, got {type(data).__name__} from {name}")
-    if map_location is not None and (callable(map_location) or isinstance(map_location, Mapping)):
-        raise NotImplementedError("load: map_location must be a device; functions and dicts are not offered")
+    place = _placer(map_location)
+    # A safetensors file begins with its header's length, whose bytes may be a zip's first too, but not with this size.
+    if torch_files.begins(bytes(data[:16])) and int.from_bytes(data[:8], "little") > len(data):
+        return torch_files.read(data, name, place)
     tensors, metadata = _decode(bytes(data), name)
-    if map_location is not None:
-        tensors = {key: tensor.to(map_location) for key, tensor in tensors.items()}
+    tensors = {key: place(tensor, "cpu") for key, tensor in tensors.items()}
     if _METADATA_KEY not in metadata:
         return tensors
     try:
@@ -188,9 +233,8 @@ def _decode(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         entries = deserialize(data)
     except SafetensorError as error:
         # Asked only now: a header's length, which comes first, may have the same bytes (640 is 80 02).
-        if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-            raise ValueError(f"load: {name} must be a safetensors file, got a zip or pickle file (PyTorch's torch.save "
-                             "makes these); convert it with safetensors.torch.save_file") from None
+        if data[:2] in (b"\x80\x02", b"\x80\x04"):
+            raise ValueError(f"load: {name} must be a safetensors file or torch.save's, got a plain pickle") from None
         raise ValueError(f"load: {name} must be a whole safetensors file, got {len(data)} bytes with {error}") from None
     tensors = {}
     for key, entry in entries:

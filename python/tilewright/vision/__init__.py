@@ -1,5 +1,5 @@
-"""What detection models need, under torchvision's names: `ops`."""
+"""Pictures and volumes, under torchvision's names: `ops` for detection, `transforms`, and `datasets` of local files."""
 
-from tilewright.vision import ops
+from tilewright.vision import datasets, ops, transforms
 
-__all__ = ["ops"]
+__all__ = ["datasets", "ops", "transforms"]

@@ -72,3 +72,15 @@ def default_convert(data: Any) -> Any:
     if isinstance(data, list):
         return [default_convert(value) for value in data]
     return data
+
+
+def pin(data: Any) -> Any:
+    """The same structure with its tensors, and whatever else has a `pin_memory()`, in pinned memory."""
+    if hasattr(data, "pin_memory"):
+        return data.pin_memory()
+    if isinstance(data, Mapping):
+        return {key: pin(value) for key, value in data.items()}
+    if isinstance(data, (tuple, list)):
+        values = [pin(value) for value in data]
+        return type(data)(*values) if hasattr(data, "_fields") else type(data)(values)
+    return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -34,7 +35,23 @@ class IterableDataset(Dataset[T]):
         raise NotImplementedError(f"{type(self).__name__}: an IterableDataset writes __iter__")
 
     def __add__(self, other: Dataset) -> Any:
-        raise TypeError("IterableDataset: two of them have no joint order; chain the iterators instead")
+        return ChainDataset([self, other])
+
+
+class ChainDataset(IterableDataset[T]):
+    """The items of one IterableDataset after another's."""
+
+    def __init__(self, datasets: Iterable[Dataset]) -> None:
+        self.datasets = datasets
+
+    def __iter__(self) -> Iterator[T]:
+        for dataset in self.datasets:
+            if not isinstance(dataset, IterableDataset):
+                raise TypeError(f"ChainDataset: takes IterableDatasets, got {type(dataset).__name__}")
+            yield from dataset
+
+    def __len__(self) -> int:
+        return sum(len(cast(Sized, dataset)) for dataset in self.datasets)
 
 
 class TensorDataset(Dataset[tuple]):
@@ -65,6 +82,119 @@ class TensorDataset(Dataset[tuple]):
         return self.tensors[0].shape[0]
 
 
+class CSVDataset(TensorDataset):
+    """Rows of a text table, the first of which has the columns' names: items are (features,) or (features, target).
+
+    `columns` chooses features, by default all but the target, as numbers of `dtype`. A target of whole numbers is
+    int64, of other numbers `dtype`; one of other texts becomes the number of its place in `classes`, their sorted list.
+
+    Raises:
+        ValueError: no rows, an unknown or repeated column, a line of another length, or a value that is no finite
+        number; with the file, the line and the column.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "flowers.csv")
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("length,width,kind\\n5.1,3.5,setosa\\n6.2,2.9,virginica\\n")
+    >>> data = CSVDataset(path, target="kind")
+    >>> data.classes, data[1][1].item()
+    (['setosa', 'virginica'], 1)
+    """
+
+    def __init__(self, path: Any, target: str | None = None, columns: Sequence[str] | None = None,
+                 delimiter: str = ",", dtype: Any = None, encoding: str = "utf-8-sig") -> None:
+        with open(path, newline="", encoding=encoding) as file:
+            lines = csv.reader(file, delimiter=delimiter, strict=True)
+            try:
+                rows = [(lines.line_num, row) for row in lines if row]
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise ValueError(f"CSVDataset: {path} must be a table, got {error} at line {lines.line_num}") from None
+        names = [name.strip() for name in rows[0][1]] if rows else []
+        self.columns = [n for n in names if n != target] if columns is None else list(columns)
+        wanted = [*self.columns, *([] if target is None else [target])]
+        if len(rows) < 2 or not set(wanted) <= set(names) or len(set(names)) < len(names):
+            raise ValueError(f"CSVDataset: {path} must have rows and the columns {wanted} once each, got {len(rows)} "
+                             f"lines and {names}")
+        for line, row in rows[1:]:
+            if len(row) != len(names):
+                raise ValueError(f"CSVDataset: {path} line {line} must have {len(names)} values, got {len(row)}")
+
+        def numbers(name: str) -> list[float]:
+            values = []
+            for line, row in rows[1:]:
+                text = row[names.index(name)]
+                try:
+                    values.append(float(text))
+                except ValueError:
+                    values.append(math.nan)
+                if not math.isfinite(values[-1]):
+                    raise ValueError(f"CSVDataset: {path} line {line}, column {name!r}: must be a finite number, got "
+                                     f"{text!r}")
+            return values
+
+        kind = tw.get_default_dtype() if dtype is None else dtype
+        tensors = [tw.tensor([numbers(name) for name in self.columns], dtype=tw.float64).t().contiguous().to(kind)]
+        self.classes: list[str] | None = None
+        if target is not None:
+            texts = [row[names.index(target)].strip() for _, row in rows[1:]]
+            try:
+                tensors.append(tw.tensor([int(text) for text in texts], dtype=tw.int64))
+            except ValueError:
+                if all(_is_number(text) for text in texts):
+                    tensors.append(tw.tensor(numbers(target), dtype=kind))
+                else:
+                    self.classes = sorted(set(texts))
+                    tensors.append(tw.tensor([self.classes.index(text) for text in texts], dtype=tw.int64))
+        super().__init__(*tensors)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _items(dataset: Any, indices: list[int]) -> list:
+    """Several items of any dataset."""
+    return dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
+
+
+class StackDataset(Dataset[Any]):
+    """Item i is a tuple of each dataset's item i, or a dict of them when they are given by keyword.
+
+    Raises:
+        ValueError: no datasets, both ways at once, or lengths that differ.
+
+    >>> StackDataset(image=[1, 2], label="ab")[1]
+    {'image': 2, 'label': 'b'}
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if bool(args) == bool(kwargs):
+            raise ValueError("StackDataset: give datasets either in order or by keyword, at least one")
+        self.datasets: Any = args or kwargs
+        sizes = [len(dataset) for dataset in (args or kwargs.values())]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"StackDataset: datasets must have one length, got {sizes}")
+        self._length = sizes[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.datasets, dict):
+            return {key: dataset[index] for key, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+    def __getitems__(self, indices: list[int]) -> list:
+        if isinstance(self.datasets, dict):
+            columns = [_items(dataset, indices) for dataset in self.datasets.values()]
+            return [dict(zip(self.datasets, row, strict=True)) for row in zip(*columns, strict=True)]
+        return list(zip(*(_items(dataset, indices) for dataset in self.datasets), strict=True))
+
+    def __len__(self) -> int:
+        return self._length
+
+
 class Subset(Dataset[T]):
     """The items of `dataset` at `indices`."""
 
@@ -75,6 +205,9 @@ class Subset(Dataset[T]):
         if isinstance(index, list):
             return self.dataset[[self.indices[i] for i in index]]
         return self.dataset[self.indices[index]]
+
+    def __getitems__(self, indices: list[int]) -> list[T]:
+        return _items(self.dataset, [self.indices[i] for i in indices])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -88,7 +221,7 @@ class ConcatDataset(Dataset[T]):
         if not self.datasets:
             raise ValueError("ConcatDataset: there must be at least one dataset, got an empty list")
         if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
-            raise TypeError("ConcatDataset: an IterableDataset has no length; chain the iterators instead")
+            raise TypeError("ConcatDataset: an IterableDataset has no length; use ChainDataset")
         self.cumulative_sizes = list(accumulate(len(cast(Sized, dataset)) for dataset in self.datasets))
 
     def __len__(self) -> int:

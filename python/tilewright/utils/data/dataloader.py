@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from multiprocessing.connection import wait
 from typing import Any, cast
 
+import tilewright as tw
 from tilewright.nn.checks import check_number, check_size
 from tilewright.utils.data import transport
-from tilewright.utils.data.collate import default_collate, default_convert
+from tilewright.utils.data.collate import default_collate, default_convert, pin
 from tilewright.utils.data.dataset import Dataset, IterableDataset, Subset, TensorDataset
 from tilewright.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, draw_seed
 from tilewright.utils.data.worker import EndOfData, WorkerFailure, WorkerTask, run_worker
@@ -32,7 +33,8 @@ class DataLoader:
 
     `shuffle` draws a new order from `generator` (or the engine's own) each time; `sampler` or `batch_sampler` replace
     it; batch_size=None gives single items. num_workers processes prepare prefetch_factor batches each ahead, in order.
-    pin_memory has nothing to do on a CPU and is accepted.
+    With in_order=False a batch is given out as soon as any is ready. With pin_memory, tensors come in pinned memory
+    where there is a GPU; elsewhere it has nothing to do.
 
     Raises:
         ValueError: sizes below their least, or options that contradict each other.
@@ -62,8 +64,7 @@ class DataLoader:
                                 ("multiprocessing_context", multiprocessing_context)):
                 if given:
                     raise ValueError(f"DataLoader: {name} needs num_workers > 0, got {given!r} with 0 workers")
-        if not in_order:
-            raise NotImplementedError("DataLoader: in_order=False is not offered; batches come in order")
+        self.in_order = in_order
         self.prefetch_factor = 2 if prefetch_factor is None else check_size("DataLoader", "prefetch_factor",
                                                                             prefetch_factor, 1)
         self._iterable = isinstance(dataset, IterableDataset)
@@ -100,6 +101,10 @@ class DataLoader:
         return len(cast(Sized, self._order()))
 
     def __iter__(self) -> Iterator[Any]:
+        batches = self._iterator()
+        return map(pin, batches) if self.pin_memory and tw.cuda.is_available() else batches
+
+    def _iterator(self) -> Iterator[Any]:
         if self.num_workers == 0:
             draw_seed(self.generator)  # so that a seed gives the same orders with and without workers
             return self._batches_here()
@@ -160,7 +165,8 @@ class _IndexFetcher:
             while type(dataset) is Subset:
                 self.subsets.append(dataset)
                 dataset = dataset.dataset
-            self.tensors = dataset if type(dataset) is TensorDataset else None
+            plain = isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
+            self.tensors = dataset if plain else None
 
     @classmethod
     def maker(cls, *options: Any) -> _Maker:
@@ -270,7 +276,6 @@ class _WorkerIterator:
         self._positions = enumerate(loader._positions())
         self._owner: dict[int, int] = {}     # batch asked for and not yet given out -> worker
         self._arrived: dict[int, Any] = {}
-        self._next = 0
         self._turn = itertools.cycle(range(loader.num_workers))
         self._ended: set[int] = set()        # workers whose share of an IterableDataset is used up
         for worker in range(loader.num_workers):
@@ -304,12 +309,10 @@ class _WorkerIterator:
     def __next__(self) -> Any:
         try:
             while True:
-                if self._next not in self._owner:
+                if not self._owner:
                     self._finish()
                     raise StopIteration
-                batch = self._wait_for(self._next)
-                worker = self._owner.pop(self._next)
-                self._next += 1
+                batch, worker = self._wait()
                 if isinstance(batch, EndOfData):
                     self._ended.add(worker)
                     self._ask_for_next()
@@ -329,16 +332,23 @@ class _WorkerIterator:
         if not self._loader.persistent_workers:
             self._finalizer()
 
-    def _wait_for(self, number: int) -> Any:
+    def _ready(self) -> int | None:
+        """The number of the batch to give out next, once it has arrived."""
+        number = min(self._owner) if self._loader.in_order else next(iter(self._arrived), None)
+        return number if number in self._arrived else None
+
+    def _wait(self) -> tuple[Any, int]:
+        """The next batch and its worker."""
         deadline = time.monotonic() + self._loader.timeout if self._loader.timeout else None
         connections = {connection: i for i, connection in enumerate(self._workers.connections)}
         sentinels = {process.sentinel: i for i, process in enumerate(self._workers.processes)}
-        while number not in self._arrived:
+        while (number := self._ready()) is None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready: list[Any] = wait([*connections, *sentinels], left)
             if not ready:
+                late = self._owner[min(self._owner)]
                 raise RuntimeError(f"DataLoader: no batch within timeout {self._loader.timeout} s, waiting for worker "
-                                   f"{self._owner[number]} (pid {self._workers.processes[self._owner[number]].pid})")
+                                   f"{late} (pid {self._workers.processes[late].pid})")
             with_data = [item for item in ready if item in connections]
             for connection in with_data:
                 try:
@@ -350,7 +360,7 @@ class _WorkerIterator:
             if not with_data:
                 # Only now: what a worker sent before it ended is read first.
                 self._fail_for_dead(sentinels[ready[0]])
-        return self._arrived.pop(number)
+        return self._arrived.pop(number), self._owner.pop(number)
 
     def _fail_for_dead(self, worker: int) -> None:
         process = self._workers.processes[worker]

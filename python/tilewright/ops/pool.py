@@ -31,6 +31,11 @@ def _ints(op: str, what: str, value, nd: int):
 def _max_pool(op, nd, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     window = (_ints(op, "kernel_size", kernel_size, nd), _ints(op, "stride", stride, nd),
               _ints(op, "padding", padding, nd), _ints(op, "dilation", dilation, nd))
+    if not x.array.is_float and x.dtype is not _engine.bool:  # through float64, which holds these integers exactly
+        if x.dtype is _engine.int64 and x.numel() and max(x.max().item(), -x.min().item()) > 2**53:
+            raise ValueError(f"{op}: integers must be within 2^53, got {x.min().item()} to {x.max().item()}")
+        wide = _max_pool(op, nd, x.double(), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return (wide[0].to(x.dtype), wide[1]) if return_indices else wide.to(x.dtype)
     return _picked(op, nd, x, _engine.max_pool, (*window, ceil_mode), window, return_indices)
 
 

@@ -339,17 +339,20 @@ bool whole_backward_x(const ConvArgs& a) {
   return true;
 }
 
+// Code for sm_90a runs nowhere else.
+bool run_hopper(const ConvArgs& a, bool back) { return device_info().capability == 900 && conv_sm90(a, back); }
+
 }  // namespace
 
 void conv(const ConvArgs& a) {
   const Pass f(a, false);
-  if (!few_rows(f) && run_pointwise(a, false)) return;
+  if (!few_rows(f) && (run_pointwise(a, false) || run_hopper(a, false))) return;
   run_pass(f, a.N);
 }
 
 void conv_backward_x(const ConvArgs& a) {
   const Pass f(a, true);
-  if (whole_backward_x(a) || (!few_rows(f) && run_pointwise(a, true))) return;
+  if (whole_backward_x(a) || (!few_rows(f) && (run_pointwise(a, true) || run_hopper(a, true)))) return;
   run_pass(f, a.N);
 }
 

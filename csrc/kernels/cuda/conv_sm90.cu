@@ -1,0 +1,591 @@
+// OPENING
+#include "kernels/cuda/conv.cuh"
+#include "kernels/cuda/hopper.cuh"
+
+namespace tw::cuda {
+namespace {
+
+constexpr int kConsumers = 256, kThreads = kConsumers + 128, kMostPhases = 8;
+constexpr int kBlockK = 64;
+constexpr unsigned kChunk = 64 * kBlockK * 2;  // bytes of 64 lines of a tile
+constexpr int kSumsRow = 72;                   // halves: 8 rows of packs, or 8 of pairs, meet no bank twice
+constexpr unsigned kSums = 16 * kSumsRow * 2;  // bytes a warp
+constexpr int64_t kPartBytes = 24 << 20;       // of channels-last images that a launch reads: they stay in L2
+constexpr int kClusters = 66;                  // that dw's slices are to fill; shapes alone decide them
+
+// A block's tile: 64 kChunksA rows and 64 kChunksB columns. Two warpgroups share its rows, or its columns where there
+// is one chunk of rows.
+template <int kChunksA, int kChunksB> struct Ring {
+  static constexpr unsigned kStage = (kChunksA + kChunksB) * kChunk;
+  static constexpr int kStages = (200 << 10) / kStage;
+  static constexpr int kColumns = kChunksA * kChunksB * 32;  // of a warpgroup
+  static constexpr size_t kSharedBytes =
+      size_t{kStages} * kStage + kConsumers / 32 * kSums + 2 * kStages * sizeof(uint64_t);
+};
+
+// Dimensions are (z, y, x). A phase's position j reads, with tap i, lower + j * pitch + i * gap, and its result lies at
+// start + j * result_step.
+struct Phase {
+  TensorMap x;
+  Divisor steps[3];    // positions
+  uint32_t positions;  // of all images
+  int first;           // its first tile of the launch
+  int lower[3], gap[3], count[3], tap[3], tap_step[3];  // tap: the filter's index of tap 0, and how it goes on
+  int start[3];
+};
+struct Job {
+  Phase phase[kMostPhases];
+  TensorMap a;  // panels of weights, (rows, taps, channels); for dw: dy, (pixels, O)
+  const void* bias;
+  void* y;  // for dw: its slices' sums, (slice, O, tap, channel)
+  int64_t y_image, y_channel;
+  int pitch[3], result_step[3], results[3], kernel[3];
+  int phases, count;         // of phases; of tiles of a cluster
+  int across_m, across_n;    // tiles of a cluster; across_n is for dw, whose slices follow each other
+  int rows, channels, taps;  // taps of the whole filter
+  int chunks;                // of 64 channels
+  int steps, length;         // for dw: of 64 positions, in all and of a slice
+  int pack;                  // neighbouring results that one store can take
+  bool volumes, share_b;     // maps of five dimensions; whose tiles both blocks of a cluster use
+};
+struct Tile {
+  int phase, m, n, slice;  // m and n in tiles of a block
+};
+template <bool kWeights> TW_DEVICE Tile tile_at(const Job& f, int i, int rank) {
+  int phase = 0;
+  if constexpr (!kWeights)
+    while (phase + 1 < f.phases && i >= f.phase[phase + 1].first) ++phase;
+  i -= f.phase[phase].first;
+  int n = i / f.across_m, slice = 0;
+  const int m = i - n * f.across_m;
+  if constexpr (kWeights) slice = n / f.across_n, n -= slice * f.across_n;
+  return {phase, f.share_b ? 2 * m + rank : m, f.share_b ? n : 2 * n + rank, slice};
+}
+template <bool kWeights> TW_DEVICE int steps_of(const Job& f, const Tile& t) {
+  if constexpr (kWeights) return least(f.length, f.steps - t.slice * f.length);
+  const Phase& p = f.phase[t.phase];
+  return p.count[0] * p.count[1] * p.count[2] * f.chunks;
+}
+
+// A place in the ring, and the parity of the barriers' phase there.
+template <int kStages> struct Turn {
+  int slot = 0;
+  uint32_t phase = 0;
+  TW_DEVICE void next() {
+    if (++slot < kStages) return;
+    slot = 0;
+    phase ^= 1;
+  }
+};
+
+struct Place {  // of a position
+  int image, j[3];
+};
+TW_DEVICE Place place_of(const Phase& p, uint32_t position) {
+  const uint32_t row = p.steps[2].quotient(position), plane = p.steps[1].quotient(row),
+                 image = p.steps[0].quotient(plane);
+  return {int(image),
+          {int(plane - image * p.steps[0].divisor), int(row - plane * p.steps[1].divisor),
+           int(position - row * p.steps[2].divisor)}};
+}
+
+// 64 channels from c on of the 64 positions from `at` on, at the tap that lies `by` further.
+TW_DEVICE void load_pixels(unsigned char* tile, const Job& f, const Phase& p, uint64_t* bar, int c, const Place& at,
+                           int bz, int by, int bx, uint16_t blocks) {
+  const int x = p.lower[2] + at.j[2] * f.pitch[2], y = p.lower[1] + at.j[1] * f.pitch[1],
+            z = p.lower[0] + at.j[0] * f.pitch[0];
+  if (f.volumes)
+    tma_load_pixels(tile, p.x, bar, {c, x, y, z, at.image}, {uint16_t(bx), uint16_t(by), uint16_t(bz)}, blocks);
+  else tma_load_pixels(tile, p.x, bar, {c, x, y, at.image}, {uint16_t(bx), uint16_t(by)}, blocks);
+}
+
+// 16 rows of 64 results, kPack neighbours a store; false where nothing is left.
+template <int kPack, class T>
+TW_DEVICE void store_results(const Job& f, const Phase& p, const T* sums, int m, uint32_t n, int lane) {
+  constexpr int kLanes = 64 / kPack < 32 ? 64 / kPack : 32;  // along a row
+#pragma unroll
+  for (int i = 0; i < 64; i += kLanes * kPack) {
+    const int column = i + lane % kLanes * kPack;
+    if (n + column >= p.positions) continue;
+    const Place at = place_of(p, n + column);
+    int64_t to = 0;
+#pragma unroll
+    for (int d = 0; d < 3; ++d) to = to * f.results[d] + p.start[d] + at.j[d] * f.result_step[d];
+    T* const y = static_cast<T*>(f.y) + at.image * f.y_image + m * f.y_channel + to;
+    const int rows = least(16, f.rows - m);
+    for (int row = lane / kLanes; row < rows; row += 32 / kLanes)
+      store_vector(y + row * f.y_channel, load_vector<kPack>(sums + row * kSumsRow + column));
+  }
+}
+
+template <class T, int kChunksA, int kChunksB, bool kWeights>
+__global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant__ Job f) {
+  using R = Ring<kChunksA, kChunksB>;
+  constexpr int kStages = R::kStages, kColumns = R::kColumns;
+  unsigned char* const shared = dynamic_shared<unsigned char>();
+  uint64_t* const full = reinterpret_cast<uint64_t*>(shared + kStages * R::kStage + kConsumers / 32 * kSums);
+  uint64_t* const empty = full + kStages;
+  const int rank = int(cluster_rank()), warp = threadIdx.x / 32, lane = threadIdx.x % 32, clusters = gridDim.x / 2;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      mbarrier_init(full + i, 1);
+      mbarrier_init(empty + i, 2 * kConsumers / 32);
+    }
+    mbarrier_init_fence();
+  }
+  cluster_arrive();
+  cluster_wait();
+
+  Turn<kStages> turn;
+  if (warp >= kConsumers / 32) {  // the producer: a lane of one warp a chunk
+    lower_registers<40>();
+    const bool is_b = lane < kChunksB, shared_by_both = is_b == f.share_b;
+    const int chunk = is_b ? lane : lane - kChunksB;
+    const bool loads = lane < kChunksA + kChunksB && (!shared_by_both || chunk % 2 == rank);
+    const uint16_t blocks = shared_by_both ? 3 : 0;
+    for (int i = blockIdx.x / 2; warp == kConsumers / 32 && i < f.count; i += clusters) {
+      const Tile t = tile_at<kWeights>(f, i, rank);
+      const Phase& p = f.phase[t.phase];
+      const auto bring = [&](const auto& load) {  // into the next slot
+        mbarrier_wait(empty + turn.slot, turn.phase ^ 1);
+        if (lane == 0) mbarrier_expect(full + turn.slot, R::kStage);
+        __syncwarp();
+        if (loads)
+          load(shared + turn.slot * R::kStage + (is_b ? kChunksA + chunk : chunk) * kChunk, full + turn.slot);
+        turn.next();
+      };
+      const int line = is_b ? t.n * kChunksB + chunk : (t.m * kChunksA + chunk) * 64;  // B: in chunks
+      if constexpr (kWeights) {
+        const int steps = steps_of<kWeights>(f, t), tap = line / f.chunks, c = (line - tap * f.chunks) * 64;
+        const int row = tap / f.kernel[2], bx = tap - row * f.kernel[2], bz = row / f.kernel[1],
+                  by = row - bz * f.kernel[1];
+        const bool there = tap < f.taps;  // else zeros: no such channels
+        for (int step = 0; step < steps; ++step)
+          bring([&](unsigned char* tile, uint64_t* bar) {
+            const int position = (t.slice * f.length + step) * kBlockK;
+            if (!is_b) return tma_load(tile, f.a, bar, {line, position}, blocks);
+            load_pixels(tile, f, p, bar, there ? c : f.chunks * 64, place_of(p, position), there ? bz * p.gap[0] : 0,
+                        there ? by * p.gap[1] : 0, there ? bx * p.gap[2] : 0, blocks);
+          });
+      } else {
+        const Place at = place_of(p, is_b ? line * 64 : 0);
+        for (int z = 0; z < p.count[0]; ++z)
+          for (int y = 0; y < p.count[1]; ++y)
+            for (int x = 0; x < p.count[2]; ++x) {
+              const int tap = ((p.tap[0] + z * p.tap_step[0]) * f.kernel[1] + p.tap[1] + y * p.tap_step[1]) *
+                                  f.kernel[2] + p.tap[2] + x * p.tap_step[2];
+              for (int c = 0; c < f.chunks; ++c)
+                bring([&](unsigned char* tile, uint64_t* bar) {
+                  if (!is_b) return tma_load(tile, f.a, bar, {c * kBlockK, tap, line}, blocks);
+                  load_pixels(tile, f, p, bar, c * kBlockK, at, z * p.gap[0], y * p.gap[1], x * p.gap[2], blocks);
+                });
+            }
+      }
+    }
+  } else {
+    raise_registers<232>();
+    const int group = warp / 4, chunk_a = kChunksA == 2 ? group : 0, chunk_b = kChunksA == 2 ? 0 : group * kChunksB / 2;
+    // Rows of 128 bytes, 8 to a group of 1024; 16 steps of K are 32 bytes along a row, or 16 rows.
+    const uint64_t first_a = wgmma_descriptor(shared + chunk_a * kChunk, kChunk, 1024, 128);
+    const uint64_t first_b = wgmma_descriptor(shared + (kChunksA + chunk_b) * kChunk, kChunk, 1024, 128);
+    constexpr unsigned kNext = (kWeights ? 16 * 128 : 32) / 16;
+    const auto release = [&](int slot) {  // each lane has waited for its products
+      __syncwarp();
+      if (lane < 2) mbarrier_arrive_at(empty + slot, lane);
+    };
+    for (int i = blockIdx.x / 2; i < f.count; i += clusters) {
+      const Tile t = tile_at<kWeights>(f, i, rank);
+      const int steps = steps_of<kWeights>(f, t);
+      float acc[kColumns / 2];
+#pragma unroll
+      for (int j = 0; j < kColumns / 2; ++j) acc[j] = 0;
+      int before = 0;
+      for (int k = 0; k < steps; ++k) {
+        mbarrier_wait(full + turn.slot, turn.phase);
+        const uint64_t a = first_a + turn.slot * (R::kStage / 16), b = first_b + turn.slot * (R::kStage / 16);
+        wgmma_hold(acc);
+        wgmma_fence();
+#pragma unroll
+        for (int j = 0; j < kBlockK / 16; ++j)
+          wgmma<T, kColumns, kWeights, kWeights>(acc, a + j * kNext, b + j * kNext, true);
+        wgmma_commit();
+        wgmma_hold(acc);
+        wgmma_wait<1>();
+        if (k > 0) release(before);
+        before = turn.slot;
+        turn.next();
+      }
+      wgmma_wait<0>();
+      wgmma_hold(acc);
+      if (steps > 0) release(before);
+
+      const int m = (t.m * kChunksA + chunk_a) * 64 + 16 * (warp % 4), first = t.n * kChunksB + chunk_b;
+      if constexpr (kWeights) {
+        float* const to = static_cast<float*>(f.y);
+#pragma unroll
+        for (int q = 0; q < kColumns / 64; ++q) {
+          const int tap = (first + q) / f.chunks, c0 = (first + q - tap * f.chunks) * 64 + lane % 4 * 2;
+          const int end = tap < f.taps ? f.channels : 0;
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            const int row = m + lane / 4 + 8 * r;
+            if (row >= f.rows) continue;
+            float* const line = to + ((int64_t(t.slice) * f.rows + row) * f.taps + tap) * f.channels;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+              const int c = c0 + 8 * j;
+              const float sum0 = acc[32 * q + 4 * j + 2 * r], sum1 = acc[32 * q + 4 * j + 2 * r + 1];
+              if (f.pack == 2) {
+                if (c < end) store_vector(line + c, Vector<float, 2>{{sum0, sum1}});
+              } else {
+                if (c < end) line[c] = sum0;
+                if (c + 1 < end) line[c + 1] = sum1;
+              }
+            }
+          }
+        }
+      } else {
+        T* const sums = reinterpret_cast<T*>(shared + kStages * R::kStage + warp * kSums);
+        float bias[2];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const int row = m + lane / 4 + 8 * r;
+          bias[r] = f.bias && row < f.rows ? widen(static_cast<const T*>(f.bias)[row]) : 0.0f;
+        }
+#pragma unroll 1
+        for (int slab = 0; slab < kColumns / 64; ++slab) {  // 16 x 64 sums of a warp
+#pragma unroll
+          for (int q = 0; q < kColumns / 64; ++q) {
+            if (q != slab) continue;
+#pragma unroll
+            for (int j = 0; j < 8; ++j)
+#pragma unroll
+              for (int r = 0; r < 2; ++r) {
+                const float* const s = acc + 32 * q + 4 * j + 2 * r;
+                store_vector(reinterpret_cast<uint32_t*>(sums + (lane / 4 + 8 * r) * kSumsRow + 8 * j + lane % 4 * 2),
+                             Vector<uint32_t, 1>{{round_pair<T>(s[0] + bias[r], s[1] + bias[r])}});
+              }
+          }
+          __syncwarp();
+          const Phase& p = f.phase[t.phase];
+          const uint32_t n = uint32_t(first + slab) * 64;
+          if (f.pack == 8) store_results<8>(f, p, sums, m, n, lane);
+          else if (f.pack == 2) store_results<2>(f, p, sums, m, n, lane);
+          else store_results<1>(f, p, sums, m, n, lane);
+          __syncwarp();
+        }
+      }
+    }
+  }
+  cluster_arrive();  // nobody leaves while the other block may still write here
+  cluster_wait();
+}
+
+// --- what comes before: images with channels last, weights as panels --
+struct Images {  // (N, C, in) in memory; those of `size` pixels that lie `step` apart are copied to (N, size, room)
+  const uint16_t* from;
+  uint16_t* to;
+  int C, room, in[3], step[3];
+  Divisor size[3];
+  Divisor tiles, slabs;  // of 64 pixels of an image; of 64 channels
+  int pixels;            // of an image
+  bool pairs;
+};
+constexpr int kCopyThreads = 128;
+
+__global__ void __launch_bounds__(kCopyThreads) to_channels_last(const __grid_constant__ Images f) {
+  TW_SHARED(tile, uint32_t[64][33]);  // (pixels, pairs of channels)
+  const uint32_t line = f.tiles.quotient(blockIdx.x), image = f.slabs.quotient(line);
+  const int first = int(blockIdx.x - line * f.tiles.divisor) * 64, c0 = int(line - image * f.slabs.divisor) * 64;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t channel = int64_t(f.in[0]) * f.in[1] * f.in[2];
+  const uint16_t* const from = f.from + int64_t(image) * f.C * channel;
+  int64_t at[2];  // the lane's pixels, or -1
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int pixel = first + (f.pairs ? 2 * lane + i : lane + 32 * i);
+    const uint32_t row = f.size[2].quotient(uint32_t(pixel)), z = f.size[1].quotient(row);
+    const int y = int(row - z * f.size[1].divisor), x = pixel - int(row * f.size[2].divisor);
+    at[i] = pixel < f.pixels
+                ? (int64_t(z) * f.step[0] * f.in[1] + y * f.step[1]) * f.in[2] + int64_t(x) * f.step[2]
+                : -1;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int word = warp * 8 + i, c = c0 + 2 * word;
+    Vector<uint16_t, 2> v[2];  // of both channels
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const uint16_t* const p = from + (c + k) * channel;
+      const bool there = c + k < f.C;
+      v[k] = {};
+      if (f.pairs) {
+        if (there && at[0] >= 0) v[k] = load_vector<2>(p + at[0]);
+      } else {
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          if (there && at[h] >= 0) v[k][h] = p[at[h]];
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) tile[f.pairs ? 2 * lane + h : lane + 32 * h][word] = v[0][h] | uint32_t(v[1][h]) << 16;
+  }
+  __syncthreads();
+  const int c = c0 + int(threadIdx.x) % 8 * 8;
+  if (c >= f.room) return;
+#pragma unroll
+  for (int i = 0; i < 64; i += kCopyThreads / 8) {
+    const int pixel = i + int(threadIdx.x) / 8;
+    if (first + pixel >= f.pixels) continue;
+    Vector<uint32_t, 4> v;
+#pragma unroll
+    for (int w = 0; w < 4; ++w) v[w] = tile[pixel][threadIdx.x % 8 * 4 + w];
+    store_vector(reinterpret_cast<uint32_t*>(f.to + (int64_t(image) * f.pixels + first + pixel) * f.room + c), v);
+  }
+}
+
+// to (rows, taps, room): w is (rows, channels, taps), or (channels, rows, taps) where `turned`.
+__global__ void __launch_bounds__(kCopyThreads)
+    to_panels(const uint16_t* w, uint16_t* to, int rows, int channels, int taps, int room, bool turned) {
+  const int row = int(blockIdx.x);
+  for (int c = threadIdx.x; c < channels; c += kCopyThreads) {
+    const uint16_t* const from = w + (turned ? int64_t(c) * rows + row : int64_t(row) * channels + c) * taps;
+    for (int tap = 0; tap < taps; ++tap) to[(int64_t(row) * taps + tap) * room + c] = from[tap];
+  }
+}
+
+int room_of(int channels) { return ceil_div(channels, 8) * 8; }
+
+void copy_images(const char* from, uint16_t* to, int64_t N, int C, const int* in, const int* size, const int* step) {
+  Images f{};
+  f.from = reinterpret_cast<const uint16_t*>(from);
+  f.to = to;
+  f.C = C;
+  f.room = room_of(C);
+  f.pairs = aligned(from, 4);
+  for (int d = 0; d < 3; ++d) {
+    f.in[d] = in[d], f.step[d] = step[d];
+    f.size[d] = Divisor(static_cast<uint32_t>(size[d]));
+    f.pairs &= in[d] == size[d];
+  }
+  f.pixels = size[0] * size[1] * size[2];
+  f.pairs &= f.pixels % 2 == 0;
+  f.tiles = Divisor(static_cast<uint32_t>(ceil_div(f.pixels, 64)));
+  f.slabs = Divisor(static_cast<uint32_t>(ceil_div(C, 64)));
+  launch_kernel<to_channels_last>(static_cast<unsigned>(N * f.slabs.divisor * f.tiles.divisor), kCopyThreads, 0,
+                                  current_stream(), f);
+}
+
+// --- what a convolution becomes --
+struct Plan {
+  Pass pass;
+  Job job{};
+  int in[3], step[3];   // the images in memory, and which of their pixels the taps can meet
+  int size[3];          // those pixels
+  int lower[kMostPhases][3], upper[kMostPhases][3];
+  int64_t N;
+  bool fits = false;
+
+  Plan(const ConvArgs& a, bool back);
+  int64_t image_bytes() const { return int64_t{size[0]} * size[1] * size[2] * room_of(pass.channels) * 2; }
+  // The maps of n images in `x`; false where the driver refuses, which is noted.
+  bool set_images(const void* x, int64_t n);
+};
+
+Plan::Plan(const ConvArgs& a, bool back) : pass(a, back), N(a.N) {
+  const Pass& f = pass;
+  if (a.groups != 1 || itemsize(a.dtype) != 2 || f.rows < 32 || f.channels < 32 || f.phases > kMostPhases) return;
+  if (N >= 1 << 30 || f.depth() * f.plane() >= 1 << 30 || N * f.depth() * f.plane() < 128) return;
+  PassAxis axis[3];
+  int64_t pixels = 1;
+  for (int d = 0; d < 3; ++d) {
+    PassAxis& x = axis[d] = f.axis[d];
+    in[d] = x.in, step[d] = 1;
+    if (!back && x.kernel == 1 && x.pad == 0 && x.stride > 1 && x.in > 1)  // the others are never met
+      step[d] = x.stride, x.in = x.results, x.stride = x.pitch = 1;
+    size[d] = x.in;
+    pixels *= x.in;
+    job.pitch[d] = x.pitch, job.result_step[d] = x.phases, job.results[d] = x.results, job.kernel[d] = x.kernel;
+    if (x.pitch > 8) return;
+  }
+  if (pixels >= 1 << 30) return;
+  job.volumes = size[0] != 1 || job.results[0] != 1 || job.kernel[0] != 1;
+  const int corner = job.volumes ? 16 : 128;
+  for (int number = 0; number < f.phases; ++number) {
+    Phase& p = job.phase[number];
+    const int digit[3] = {number / axis[2].phases / axis[1].phases, number / axis[2].phases % axis[1].phases,
+                          number % axis[2].phases};
+    for (int d = 0; d < 3; ++d) {
+      const PassAxis& x = axis[d];
+      const Taps t = taps_of(x, back, digit[d]);
+      const int steps = ceil_div(x.results - digit[d], x.phases), last = t.step < 0 ? t.count - 1 : 0;
+      p.steps[d] = Divisor(static_cast<uint32_t>(steps));
+      p.start[d] = digit[d];
+      p.count[d] = t.count;
+      p.gap[d] = t.step < 0 ? -t.step : t.step;
+      p.lower[d] = lower[number][d] = t.base + last * t.step;
+      p.tap[d] = t.r + last * t.r_step;
+      p.tap_step[d] = t.step < 0 ? -t.r_step : t.r_step;
+      const int64_t up = p.lower[d] + int64_t{steps - 1} * x.pitch - (x.in - 1);
+      upper[number][d] = static_cast<int>(up);
+      if (t.count == 0 || (d == 0 && !job.volumes)) continue;
+      if (p.lower[d] < -corner || p.lower[d] >= corner || up < -corner || up >= corner) return;
+      if (int64_t{t.count - 1} * p.gap[d] >= 2 * corner) return;
+    }
+    if (p.count[0] * p.count[1] * p.count[2] == 0) p.count[0] = 0;
+  }
+  job.phases = f.phases;
+  job.rows = f.rows, job.channels = f.channels;
+  job.taps = static_cast<int>(f.taps());
+  job.chunks = ceil_div(f.channels, 64);
+  job.y_image = f.y_image, job.y_channel = f.y_channel;
+  job.bias = f.bias;
+  fits = true;
+}
+
+bool Plan::set_images(const void* x, int64_t n) {
+  const int64_t pixel = room_of(job.channels) * int64_t{2}, row = pixel * size[2], plane = row * size[1];
+  const int64_t flat[4] = {job.channels, size[2], size[1], n}, deep[5] = {job.channels, size[2], size[1], size[0], n};
+  const int64_t strides[4] = {pixel, row, plane, plane * size[0]};
+  for (int i = 0; i < job.phases; ++i) {
+    Phase& p = job.phase[i];
+    p.positions = static_cast<uint32_t>(n * p.steps[0].divisor * p.steps[1].divisor * p.steps[2].divisor);
+    if (p.count[0] == 0) continue;
+    const int low[3] = {lower[i][2], lower[i][1], lower[i][0]}, high[3] = {upper[i][2], upper[i][1], upper[i][0]};
+    const int pitch[3] = {job.pitch[2], job.pitch[1], job.pitch[0]};
+    if (!make_pixel_map(&p.x, x, 2, job.volumes ? 5 : 4, job.volumes ? deep : flat, strides, low, high, pitch, 64, 64,
+                        128))
+      return false;
+  }
+  return true;
+}
+
+// Images a launch: equal parts of what L2 keeps.
+int64_t images_of_part(int64_t N, int64_t image_bytes) {
+  const int64_t parts = least(N, ceil_div(N * image_bytes, kPartBytes));
+  return ceil_div(N, parts);
+}
+
+template <class T, int kChunksA, int kChunksB, bool kWeights> void launch_job(const Job& f) {
+  using R = Ring<kChunksA, kChunksB>;
+  const int clusters = least(f.count, greatest(1, device_info().multiprocessors / 2));
+  launch_cluster<conv_wgmma<T, kChunksA, kChunksB, kWeights>>(static_cast<unsigned>(2 * clusters), kThreads, 2,
+                                                              R::kSharedBytes, current_stream(), f);
+}
+
+// Counts the tiles of a cluster for blocks of so many chunks.
+void set_tiles(Job* f, int chunks_a, int chunks_b) {
+  const int tiles_m = ceil_div(f->rows, 64 * chunks_a);
+  f->share_b = tiles_m % 2 == 0;
+  f->across_m = f->share_b ? tiles_m / 2 : tiles_m;
+  f->count = 0;
+  for (int i = 0; i < f->phases; ++i) {
+    f->phase[i].first = f->count;
+    const int64_t tiles = ceil_div<int64_t>(f->phase[i].positions, 64 * chunks_b);
+    f->count += f->across_m * static_cast<int>(f->share_b ? tiles : ceil_div<int64_t>(tiles, 2));
+  }
+}
+
+template <class T> void run_images(Job& f) {
+  if (f.rows <= 64) {
+    set_tiles(&f, 1, 4);
+    return launch_job<T, 1, 4, false>(f);
+  }
+  // Clocks of the longest chain of tiles: a wide tile needs fewer bytes a step, narrow ones fill the last wave better.
+  const auto clocks = [&](int chunks_b) {
+    set_tiles(&f, 2, chunks_b);
+    const int64_t waves = ceil_div(f.count, greatest(1, device_info().multiprocessors / 2));
+    return waves * (int64_t{f.taps} * f.chunks * (chunks_b == 4 ? 1024 : 600) / f.phases + 600 * chunks_b);
+  };
+  if (clocks(4) <= clocks(2)) {
+    set_tiles(&f, 2, 4);
+    return launch_job<T, 2, 4, false>(f);
+  }
+  launch_job<T, 2, 2, false>(f);
+}
+
+}  // namespace
+
+bool conv_sm90(const ConvArgs& a, bool back) {
+  Plan plan(a, back);
+  if (!plan.fits) return false;
+  const Pass& f = plan.pass;
+  Job& job = plan.job;
+  const int room = room_of(f.channels);
+  const int64_t images = images_of_part(a.N, plan.image_bytes());
+  const Workspace panels(size_t{2} * static_cast<size_t>(f.rows) * static_cast<size_t>(job.taps * int64_t{room})),
+      pixels(static_cast<size_t>(images * plan.image_bytes()));
+  launch_kernel<to_panels>(static_cast<unsigned>(f.rows), kCopyThreads, 0, current_stream(),
+                           static_cast<const uint16_t*>(f.w), panels.as<uint16_t>(), f.rows, f.channels, job.taps, room,
+                           back);
+  const int64_t sizes[3] = {f.channels, job.taps, f.rows}, strides[2] = {2 * room, int64_t{2} * room * job.taps};
+  const int box[3] = {64, 1, 64};
+  if (!make_tensor_map(&job.a, panels.as<void>(), 2, 3, sizes, strides, box, 128)) return true;  // noted
+  for (int64_t n = 0; n < a.N; n += images) {
+    const int64_t here = least(images, a.N - n);
+    copy_images(f.x + n * f.image * 2, pixels.as<uint16_t>(), here, f.channels, plan.in, plan.size, plan.step);
+    if (!plan.set_images(pixels.as<void>(), here)) return true;
+    job.y = f.y + n * f.y_image * 2;
+    job.pack = f.phases > 1 ? 1 : f.y_channel % 8 == 0 && aligned(f.y, 16) ? 8 : f.y_channel % 2 == 0 && aligned(f.y, 4) ? 2 : 1;
+    if (a.dtype == DType::kFloat16) run_images<float16>(job);
+    else run_images<bfloat16>(job);
+  }
+  return true;
+}
+
+bool conv_sm90_backward_w(const ConvArgs& a) {
+  Plan plan(a, false);
+  if (!plan.fits) return false;
+  const Pass& f = plan.pass;
+  Job& job = plan.job;
+  const int outs[3] = {job.results[0], job.results[1], job.results[2]}, ones[3] = {1, 1, 1};
+  const int64_t dy_bytes = f.y_channel * room_of(f.rows) * 2, size = f.rows * f.terms();
+  const int64_t images = images_of_part(a.N, plan.image_bytes() + dy_bytes);
+  const int chunks_a = f.rows <= 64 ? 1 : 2, tiles_m = ceil_div(f.rows, 64 * chunks_a);
+  job.share_b = tiles_m % 2 == 0;
+  job.across_m = job.share_b ? tiles_m / 2 : tiles_m;
+  job.across_n = ceil_div(job.taps * job.chunks, job.share_b ? 4 : 8);
+  job.pack = f.channels % 2 == 0 ? 2 : 1;
+
+  // Slices of a part's positions: clocks of the longest chain of tiles, and of the sums, 8 bytes each that are written
+  // and read again.
+  const auto steps_of_images = [&](int64_t n) { return static_cast<int>(ceil_div(n * f.y_channel, int64_t{kBlockK})); };
+  const int64_t parts = ceil_div(a.N, images), steps = steps_of_images(images), tiles = int64_t{job.across_m} * job.across_n;
+  const int64_t most = greatest<int64_t>(1, least(least<int64_t>(steps, 256), (int64_t{1} << 26) / (size * parts)));
+  int64_t best = INT64_MAX;
+  for (int64_t s = 1; s <= most; ++s) {
+    const int64_t length = ceil_div(steps, s);
+    const int64_t clocks = ceil_div<int64_t>(tiles * s, kClusters) * (length * 512 * chunks_a + 1500) + s * size / 230;
+    if (clocks < best) best = clocks, job.length = static_cast<int>(length);
+  }
+  int64_t pieces = 0;
+  for (int64_t n = 0; n < a.N; n += images) pieces += ceil_div(steps_of_images(least(images, a.N - n)), job.length);
+  const Workspace partial(static_cast<size_t>(pieces * size) * 4), pixels(static_cast<size_t>(images * plan.image_bytes())),
+      gradients(static_cast<size_t>(images * dy_bytes));
+  job.y = partial.as<float>();
+  for (int64_t n = 0; n < a.N; n += images) {
+    const int64_t here = least(images, a.N - n);
+    copy_images(f.x + n * f.image * 2, pixels.as<uint16_t>(), here, f.channels, plan.in, plan.size, plan.step);
+    copy_images(static_cast<const char*>(a.dy) + n * f.y_image * 2, gradients.as<uint16_t>(), here, f.rows, outs, outs,
+                ones);
+    const int64_t sizes[2] = {f.rows, here * f.y_channel}, strides[1] = {room_of(f.rows) * 2};
+    const int box[2] = {64, kBlockK};
+    if (!plan.set_images(pixels.as<void>(), here) ||
+        !make_tensor_map(&job.a, gradients.as<void>(), 2, 2, sizes, strides, box, 128))
+      return true;  // noted
+    job.steps = steps_of_images(here);
+    const int slices = ceil_div(job.steps, job.length);
+    job.count = static_cast<int>(tiles) * slices;
+    const auto go = [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      chunks_a == 1 ? launch_job<T, 1, 4, true>(job) : launch_job<T, 2, 4, true>(job);
+    };
+    if (a.dtype == DType::kFloat16) go(Tag<float16>());
+    else go(Tag<bfloat16>());
+    job.y = static_cast<float*>(job.y) + slices * size;
+  }
+  conv_add_pieces(f, partial.as<float>(), pieces, a.y);
+  return true;
+}
+
+}  // namespace tw::cuda

@@ -105,19 +105,19 @@ bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const
 
 bool make_pixel_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
                     const int* lower, const int* upper, const int* step, int channels, int pixels, int swizzle) {
-  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
-                              const cuuint64_t*, const int*, const int*, cuuint32_t, cuuint32_t, const cuuint32_t*,
-                              CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                              CUtensorMapFloatOOBfill);
+  using Encode =
+      CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
+                   const int*, const int*, cuuint32_t, cuuint32_t, const cuuint32_t*, CUtensorMapInterleave,
+                   CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
   static const Encode encode = driver_function<Encode>("cuTensorMapEncodeIm2col");
   const MapSizes s(ndim, sizes, strides);
   cuuint32_t steps[5] = {1, 1, 1, 1, 1};
   for (int d = 0; d < ndim - 2; ++d) steps[d + 1] = static_cast<cuuint32_t>(step[d]);
-  return encode && made(encode(&map->map, map_type(item), static_cast<cuuint32_t>(ndim), const_cast<void*>(data),
-                               s.size, s.stride, lower, upper, static_cast<cuuint32_t>(channels),
-                               static_cast<cuuint32_t>(pixels), steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                               map_swizzle(swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+  return encode &&
+         made(encode(&map->map, map_type(item), static_cast<cuuint32_t>(ndim), const_cast<void*>(data), s.size,
+                     s.stride, lower, upper, static_cast<cuuint32_t>(channels), static_cast<cuuint32_t>(pixels), steps,
+                     CU_TENSOR_MAP_INTERLEAVE_NONE, map_swizzle(swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
 }  // namespace cuda

@@ -6,12 +6,17 @@ namespace tw::cuda {
 namespace {
 
 constexpr int kConsumers = 256, kThreads = kConsumers + 128, kMostPhases = 8;
-constexpr int kBlockK = 64;
-constexpr unsigned kChunk = 64 * kBlockK * 2;  // bytes of 64 lines of a tile
-constexpr int kSumsRow = 72;                   // halves: 8 rows of packs, or 8 of pairs, meet no bank twice
-constexpr unsigned kSums = 16 * kSumsRow * 2;  // bytes a warp
-constexpr int64_t kPartBytes = 24 << 20;       // of channels-last images that a launch reads: they stay in L2
-constexpr int kClusters = 66;                  // that dw's slices are to fill; shapes alone decide them
+constexpr unsigned kChunk = 64 * 128;  // bytes of 64 lines and 128 bytes of K, or 64 positions of 128 bytes of lines
+template <class T> constexpr int kLine = 128 / int(sizeof(T));               // channels of 128 bytes
+template <class T> constexpr int kSumsRow = kLine<T> + 16 / int(sizeof(T));  // 8 rows meet no bank twice
+constexpr unsigned kSums = 16 * (128 + 16);                                  // bytes a warp
+#ifdef __CUDACC__
+constexpr int64_t kPartBytes = 24 << 20;  // of channels-last images that a launch reads: they stay in L2
+constexpr int kClusters = 66;             // that dw's slices are to fill; shapes alone decide them
+#else
+constexpr int64_t kPartBytes = 48 << 10;  // the emulator's images are small, and their parts many
+constexpr int kClusters = kEmulatedMultiprocessors / 2;
+#endif
 
 // A block's tile: 64 kChunksA rows and 64 kChunksB columns. Two warpgroups share its rows, or its columns where there
 // is one chunk of rows.
@@ -27,9 +32,9 @@ template <int kChunksA, int kChunksB> struct Ring {
 // start + j * result_step.
 struct Phase {
   TensorMap x;
-  Divisor steps[3];    // positions
-  uint32_t positions;  // of all images
-  int first;           // its first tile of the launch
+  Divisor steps[3];                                     // positions
+  uint32_t positions;                                   // of all images
+  int first;                                            // its first tile of the launch
   int lower[3], gap[3], count[3], tap[3], tap_step[3];  // tap: the filter's index of tap 0, and how it goes on
   int start[3];
 };
@@ -43,7 +48,7 @@ struct Job {
   int phases, count;         // of phases; of tiles of a cluster
   int across_m, across_n;    // tiles of a cluster; across_n is for dw, whose slices follow each other
   int rows, channels, taps;  // taps of the whole filter
-  int chunks;                // of 64 channels
+  int chunks;                // of 128 bytes of channels
   int steps, length;         // for dw: of 64 positions, in all and of a slice
   int pack;                  // neighbouring results that one store can take
   bool volumes, share_b;     // maps of five dimensions; whose tiles both blocks of a cluster use
@@ -89,7 +94,7 @@ TW_DEVICE Place place_of(const Phase& p, uint32_t position) {
            int(position - row * p.steps[2].divisor)}};
 }
 
-// 64 channels from c on of the 64 positions from `at` on, at the tap that lies `by` further.
+// A chunk of channels from c on of the 64 positions from `at` on, at the tap that lies `by` further.
 TW_DEVICE void load_pixels(unsigned char* tile, const Job& f, const Phase& p, uint64_t* bar, int c, const Place& at,
                            int bz, int by, int bx, uint16_t blocks) {
   const int x = p.lower[2] + at.j[2] * f.pitch[2], y = p.lower[1] + at.j[1] * f.pitch[1],
@@ -99,12 +104,12 @@ TW_DEVICE void load_pixels(unsigned char* tile, const Job& f, const Phase& p, ui
   else tma_load_pixels(tile, p.x, bar, {c, x, y, at.image}, {uint16_t(bx), uint16_t(by)}, blocks);
 }
 
-// 16 rows of 64 results, kPack neighbours a store; false where nothing is left.
+// 16 rows of kLine results, kPack neighbours a store.
 template <int kPack, class T>
 TW_DEVICE void store_results(const Job& f, const Phase& p, const T* sums, int m, uint32_t n, int lane) {
-  constexpr int kLanes = 64 / kPack < 32 ? 64 / kPack : 32;  // along a row
+  constexpr int kLanes = least(32, kLine<T> / kPack);  // along a row
 #pragma unroll
-  for (int i = 0; i < 64; i += kLanes * kPack) {
+  for (int i = 0; i < kLine<T>; i += kLanes * kPack) {
     const int column = i + lane % kLanes * kPack;
     if (n + column >= p.positions) continue;
     const Place at = place_of(p, n + column);
@@ -114,7 +119,7 @@ TW_DEVICE void store_results(const Job& f, const Phase& p, const T* sums, int m,
     T* const y = static_cast<T*>(f.y) + at.image * f.y_image + m * f.y_channel + to;
     const int rows = least(16, f.rows - m);
     for (int row = lane / kLanes; row < rows; row += 32 / kLanes)
-      store_vector(y + row * f.y_channel, load_vector<kPack>(sums + row * kSumsRow + column));
+      store_vector(y + row * f.y_channel, load_vector<kPack>(sums + row * kSumsRow<T> + column));
   }
 }
 
@@ -150,8 +155,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
         mbarrier_wait(empty + turn.slot, turn.phase ^ 1);
         if (lane == 0) mbarrier_expect(full + turn.slot, R::kStage);
         __syncwarp();
-        if (loads)
-          load(shared + turn.slot * R::kStage + (is_b ? kChunksA + chunk : chunk) * kChunk, full + turn.slot);
+        if (loads) load(shared + turn.slot * R::kStage + (is_b ? kChunksA + chunk : chunk) * kChunk, full + turn.slot);
         turn.next();
       };
       const int line = is_b ? t.n * kChunksB + chunk : (t.m * kChunksA + chunk) * 64;  // B: in chunks
@@ -162,7 +166,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
         const bool there = tap < f.taps;  // else zeros: no such channels
         for (int step = 0; step < steps; ++step)
           bring([&](unsigned char* tile, uint64_t* bar) {
-            const int position = (t.slice * f.length + step) * kBlockK;
+            const int position = (t.slice * f.length + step) * 64;
             if (!is_b) return tma_load(tile, f.a, bar, {line, position}, blocks);
             load_pixels(tile, f, p, bar, there ? c : f.chunks * 64, place_of(p, position), there ? bz * p.gap[0] : 0,
                         there ? by * p.gap[1] : 0, there ? bx * p.gap[2] : 0, blocks);
@@ -172,12 +176,13 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
         for (int z = 0; z < p.count[0]; ++z)
           for (int y = 0; y < p.count[1]; ++y)
             for (int x = 0; x < p.count[2]; ++x) {
-              const int tap = ((p.tap[0] + z * p.tap_step[0]) * f.kernel[1] + p.tap[1] + y * p.tap_step[1]) *
-                                  f.kernel[2] + p.tap[2] + x * p.tap_step[2];
+              const int tap =
+                  ((p.tap[0] + z * p.tap_step[0]) * f.kernel[1] + p.tap[1] + y * p.tap_step[1]) * f.kernel[2] +
+                  p.tap[2] + x * p.tap_step[2];
               for (int c = 0; c < f.chunks; ++c)
                 bring([&](unsigned char* tile, uint64_t* bar) {
-                  if (!is_b) return tma_load(tile, f.a, bar, {c * kBlockK, tap, line}, blocks);
-                  load_pixels(tile, f, p, bar, c * kBlockK, at, z * p.gap[0], y * p.gap[1], x * p.gap[2], blocks);
+                  if (!is_b) return tma_load(tile, f.a, bar, {c * kLine<T>, tap, line}, blocks);
+                  load_pixels(tile, f, p, bar, c * kLine<T>, at, z * p.gap[0], y * p.gap[1], x * p.gap[2], blocks);
                 });
             }
       }
@@ -185,7 +190,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
   } else {
     raise_registers<232>();
     const int group = warp / 4, chunk_a = kChunksA == 2 ? group : 0, chunk_b = kChunksA == 2 ? 0 : group * kChunksB / 2;
-    // Rows of 128 bytes, 8 to a group of 1024; 16 steps of K are 32 bytes along a row, or 16 rows.
+    // Rows of 128 bytes, 8 to a group of 1024; a product's K is 32 bytes along a row, or 16 rows.
     const uint64_t first_a = wgmma_descriptor(shared + chunk_a * kChunk, kChunk, 1024, 128);
     const uint64_t first_b = wgmma_descriptor(shared + (kChunksA + chunk_b) * kChunk, kChunk, 1024, 128);
     constexpr unsigned kNext = (kWeights ? 16 * 128 : 32) / 16;
@@ -206,8 +211,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
         wgmma_hold(acc);
         wgmma_fence();
 #pragma unroll
-        for (int j = 0; j < kBlockK / 16; ++j)
-          wgmma<T, kColumns, kWeights, kWeights>(acc, a + j * kNext, b + j * kNext, true);
+        for (int j = 0; j < 4; ++j) wgmma<T, kColumns, kWeights, kWeights>(acc, a + j * kNext, b + j * kNext, true);
         wgmma_commit();
         wgmma_hold(acc);
         wgmma_wait<1>();
@@ -252,24 +256,27 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
           const int row = m + lane / 4 + 8 * r;
           bias[r] = f.bias && row < f.rows ? widen(static_cast<const T*>(f.bias)[row]) : 0.0f;
         }
+        constexpr int kSlabs = kColumns / kLine<T>, kPairs = kLine<T> / 8;
 #pragma unroll 1
-        for (int slab = 0; slab < kColumns / 64; ++slab) {  // 16 x 64 sums of a warp
+        for (int slab = 0; slab < kSlabs; ++slab) {  // 16 x kLine sums of a warp
 #pragma unroll
-          for (int q = 0; q < kColumns / 64; ++q) {
+          for (int q = 0; q < kSlabs; ++q) {
             if (q != slab) continue;
 #pragma unroll
-            for (int j = 0; j < 8; ++j)
+            for (int j = 0; j < kPairs; ++j)
 #pragma unroll
               for (int r = 0; r < 2; ++r) {
-                const float* const s = acc + 32 * q + 4 * j + 2 * r;
-                store_vector(reinterpret_cast<uint32_t*>(sums + (lane / 4 + 8 * r) * kSumsRow + 8 * j + lane % 4 * 2),
-                             Vector<uint32_t, 1>{{round_pair<T>(s[0] + bias[r], s[1] + bias[r])}});
+                const float s0 = acc[4 * (kPairs * q + j) + 2 * r] + bias[r],
+                            s1 = acc[4 * (kPairs * q + j) + 2 * r + 1] + bias[r];
+                T* const to = sums + (lane / 4 + 8 * r) * kSumsRow<T> + 8 * j + lane % 4 * 2;
+                if constexpr (sizeof(T) == 4) store_vector(to, Vector<T, 2>{{s0, s1}});
+                else store_vector(reinterpret_cast<uint32_t*>(to), Vector<uint32_t, 1>{{round_pair<T>(s0, s1)}});
               }
           }
           __syncwarp();
           const Phase& p = f.phase[t.phase];
-          const uint32_t n = uint32_t(first + slab) * 64;
-          if (f.pack == 8) store_results<8>(f, p, sums, m, n, lane);
+          const uint32_t n = uint32_t(first) * 64 + slab * kLine<T>;
+          if (f.pack > 2) store_results<16 / sizeof(T)>(f, p, sums, m, n, lane);
           else if (f.pack == 2) store_results<2>(f, p, sums, m, n, lane);
           else store_results<1>(f, p, sums, m, n, lane);
           __syncwarp();
@@ -281,127 +288,142 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
   cluster_wait();
 }
 
-// --- what comes before: images with channels last, weights as panels --
+// --- what comes before: images with channels last, weights as panels; S as wide as the dtype, float for TF32 --
 struct Images {  // (N, C, in) in memory; those of `size` pixels that lie `step` apart are copied to (N, size, room)
-  const uint16_t* from;
-  uint16_t* to;
+  const void* from;
+  void* to;
   int C, room, in[3], step[3];
   Divisor size[3];
-  Divisor tiles, slabs;  // of 64 pixels of an image; of 64 channels
+  Divisor tiles, slabs;  // of 64 pixels of an image; of 32 words of channels
   int pixels;            // of an image
-  bool pairs;
+  bool pairs;            // pixels 2 i and 2 i + 1 lie together and aligned
 };
 constexpr int kCopyThreads = 128;
 
-__global__ void __launch_bounds__(kCopyThreads) to_channels_last(const __grid_constant__ Images f) {
-  TW_SHARED(tile, uint32_t[64][33]);  // (pixels, pairs of channels)
+TW_DEVICE uint16_t rounded(uint16_t v) { return v; }
+TW_DEVICE float rounded(float v) { return __uint_as_float(round_to_tf32(v)); }
+inline int room_of(int channels, int item) { return ceil_div(channels * item, 16) * 16 / item; }
+
+template <class S> __global__ void __launch_bounds__(kCopyThreads) to_channels_last(const __grid_constant__ Images f) {
+  constexpr int kPer = 4 / sizeof(S);  // channels a word
+  TW_SHARED(tile, Vector<S, kPer>[64][33]);
   const uint32_t line = f.tiles.quotient(blockIdx.x), image = f.slabs.quotient(line);
-  const int first = int(blockIdx.x - line * f.tiles.divisor) * 64, c0 = int(line - image * f.slabs.divisor) * 64;
+  const int first = int(blockIdx.x - line * f.tiles.divisor) * 64;
+  const int c0 = int(line - image * f.slabs.divisor) * 32 * kPer;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t channel = int64_t(f.in[0]) * f.in[1] * f.in[2];
-  const uint16_t* const from = f.from + int64_t(image) * f.C * channel;
+  const S* const from = static_cast<const S*>(f.from) + int64_t(image) * f.C * channel;
   int64_t at[2];  // the lane's pixels, or -1
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int pixel = first + (f.pairs ? 2 * lane + i : lane + 32 * i);
     const uint32_t row = f.size[2].quotient(uint32_t(pixel)), z = f.size[1].quotient(row);
     const int y = int(row - z * f.size[1].divisor), x = pixel - int(row * f.size[2].divisor);
-    at[i] = pixel < f.pixels
-                ? (int64_t(z) * f.step[0] * f.in[1] + y * f.step[1]) * f.in[2] + int64_t(x) * f.step[2]
-                : -1;
+    at[i] =
+        pixel < f.pixels ? (int64_t(z) * f.step[0] * f.in[1] + y * f.step[1]) * f.in[2] + int64_t(x) * f.step[2] : -1;
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const int word = warp * 8 + i, c = c0 + 2 * word;
-    Vector<uint16_t, 2> v[2];  // of both channels
+    const int word = warp * 8 + i;
+    Vector<S, kPer> v[2] = {};
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      const uint16_t* const p = from + (c + k) * channel;
-      const bool there = c + k < f.C;
-      v[k] = {};
+    for (int k = 0; k < kPer; ++k) {
+      const int c = c0 + word * kPer + k;
+      const S* const p = from + c * channel;
+      Vector<S, 2> both = {};
+      if (c >= f.C) continue;
       if (f.pairs) {
-        if (there && at[0] >= 0) v[k] = load_vector<2>(p + at[0]);
+        if (at[0] >= 0) both = load_vector<2>(p + at[0]);
       } else {
 #pragma unroll
         for (int h = 0; h < 2; ++h)
-          if (there && at[h] >= 0) v[k][h] = p[at[h]];
+          if (at[h] >= 0) both[h] = p[at[h]];
       }
+#pragma unroll
+      for (int h = 0; h < 2; ++h) v[h][k] = rounded(both[h]);
     }
 #pragma unroll
-    for (int h = 0; h < 2; ++h) tile[f.pairs ? 2 * lane + h : lane + 32 * h][word] = v[0][h] | uint32_t(v[1][h]) << 16;
+    for (int h = 0; h < 2; ++h) store_vector(&tile[f.pairs ? 2 * lane + h : lane + 32 * h][word][0], v[h]);
   }
   __syncthreads();
-  const int c = c0 + int(threadIdx.x) % 8 * 8;
+  const int c = c0 + int(threadIdx.x) % 8 * 4 * kPer;
   if (c >= f.room) return;
 #pragma unroll
   for (int i = 0; i < 64; i += kCopyThreads / 8) {
     const int pixel = i + int(threadIdx.x) / 8;
     if (first + pixel >= f.pixels) continue;
-    Vector<uint32_t, 4> v;
+    Vector<S, 4 * kPer> v;
 #pragma unroll
-    for (int w = 0; w < 4; ++w) v[w] = tile[pixel][threadIdx.x % 8 * 4 + w];
-    store_vector(reinterpret_cast<uint32_t*>(f.to + (int64_t(image) * f.pixels + first + pixel) * f.room + c), v);
+    for (int w = 0; w < 4; ++w) {
+      const auto word = load_vector<kPer>(&tile[pixel][threadIdx.x % 8 * 4 + w][0]);
+#pragma unroll
+      for (int k = 0; k < kPer; ++k) v[w * kPer + k] = word[k];
+    }
+    store_vector(static_cast<S*>(f.to) + (int64_t(image) * f.pixels + first + pixel) * f.room + c, v);
   }
 }
 
 // to (rows, taps, room): w is (rows, channels, taps), or (channels, rows, taps) where `turned`.
+template <class S>
 __global__ void __launch_bounds__(kCopyThreads)
-    to_panels(const uint16_t* w, uint16_t* to, int rows, int channels, int taps, int room, bool turned) {
+    to_panels(const void* w, void* to, int rows, int channels, int taps, int room, bool turned) {
   const int row = int(blockIdx.x);
   for (int c = threadIdx.x; c < channels; c += kCopyThreads) {
-    const uint16_t* const from = w + (turned ? int64_t(c) * rows + row : int64_t(row) * channels + c) * taps;
-    for (int tap = 0; tap < taps; ++tap) to[(int64_t(row) * taps + tap) * room + c] = from[tap];
+    const S* from = static_cast<const S*>(w) + (turned ? int64_t(c) * rows + row : int64_t(row) * channels + c) * taps;
+    S* panel = static_cast<S*>(to) + int64_t(row) * taps * room + c;
+    for (int tap = 0; tap < taps; ++tap) panel[int64_t(tap) * room] = rounded(from[tap]);
   }
 }
 
-int room_of(int channels) { return ceil_div(channels, 8) * 8; }
-
-void copy_images(const char* from, uint16_t* to, int64_t N, int C, const int* in, const int* size, const int* step) {
+template <class S>
+void copy_images(const char* from, void* to, int64_t N, int C, const int* in, const int* size, const int* step) {
   Images f{};
-  f.from = reinterpret_cast<const uint16_t*>(from);
+  f.from = from;
   f.to = to;
   f.C = C;
-  f.room = room_of(C);
-  f.pairs = aligned(from, 4);
+  f.room = room_of(C, sizeof(S));
+  f.pixels = size[0] * size[1] * size[2];
+  f.pairs = aligned(from, 2 * sizeof(S)) && f.pixels % 2 == 0;
   for (int d = 0; d < 3; ++d) {
     f.in[d] = in[d], f.step[d] = step[d];
     f.size[d] = Divisor(static_cast<uint32_t>(size[d]));
     f.pairs &= in[d] == size[d];
   }
-  f.pixels = size[0] * size[1] * size[2];
-  f.pairs &= f.pixels % 2 == 0;
   f.tiles = Divisor(static_cast<uint32_t>(ceil_div(f.pixels, 64)));
-  f.slabs = Divisor(static_cast<uint32_t>(ceil_div(C, 64)));
-  launch_kernel<to_channels_last>(static_cast<unsigned>(N * f.slabs.divisor * f.tiles.divisor), kCopyThreads, 0,
-                                  current_stream(), f);
+  f.slabs = Divisor(static_cast<uint32_t>(ceil_div(C, 128 / int(sizeof(S)))));
+  launch_kernel<to_channels_last<S>>(static_cast<unsigned>(N * f.slabs.divisor * f.tiles.divisor), kCopyThreads, 0,
+                                     current_stream(), f);
 }
 
 // --- what a convolution becomes --
 struct Plan {
   Pass pass;
   Job job{};
-  int in[3], step[3];   // the images in memory, and which of their pixels the taps can meet
-  int size[3];          // those pixels
+  int in[3], step[3];  // the images in memory, and which of their pixels the taps can meet
+  int size[3];         // those pixels
   int lower[kMostPhases][3], upper[kMostPhases][3];
   int64_t N;
+  int item, room;  // bytes of an item; items of a pixel's channels, whose end is never read
   bool fits = false;
 
   Plan(const ConvArgs& a, bool back);
-  int64_t image_bytes() const { return int64_t{size[0]} * size[1] * size[2] * room_of(pass.channels) * 2; }
+  int64_t image_bytes() const { return int64_t{size[0]} * size[1] * size[2] * room * item; }
   // The maps of n images in `x`; false where the driver refuses, which is noted.
   bool set_images(const void* x, int64_t n);
 };
 
-Plan::Plan(const ConvArgs& a, bool back) : pass(a, back), N(a.N) {
+Plan::Plan(const ConvArgs& a, bool back)
+    : pass(a, back), N(a.N), item(static_cast<int>(itemsize(a.dtype))), room(room_of(pass.channels, item)) {
   const Pass& f = pass;
-  if (a.groups != 1 || itemsize(a.dtype) != 2 || f.rows < 32 || f.channels < 32 || f.phases > kMostPhases) return;
+  if (a.groups != 1 || item != 2 || f.rows < 32 || f.channels < 32 || f.phases > kMostPhases) return;
   if (N >= 1 << 30 || f.depth() * f.plane() >= 1 << 30 || N * f.depth() * f.plane() < 128) return;
   PassAxis axis[3];
   int64_t pixels = 1;
   for (int d = 0; d < 3; ++d) {
     PassAxis& x = axis[d] = f.axis[d];
     in[d] = x.in, step[d] = 1;
-    if (!back && x.kernel == 1 && x.pad == 0 && x.stride > 1 && x.in > 1)  // the others are never met
+    if (!back && x.kernel == 1 && x.pad == 0 && x.stride > 1 &&
+        (x.results - 1) * int64_t{x.stride} < x.in)  // the others are never met
       step[d] = x.stride, x.in = x.results, x.stride = x.pitch = 1;
     size[d] = x.in;
     pixels *= x.in;
@@ -437,14 +459,14 @@ Plan::Plan(const ConvArgs& a, bool back) : pass(a, back), N(a.N) {
   job.phases = f.phases;
   job.rows = f.rows, job.channels = f.channels;
   job.taps = static_cast<int>(f.taps());
-  job.chunks = ceil_div(f.channels, 64);
+  job.chunks = ceil_div(f.channels * item, 128);
   job.y_image = f.y_image, job.y_channel = f.y_channel;
   job.bias = f.bias;
   fits = true;
 }
 
 bool Plan::set_images(const void* x, int64_t n) {
-  const int64_t pixel = room_of(job.channels) * int64_t{2}, row = pixel * size[2], plane = row * size[1];
+  const int64_t pixel = int64_t{room} * item, row = pixel * size[2], plane = row * size[1];
   const int64_t flat[4] = {job.channels, size[2], size[1], n}, deep[5] = {job.channels, size[2], size[1], size[0], n};
   const int64_t strides[4] = {pixel, row, plane, plane * size[0]};
   for (int i = 0; i < job.phases; ++i) {
@@ -453,8 +475,8 @@ bool Plan::set_images(const void* x, int64_t n) {
     if (p.count[0] == 0) continue;
     const int low[3] = {lower[i][2], lower[i][1], lower[i][0]}, high[3] = {upper[i][2], upper[i][1], upper[i][0]};
     const int pitch[3] = {job.pitch[2], job.pitch[1], job.pitch[0]};
-    if (!make_pixel_map(&p.x, x, 2, job.volumes ? 5 : 4, job.volumes ? deep : flat, strides, low, high, pitch, 64, 64,
-                        128))
+    if (!make_pixel_map(&p.x, x, item, job.volumes ? 5 : 4, job.volumes ? deep : flat, strides, low, high, pitch,
+                        128 / item, 64, 128))
       return false;
   }
   return true;
@@ -486,7 +508,7 @@ void set_tiles(Job* f, int chunks_a, int chunks_b) {
   }
 }
 
-template <class T> void run_images(Job& f) {
+template <class T> void run_part(Job& f) {
   if (f.rows <= 64) {
     set_tiles(&f, 1, 4);
     return launch_job<T, 1, 4, false>(f);
@@ -504,32 +526,36 @@ template <class T> void run_images(Job& f) {
   launch_job<T, 2, 2, false>(f);
 }
 
+template <class T> void run_images(const ConvArgs& a, Plan& plan) {
+  using S = std::conditional_t<sizeof(T) == 2, uint16_t, float>;
+  const Pass& f = plan.pass;
+  Job& job = plan.job;
+  const int64_t images = images_of_part(a.N, plan.image_bytes()), panel = int64_t{plan.room} * plan.item;
+  const Workspace panels(static_cast<size_t>(panel * job.taps * f.rows)),
+      pixels(static_cast<size_t>(images * plan.image_bytes()));
+  launch_kernel<to_panels<S>>(static_cast<unsigned>(f.rows), kCopyThreads, 0, current_stream(), f.w, panels.as<void>(),
+                              f.rows, f.channels, job.taps, plan.room, f.backward);
+  const int64_t sizes[3] = {f.channels, job.taps, f.rows}, strides[2] = {panel, panel * job.taps};
+  const int box[3] = {kLine<T>, 1, 64}, packs = 16 / plan.item;
+  if (!make_tensor_map(&job.a, panels.as<void>(), plan.item, 3, sizes, strides, box, 128)) return;  // noted
+  const auto packed = [&](int n) { return f.phases == 1 && f.y_channel % n == 0 && aligned(f.y, n * sizeof(T)); };
+  job.pack = packed(packs) ? packs : packed(2) ? 2 : 1;
+  for (int64_t n = 0; n < a.N; n += images) {
+    const int64_t here = least(images, a.N - n);
+    copy_images<S>(f.x + n * f.image * plan.item, pixels.as<void>(), here, f.channels, plan.in, plan.size, plan.step);
+    if (!plan.set_images(pixels.as<void>(), here)) return;
+    job.y = f.y + n * f.y_image * plan.item;
+    run_part<T>(job);
+  }
+}
+
 }  // namespace
 
 bool conv_sm90(const ConvArgs& a, bool back) {
   Plan plan(a, back);
   if (!plan.fits) return false;
-  const Pass& f = plan.pass;
-  Job& job = plan.job;
-  const int room = room_of(f.channels);
-  const int64_t images = images_of_part(a.N, plan.image_bytes());
-  const Workspace panels(size_t{2} * static_cast<size_t>(f.rows) * static_cast<size_t>(job.taps * int64_t{room})),
-      pixels(static_cast<size_t>(images * plan.image_bytes()));
-  launch_kernel<to_panels>(static_cast<unsigned>(f.rows), kCopyThreads, 0, current_stream(),
-                           static_cast<const uint16_t*>(f.w), panels.as<uint16_t>(), f.rows, f.channels, job.taps, room,
-                           back);
-  const int64_t sizes[3] = {f.channels, job.taps, f.rows}, strides[2] = {2 * room, int64_t{2} * room * job.taps};
-  const int box[3] = {64, 1, 64};
-  if (!make_tensor_map(&job.a, panels.as<void>(), 2, 3, sizes, strides, box, 128)) return true;  // noted
-  for (int64_t n = 0; n < a.N; n += images) {
-    const int64_t here = least(images, a.N - n);
-    copy_images(f.x + n * f.image * 2, pixels.as<uint16_t>(), here, f.channels, plan.in, plan.size, plan.step);
-    if (!plan.set_images(pixels.as<void>(), here)) return true;
-    job.y = f.y + n * f.y_image * 2;
-    job.pack = f.phases > 1 ? 1 : f.y_channel % 8 == 0 && aligned(f.y, 16) ? 8 : f.y_channel % 2 == 0 && aligned(f.y, 4) ? 2 : 1;
-    if (a.dtype == DType::kFloat16) run_images<float16>(job);
-    else run_images<bfloat16>(job);
-  }
+  if (a.dtype == DType::kFloat16) run_images<float16>(a, plan);
+  else run_images<bfloat16>(a, plan);
   return true;
 }
 
@@ -538,8 +564,7 @@ bool conv_sm90_backward_w(const ConvArgs& a) {
   if (!plan.fits) return false;
   const Pass& f = plan.pass;
   Job& job = plan.job;
-  const int outs[3] = {job.results[0], job.results[1], job.results[2]}, ones[3] = {1, 1, 1};
-  const int64_t dy_bytes = f.y_channel * room_of(f.rows) * 2, size = f.rows * f.terms();
+  const int64_t dy_room = room_of(f.rows, 2), dy_bytes = f.y_channel * dy_room * 2, size = f.rows * f.terms();
   const int64_t images = images_of_part(a.N, plan.image_bytes() + dy_bytes);
   const int chunks_a = f.rows <= 64 ? 1 : 2, tiles_m = ceil_div(f.rows, 64 * chunks_a);
   job.share_b = tiles_m % 2 == 0;
@@ -547,42 +572,42 @@ bool conv_sm90_backward_w(const ConvArgs& a) {
   job.across_n = ceil_div(job.taps * job.chunks, job.share_b ? 4 : 8);
   job.pack = f.channels % 2 == 0 ? 2 : 1;
 
-  // Slices of a part's positions: clocks of the longest chain of tiles, and of the sums, 8 bytes each that are written
-  // and read again.
-  const auto steps_of_images = [&](int64_t n) { return static_cast<int>(ceil_div(n * f.y_channel, int64_t{kBlockK})); };
-  const int64_t parts = ceil_div(a.N, images), steps = steps_of_images(images), tiles = int64_t{job.across_m} * job.across_n;
-  const int64_t most = greatest<int64_t>(1, least(least<int64_t>(steps, 256), (int64_t{1} << 26) / (size * parts)));
+  // Slices of a part's positions: clocks of the longest chain of tiles, and of the sums, 4 bytes each that are written
+  // and read again at 14 a clock and multiprocessor.
+  const auto steps_of_images = [&](int64_t n) { return static_cast<int>(ceil_div<int64_t>(n * f.y_channel, 64)); };
+  const int64_t parts = ceil_div(a.N, images), steps = steps_of_images(images);
+  const int64_t tiles = int64_t{job.across_m} * job.across_n, room = (int64_t{1} << 26) / (size * parts);
   int64_t best = INT64_MAX;
-  for (int64_t s = 1; s <= most; ++s) {
-    const int64_t length = ceil_div(steps, s);
-    const int64_t clocks = ceil_div<int64_t>(tiles * s, kClusters) * (length * 512 * chunks_a + 1500) + s * size / 230;
+  for (int64_t s = 1; s <= greatest<int64_t>(1, least(least<int64_t>(steps, 256), room)); ++s) {
+    const int64_t length = ceil_div(steps, s), chain = ceil_div<int64_t>(tiles * s, kClusters);
+    const int64_t clocks = chain * (length * 512 * chunks_a + 1500) + s * size * 8 / (14 * 2 * kClusters);
     if (clocks < best) best = clocks, job.length = static_cast<int>(length);
   }
-  int64_t pieces = 0;
+  int64_t pieces = 0, first = 0;
   for (int64_t n = 0; n < a.N; n += images) pieces += ceil_div(steps_of_images(least(images, a.N - n)), job.length);
-  const Workspace partial(static_cast<size_t>(pieces * size) * 4), pixels(static_cast<size_t>(images * plan.image_bytes())),
-      gradients(static_cast<size_t>(images * dy_bytes));
-  job.y = partial.as<float>();
+  const Workspace partial(static_cast<size_t>(pieces * size) * 4),
+      pixels(static_cast<size_t>(images * plan.image_bytes())), gradients(static_cast<size_t>(images * dy_bytes));
   for (int64_t n = 0; n < a.N; n += images) {
     const int64_t here = least(images, a.N - n);
-    copy_images(f.x + n * f.image * 2, pixels.as<uint16_t>(), here, f.channels, plan.in, plan.size, plan.step);
-    copy_images(static_cast<const char*>(a.dy) + n * f.y_image * 2, gradients.as<uint16_t>(), here, f.rows, outs, outs,
-                ones);
-    const int64_t sizes[2] = {f.rows, here * f.y_channel}, strides[1] = {room_of(f.rows) * 2};
-    const int box[2] = {64, kBlockK};
+    const int ones[3] = {1, 1, 1}, box[2] = {64, 64};
+    copy_images<uint16_t>(f.x + n * f.image * 2, pixels.as<void>(), here, f.channels, plan.in, plan.size, plan.step);
+    copy_images<uint16_t>(static_cast<const char*>(a.dy) + n * f.y_image * 2, gradients.as<void>(), here, f.rows,
+                          job.results, job.results, ones);
+    const int64_t sizes[2] = {f.rows, here * f.y_channel}, strides[1] = {dy_room * 2};
     if (!plan.set_images(pixels.as<void>(), here) ||
         !make_tensor_map(&job.a, gradients.as<void>(), 2, 2, sizes, strides, box, 128))
       return true;  // noted
     job.steps = steps_of_images(here);
+    job.y = partial.as<float>() + first * size;
     const int slices = ceil_div(job.steps, job.length);
     job.count = static_cast<int>(tiles) * slices;
+    first += slices;
     const auto go = [&](auto tag) {
       using T = typename decltype(tag)::type;
       chunks_a == 1 ? launch_job<T, 1, 4, true>(job) : launch_job<T, 2, 4, true>(job);
     };
     if (a.dtype == DType::kFloat16) go(Tag<float16>());
     else go(Tag<bfloat16>());
-    job.y = static_cast<float*>(job.y) + slices * size;
   }
   conv_add_pieces(f, partial.as<float>(), pieces, a.y);
   return true;

@@ -86,19 +86,18 @@ template <int kDims>
 TW_DEVICE void tma_load(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims], uint16_t blocks = 0) {
   const unsigned d = shared_address(dst), b = shared_address(bar);
   static_assert(kDims >= 2 && kDims <= 4, "boxes of 2, 3 or 4 dimensions");
-#define TW_LOAD(dims, mode, coordinates, offsets, ...)                                  \
-  if (blocks)                                                                           \
-    asm volatile("cp.async.bulk.tensor." dims                                           \
-                 ".shared::cluster.global." mode ".mbarrier::complete_tx::bytes"        \
-                 ".multicast::cluster [%0], [%1, " coordinates "], [%2]" offsets        \
-                 ", %3;" ::"r"(d),                                                      \
-                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                        \
-                 : "memory");                                                           \
-  else                                                                                  \
-    asm volatile("cp.async.bulk.tensor." dims                                           \
-                 ".shared::cluster.global." mode ".mbarrier::complete_tx::bytes"        \
-                 " [%0], [%1, " coordinates "], [%2]" offsets ";" ::"r"(d),             \
-                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                        \
+#define TW_LOAD(dims, mode, coordinates, offsets, ...)                                             \
+  if (blocks)                                                                                      \
+    asm volatile("cp.async.bulk.tensor." dims ".shared::cluster.global." mode                      \
+                 ".mbarrier::complete_tx::bytes"                                                   \
+                 ".multicast::cluster [%0], [%1, " coordinates "], [%2]" offsets ", %3;" ::"r"(d), \
+                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                                   \
+                 : "memory");                                                                      \
+  else                                                                                             \
+    asm volatile("cp.async.bulk.tensor." dims ".shared::cluster.global." mode                      \
+                 ".mbarrier::complete_tx::bytes"                                                   \
+                 " [%0], [%1, " coordinates "], [%2]" offsets ";" ::"r"(d),                        \
+                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                                   \
                  : "memory");
   if constexpr (kDims == 2) {
     TW_LOAD("2d", "tile", "{%4, %5}", "", "r"(at[0]), "r"(at[1]))

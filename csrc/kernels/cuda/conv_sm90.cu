@@ -1,4 +1,5 @@
 // OPENING
+#include "kernels/cuda/channels_last.cuh"
 #include "kernels/cuda/conv.cuh"
 #include "kernels/cuda/hopper.cuh"
 
@@ -11,7 +12,7 @@ template <class T> constexpr int kLine = 128 / int(sizeof(T));               // 
 template <class T> constexpr int kSumsRow = kLine<T> + 16 / int(sizeof(T));  // 8 rows meet no bank twice
 constexpr unsigned kSums = 16 * (128 + 16);                                  // bytes a warp
 #ifdef __CUDACC__
-constexpr int64_t kPartBytes = 24 << 20;  // of channels-last images that a launch reads: they stay in L2
+constexpr int64_t kPartBytes = 32 << 20;  // of channels-last images that a launch reads: they stay in L2
 constexpr int kClusters = 66;             // that dw's slices are to fill; shapes alone decide them
 #else
 constexpr int64_t kPartBytes = 48 << 10;  // the emulator's images are small, and their parts many
@@ -288,113 +289,6 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
   cluster_wait();
 }
 
-// --- what comes before: images with channels last, weights as panels; S as wide as the dtype, float for TF32 --
-struct Images {  // (N, C, in) in memory; those of `size` pixels that lie `step` apart are copied to (N, size, room)
-  const void* from;
-  void* to;
-  int C, room, in[3], step[3];
-  Divisor size[3];
-  Divisor tiles, slabs;  // of 64 pixels of an image; of 32 words of channels
-  int pixels;            // of an image
-  bool pairs;            // pixels 2 i and 2 i + 1 lie together and aligned
-};
-constexpr int kCopyThreads = 128;
-
-TW_DEVICE uint16_t rounded(uint16_t v) { return v; }
-TW_DEVICE float rounded(float v) { return __uint_as_float(round_to_tf32(v)); }
-inline int room_of(int channels, int item) { return ceil_div(channels * item, 16) * 16 / item; }
-
-template <class S> __global__ void __launch_bounds__(kCopyThreads) to_channels_last(const __grid_constant__ Images f) {
-  constexpr int kPer = 4 / sizeof(S);  // channels a word
-  TW_SHARED(tile, Vector<S, kPer>[64][33]);
-  const uint32_t line = f.tiles.quotient(blockIdx.x), image = f.slabs.quotient(line);
-  const int first = int(blockIdx.x - line * f.tiles.divisor) * 64;
-  const int c0 = int(line - image * f.slabs.divisor) * 32 * kPer;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int64_t channel = int64_t(f.in[0]) * f.in[1] * f.in[2];
-  const S* const from = static_cast<const S*>(f.from) + int64_t(image) * f.C * channel;
-  int64_t at[2];  // the lane's pixels, or -1
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int pixel = first + (f.pairs ? 2 * lane + i : lane + 32 * i);
-    const uint32_t row = f.size[2].quotient(uint32_t(pixel)), z = f.size[1].quotient(row);
-    const int y = int(row - z * f.size[1].divisor), x = pixel - int(row * f.size[2].divisor);
-    at[i] =
-        pixel < f.pixels ? (int64_t(z) * f.step[0] * f.in[1] + y * f.step[1]) * f.in[2] + int64_t(x) * f.step[2] : -1;
-  }
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int word = warp * 8 + i;
-    Vector<S, kPer> v[2] = {};
-#pragma unroll
-    for (int k = 0; k < kPer; ++k) {
-      const int c = c0 + word * kPer + k;
-      const S* const p = from + c * channel;
-      Vector<S, 2> both = {};
-      if (c >= f.C) continue;
-      if (f.pairs) {
-        if (at[0] >= 0) both = load_vector<2>(p + at[0]);
-      } else {
-#pragma unroll
-        for (int h = 0; h < 2; ++h)
-          if (at[h] >= 0) both[h] = p[at[h]];
-      }
-#pragma unroll
-      for (int h = 0; h < 2; ++h) v[h][k] = rounded(both[h]);
-    }
-#pragma unroll
-    for (int h = 0; h < 2; ++h) store_vector(&tile[f.pairs ? 2 * lane + h : lane + 32 * h][word][0], v[h]);
-  }
-  __syncthreads();
-  const int c = c0 + int(threadIdx.x) % 8 * 4 * kPer;
-  if (c >= f.room) return;
-#pragma unroll
-  for (int i = 0; i < 64; i += kCopyThreads / 8) {
-    const int pixel = i + int(threadIdx.x) / 8;
-    if (first + pixel >= f.pixels) continue;
-    Vector<S, 4 * kPer> v;
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      const auto word = load_vector<kPer>(&tile[pixel][threadIdx.x % 8 * 4 + w][0]);
-#pragma unroll
-      for (int k = 0; k < kPer; ++k) v[w * kPer + k] = word[k];
-    }
-    store_vector(static_cast<S*>(f.to) + (int64_t(image) * f.pixels + first + pixel) * f.room + c, v);
-  }
-}
-
-// to (rows, taps, room): w is (rows, channels, taps), or (channels, rows, taps) where `turned`.
-template <class S>
-__global__ void __launch_bounds__(kCopyThreads)
-    to_panels(const void* w, void* to, int rows, int channels, int taps, int room, bool turned) {
-  const int row = int(blockIdx.x);
-  for (int c = threadIdx.x; c < channels; c += kCopyThreads) {
-    const S* from = static_cast<const S*>(w) + (turned ? int64_t(c) * rows + row : int64_t(row) * channels + c) * taps;
-    S* panel = static_cast<S*>(to) + int64_t(row) * taps * room + c;
-    for (int tap = 0; tap < taps; ++tap) panel[int64_t(tap) * room] = rounded(from[tap]);
-  }
-}
-
-template <class S>
-void copy_images(const char* from, void* to, int64_t N, int C, const int* in, const int* size, const int* step) {
-  Images f{};
-  f.from = from;
-  f.to = to;
-  f.C = C;
-  f.room = room_of(C, sizeof(S));
-  f.pixels = size[0] * size[1] * size[2];
-  f.pairs = aligned(from, 2 * sizeof(S)) && f.pixels % 2 == 0;
-  for (int d = 0; d < 3; ++d) {
-    f.in[d] = in[d], f.step[d] = step[d];
-    f.size[d] = Divisor(static_cast<uint32_t>(size[d]));
-    f.pairs &= in[d] == size[d];
-  }
-  f.tiles = Divisor(static_cast<uint32_t>(ceil_div(f.pixels, 64)));
-  f.slabs = Divisor(static_cast<uint32_t>(ceil_div(C, 128 / int(sizeof(S)))));
-  launch_kernel<to_channels_last<S>>(static_cast<unsigned>(N * f.slabs.divisor * f.tiles.divisor), kCopyThreads, 0,
-                                     current_stream(), f);
-}
-
 // --- what a convolution becomes --
 struct Plan {
   Pass pass;
@@ -471,7 +365,6 @@ bool Plan::set_images(const void* x, int64_t n) {
   const int64_t strides[4] = {pixel, row, plane, plane * size[0]};
   for (int i = 0; i < job.phases; ++i) {
     Phase& p = job.phase[i];
-    p.positions = static_cast<uint32_t>(n * p.steps[0].divisor * p.steps[1].divisor * p.steps[2].divisor);
     if (p.count[0] == 0) continue;
     const int low[3] = {lower[i][2], lower[i][1], lower[i][0]}, high[3] = {upper[i][2], upper[i][1], upper[i][0]};
     const int pitch[3] = {job.pitch[2], job.pitch[1], job.pitch[0]};
@@ -482,10 +375,16 @@ bool Plan::set_images(const void* x, int64_t n) {
   return true;
 }
 
-// Images a launch: equal parts of what L2 keeps.
-int64_t images_of_part(int64_t N, int64_t image_bytes) {
+// Images a launch: as many as L2 keeps, or somewhat fewer where clocks(images) then has fuller last waves.
+template <class F> int64_t images_of_part(int64_t N, int64_t image_bytes, const F& clocks) {
   const int64_t parts = least(N, ceil_div(N * image_bytes, kPartBytes));
-  return ceil_div(N, parts);
+  int64_t best = INT64_MAX, images = 0;
+  for (int64_t p = parts; p <= least(N, parts + 7); ++p) {
+    const int64_t each = ceil_div(N, p), rest = N % each;
+    const int64_t all = N / each * clocks(each) + (rest ? clocks(rest) : 0) + 4000 * p;
+    if (all < best) best = all, images = each;
+  }
+  return images;
 }
 
 template <class T, int kChunksA, int kChunksB, bool kWeights> void launch_job(const Job& f) {
@@ -495,42 +394,40 @@ template <class T, int kChunksA, int kChunksB, bool kWeights> void launch_job(co
                                                               R::kSharedBytes, current_stream(), f);
 }
 
-// Counts the tiles of a cluster for blocks of so many chunks.
-void set_tiles(Job* f, int chunks_a, int chunks_b) {
+// Lays n images out in tiles of so many chunks; the clocks of the longest chain of them. Narrow tiles fill the last
+// wave better, but a step of theirs waits for L2.
+int64_t set_tiles(Job* f, int chunks_a, int chunks_b, int64_t n) {
   const int tiles_m = ceil_div(f->rows, 64 * chunks_a);
   f->share_b = tiles_m % 2 == 0;
   f->across_m = f->share_b ? tiles_m / 2 : tiles_m;
   f->count = 0;
   for (int i = 0; i < f->phases; ++i) {
-    f->phase[i].first = f->count;
-    const int64_t tiles = ceil_div<int64_t>(f->phase[i].positions, 64 * chunks_b);
+    Phase& p = f->phase[i];
+    p.positions = static_cast<uint32_t>(n * p.steps[0].divisor * p.steps[1].divisor * p.steps[2].divisor);
+    p.first = f->count;
+    const int64_t tiles = ceil_div<int64_t>(p.positions, 64 * chunks_b);
     f->count += f->across_m * static_cast<int>(f->share_b ? tiles : ceil_div<int64_t>(tiles, 2));
   }
+  const int64_t waves = ceil_div(f->count, greatest(1, device_info().multiprocessors / 2));
+  const int step = chunks_a == 1 ? 900 : chunks_b == 2 ? 600 : 1024;
+  return waves * (int64_t{f->taps} * f->chunks * step / f->phases + 300 * chunks_b);
 }
-
-template <class T> void run_part(Job& f) {
-  if (f.rows <= 64) {
-    set_tiles(&f, 1, 4);
-    return launch_job<T, 1, 4, false>(f);
-  }
-  // Clocks of the longest chain of tiles: a wide tile needs fewer bytes a step, narrow ones fill the last wave better.
-  const auto clocks = [&](int chunks_b) {
-    set_tiles(&f, 2, chunks_b);
-    const int64_t waves = ceil_div(f.count, greatest(1, device_info().multiprocessors / 2));
-    return waves * (int64_t{f.taps} * f.chunks * (chunks_b == 4 ? 1024 : 600) / f.phases + 600 * chunks_b);
-  };
-  if (clocks(4) <= clocks(2)) {
-    set_tiles(&f, 2, 4);
-    return launch_job<T, 2, 4, false>(f);
-  }
-  launch_job<T, 2, 2, false>(f);
+// The better tiles for n images, which stay set; their clocks.
+int64_t choose_tiles(Job* f, int64_t n, int* chunks_b) {
+  *chunks_b = 4;
+  if (f->rows <= 64) return set_tiles(f, 1, 4, n);
+  const int64_t narrow = set_tiles(f, 2, 2, n), wide = set_tiles(f, 2, 4, n);
+  return wide <= narrow ? wide : set_tiles(f, 2, *chunks_b = 2, n);
 }
 
 template <class T> void run_images(const ConvArgs& a, Plan& plan) {
   using S = std::conditional_t<sizeof(T) == 2, uint16_t, float>;
   const Pass& f = plan.pass;
   Job& job = plan.job;
-  const int64_t images = images_of_part(a.N, plan.image_bytes()), panel = int64_t{plan.room} * plan.item;
+  int chunks_b;
+  const int64_t panel = int64_t{plan.room} * plan.item;
+  const int64_t images =
+      images_of_part(a.N, plan.image_bytes(), [&](int64_t n) { return choose_tiles(&job, n, &chunks_b); });
   const Workspace panels(static_cast<size_t>(panel * job.taps * f.rows)),
       pixels(static_cast<size_t>(images * plan.image_bytes()));
   launch_kernel<to_panels<S>>(static_cast<unsigned>(f.rows), kCopyThreads, 0, current_stream(), f.w, panels.as<void>(),
@@ -545,7 +442,10 @@ template <class T> void run_images(const ConvArgs& a, Plan& plan) {
     copy_images<S>(f.x + n * f.image * plan.item, pixels.as<void>(), here, f.channels, plan.in, plan.size, plan.step);
     if (!plan.set_images(pixels.as<void>(), here)) return;
     job.y = f.y + n * f.y_image * plan.item;
-    run_part<T>(job);
+    choose_tiles(&job, here, &chunks_b);
+    if (f.rows <= 64) launch_job<T, 1, 4, false>(job);
+    else if (chunks_b == 4) launch_job<T, 2, 4, false>(job);
+    else launch_job<T, 2, 2, false>(job);
   }
 }
 
@@ -565,24 +465,27 @@ bool conv_sm90_backward_w(const ConvArgs& a) {
   const Pass& f = plan.pass;
   Job& job = plan.job;
   const int64_t dy_room = room_of(f.rows, 2), dy_bytes = f.y_channel * dy_room * 2, size = f.rows * f.terms();
-  const int64_t images = images_of_part(a.N, plan.image_bytes() + dy_bytes);
   const int chunks_a = f.rows <= 64 ? 1 : 2, tiles_m = ceil_div(f.rows, 64 * chunks_a);
   job.share_b = tiles_m % 2 == 0;
   job.across_m = job.share_b ? tiles_m / 2 : tiles_m;
   job.across_n = ceil_div(job.taps * job.chunks, job.share_b ? 4 : 8);
   job.pack = f.channels % 2 == 0 ? 2 : 1;
-
-  // Slices of a part's positions: clocks of the longest chain of tiles, and of the sums, 4 bytes each that are written
-  // and read again at 14 a clock and multiprocessor.
+  const int64_t tiles = int64_t{job.across_m} * job.across_n;
   const auto steps_of_images = [&](int64_t n) { return static_cast<int>(ceil_div<int64_t>(n * f.y_channel, 64)); };
-  const int64_t parts = ceil_div(a.N, images), steps = steps_of_images(images);
-  const int64_t tiles = int64_t{job.across_m} * job.across_n, room = (int64_t{1} << 26) / (size * parts);
-  int64_t best = INT64_MAX;
-  for (int64_t s = 1; s <= greatest<int64_t>(1, least(least<int64_t>(steps, 256), room)); ++s) {
-    const int64_t length = ceil_div(steps, s), chain = ceil_div<int64_t>(tiles * s, kClusters);
-    const int64_t clocks = chain * (length * 512 * chunks_a + 1500) + s * size * 8 / (14 * 2 * kClusters);
-    if (clocks < best) best = clocks, job.length = static_cast<int>(length);
-  }
+  // Cuts a part's positions into slices; the clocks of the longest chain of tiles, and of the sums, 4 bytes each that
+  // are written and read again at 14 bytes a clock and multiprocessor.
+  const auto choose_slices = [&](int64_t n) {
+    const int64_t steps = steps_of_images(n), room = (int64_t{1} << 26) / (size * ceil_div(a.N, n));
+    int64_t best = INT64_MAX;
+    for (int64_t s = 1; s <= greatest<int64_t>(1, least(least<int64_t>(steps, 256), room)); ++s) {
+      const int64_t length = ceil_div(steps, s), chain = ceil_div<int64_t>(tiles * s, kClusters);
+      const int64_t clocks = chain * (length * 512 * chunks_a + 1500) + s * size * 8 / (14 * 2 * kClusters);
+      if (clocks < best) best = clocks, job.length = static_cast<int>(length);
+    }
+    return best;
+  };
+  const int64_t images = images_of_part(a.N, plan.image_bytes() + dy_bytes, choose_slices);
+  choose_slices(images);
   int64_t pieces = 0, first = 0;
   for (int64_t n = 0; n < a.N; n += images) pieces += ceil_div(steps_of_images(least(images, a.N - n)), job.length);
   const Workspace partial(static_cast<size_t>(pieces * size) * 4),

@@ -39,6 +39,9 @@ struct Phase {
   int lower[3], gap[3], count[3], tap[3], tap_step[3];  // tap: the filter's index of tap 0, and how it goes on
   int start[3];
 };
+// What the two blocks of a cluster have in common: rows (a), columns (b), or the place in dw, of whose slices each has
+// its own.
+enum class Shared { kA, kB, kPlace };
 struct Job {
   Phase phase[kMostPhases];
   TensorMap a;  // panels of weights, (rows, taps, channels); for dw: dy, (pixels, O)
@@ -50,9 +53,10 @@ struct Job {
   int across_m, across_n;    // tiles of a cluster; across_n is for dw, whose slices follow each other
   int rows, channels, taps;  // taps of the whole filter
   int chunks;                // of 128 bytes of channels
-  int steps, length;         // for dw: of 64 positions, in all and of a slice
+  int length;                // for dw: steps of 64 positions of a slice
   int pack;                  // neighbouring results that one store can take
-  bool volumes, share_b;     // maps of five dimensions; whose tiles both blocks of a cluster use
+  bool volumes;              // maps of five dimensions
+  Shared common;
 };
 struct Tile {
   int phase, m, n, slice;  // m and n in tiles of a block
@@ -65,10 +69,11 @@ template <bool kWeights> TW_DEVICE Tile tile_at(const Job& f, int i, int rank) {
   int n = i / f.across_m, slice = 0;
   const int m = i - n * f.across_m;
   if constexpr (kWeights) slice = n / f.across_n, n -= slice * f.across_n;
-  return {phase, f.share_b ? 2 * m + rank : m, f.share_b ? n : 2 * n + rank, slice};
+  return {phase, f.common == Shared::kB ? 2 * m + rank : m, f.common == Shared::kA ? 2 * n + rank : n,
+          f.common == Shared::kPlace ? 2 * slice + rank : slice};
 }
 template <bool kWeights> TW_DEVICE int steps_of(const Job& f, const Tile& t) {
-  if constexpr (kWeights) return least(f.length, f.steps - t.slice * f.length);
+  if constexpr (kWeights) return f.length;  // the last slice ends with zeros
   const Phase& p = f.phase[t.phase];
   return p.count[0] * p.count[1] * p.count[2] * f.chunks;
 }
@@ -145,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma(const __grid_constant_
   Turn<kStages> turn;
   if (warp >= kConsumers / 32) {  // the producer: a lane of one warp a chunk
     lower_registers<40>();
-    const bool is_b = lane < kChunksB, shared_by_both = is_b == f.share_b;
+    const bool is_b = lane < kChunksB, shared_by_both = f.common == (is_b ? Shared::kB : Shared::kA);
     const int chunk = is_b ? lane : lane - kChunksB;
     const bool loads = lane < kChunksA + kChunksB && (!shared_by_both || chunk % 2 == rank);
     const uint16_t blocks = shared_by_both ? 3 : 0;
@@ -398,15 +403,15 @@ template <class T, int kChunksA, int kChunksB, bool kWeights> void launch_job(co
 // wave better, but a step of theirs waits for L2.
 int64_t set_tiles(Job* f, int chunks_a, int chunks_b, int64_t n) {
   const int tiles_m = ceil_div(f->rows, 64 * chunks_a);
-  f->share_b = tiles_m % 2 == 0;
-  f->across_m = f->share_b ? tiles_m / 2 : tiles_m;
+  f->common = tiles_m % 2 ? Shared::kA : Shared::kB;
+  f->across_m = tiles_m % 2 ? tiles_m : tiles_m / 2;
   f->count = 0;
   for (int i = 0; i < f->phases; ++i) {
     Phase& p = f->phase[i];
     p.positions = static_cast<uint32_t>(n * p.steps[0].divisor * p.steps[1].divisor * p.steps[2].divisor);
     p.first = f->count;
     const int64_t tiles = ceil_div<int64_t>(p.positions, 64 * chunks_b);
-    f->count += f->across_m * static_cast<int>(f->share_b ? tiles : ceil_div<int64_t>(tiles, 2));
+    f->count += f->across_m * static_cast<int>(tiles_m % 2 ? ceil_div<int64_t>(tiles, 2) : tiles);
   }
   const int64_t waves = ceil_div(f->count, greatest(1, device_info().multiprocessors / 2));
   const int step = chunks_a == 1 ? 900 : chunks_b == 2 ? 600 : 1024;
@@ -466,28 +471,39 @@ bool conv_sm90_backward_w(const ConvArgs& a) {
   Job& job = plan.job;
   const int64_t dy_room = room_of(f.rows, 2), dy_bytes = f.y_channel * dy_room * 2, size = f.rows * f.terms();
   const int chunks_a = f.rows <= 64 ? 1 : 2, tiles_m = ceil_div(f.rows, 64 * chunks_a);
-  job.share_b = tiles_m % 2 == 0;
-  job.across_m = job.share_b ? tiles_m / 2 : tiles_m;
-  job.across_n = ceil_div(job.taps * job.chunks, job.share_b ? 4 : 8);
   job.pack = f.channels % 2 == 0 ? 2 : 1;
-  const int64_t tiles = int64_t{job.across_m} * job.across_n;
   const auto steps_of_images = [&](int64_t n) { return static_cast<int>(ceil_div<int64_t>(n * f.y_channel, 64)); };
   // Cuts a part's positions into slices; the clocks of the longest chain of tiles, and of the sums, 4 bytes each that
   // are written and read again at 14 bytes a clock and multiprocessor.
   const auto choose_slices = [&](int64_t n) {
     const int64_t steps = steps_of_images(n), room = (int64_t{1} << 26) / (size * ceil_div(a.N, n));
+    const int64_t most = greatest<int64_t>(1, least(least<int64_t>(steps, 256), room));
     int64_t best = INT64_MAX;
-    for (int64_t s = 1; s <= greatest<int64_t>(1, least(least<int64_t>(steps, 256), room)); ++s) {
-      const int64_t length = ceil_div(steps, s), chain = ceil_div<int64_t>(tiles * s, kClusters);
-      const int64_t clocks = chain * (length * 512 * chunks_a + 1500) + s * size * 8 / (14 * 2 * kClusters);
-      if (clocks < best) best = clocks, job.length = static_cast<int>(length);
+    for (const Shared common : {Shared::kB, Shared::kA, Shared::kPlace}) {
+      if ((common == Shared::kB) != (tiles_m % 2 == 0)) continue;
+      const int across_m = common == Shared::kB ? tiles_m / 2 : tiles_m;
+      const int across_n = ceil_div(job.taps * job.chunks, common == Shared::kA ? 8 : 4);
+      const int64_t step = chunks_a == 1 ? 900 : common == Shared::kPlace ? 1200 : 1024;
+      for (int64_t s = 1; s <= most; ++s) {
+        const int64_t length = ceil_div(steps, s), together = common == Shared::kPlace ? ceil_div<int64_t>(s, 2) : s;
+        const int64_t chain = ceil_div<int64_t>(across_m * across_n * together, kClusters);
+        const int64_t clocks = chain * (length * step + 1500) + s * size * 8 / (14 * 2 * kClusters);
+        if (clocks >= best) continue;
+        best = clocks;
+        job.length = static_cast<int>(length);
+        job.common = common, job.across_m = across_m, job.across_n = across_n;
+      }
     }
     return best;
   };
   const int64_t images = images_of_part(a.N, plan.image_bytes() + dy_bytes, choose_slices);
   choose_slices(images);
+  const auto slices_of = [&](int64_t n) {
+    const int slices = ceil_div(steps_of_images(n), job.length);
+    return job.common == Shared::kPlace ? ceil_div(slices, 2) * 2 : slices;
+  };
   int64_t pieces = 0, first = 0;
-  for (int64_t n = 0; n < a.N; n += images) pieces += ceil_div(steps_of_images(least(images, a.N - n)), job.length);
+  for (int64_t n = 0; n < a.N; n += images) pieces += slices_of(least(images, a.N - n));
   const Workspace partial(static_cast<size_t>(pieces * size) * 4),
       pixels(static_cast<size_t>(images * plan.image_bytes())), gradients(static_cast<size_t>(images * dy_bytes));
   for (int64_t n = 0; n < a.N; n += images) {
@@ -500,10 +516,9 @@ bool conv_sm90_backward_w(const ConvArgs& a) {
     if (!plan.set_images(pixels.as<void>(), here) ||
         !make_tensor_map(&job.a, gradients.as<void>(), 2, 2, sizes, strides, box, 128))
       return true;  // noted
-    job.steps = steps_of_images(here);
     job.y = partial.as<float>() + first * size;
-    const int slices = ceil_div(job.steps, job.length);
-    job.count = static_cast<int>(tiles) * slices;
+    const int slices = slices_of(here);
+    job.count = job.across_m * job.across_n * (job.common == Shared::kPlace ? slices / 2 : slices);
     first += slices;
     const auto go = [&](auto tag) {
       using T = typename decltype(tag)::type;

@@ -1,4 +1,4 @@
-"""Convolution on sm_90 (kernels/cuda/conv_sm90.cu) as the emulator runs it. Each test is a script of its own process."""
+"""Convolution on sm_90 (kernels/cuda/conv_sm90.cu), emulated. Each test is a script of its own process."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ CASES = {
     "1x1 strided": "run(tw.float16, 2, 32, 140, (16, 16), (1, 1), stride=2)",
     "7x7": "run(tw.bfloat16, 2, 34, 66, (23, 20), (7, 7), stride=2, pad=3)",
     "1x3 of three tiles": "run(tw.bfloat16, 2, 40, 384, (8, 9), (1, 3), pad=(0, 1))",
+    "2x2, slices in pairs": "run(tw.bfloat16, 1, 32, 40, (16, 20), (2, 2))",
     "strides": "run(tw.float16, 2, 40, 36, (19, 13), (3, 3), stride=(1, 3), pad=1)",
     "volumes": "run(tw.bfloat16, 2, 32, 40, (5, 6, 7), (3, 3, 3), pad=1)",
     "volumes strided": "run(tw.bfloat16, 2, 32, 33, (6, 7, 9), (3, 2, 3), stride=(2, 1, 2), pad=(1, 0, 1))",

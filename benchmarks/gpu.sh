@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds, proves and times the CUDA kernels on a machine with a GPU, without network.
 #
-#   bash benchmarks/gpu.sh OUTDIR [PART ...]      parts: build check sanitize agree bench-1 bench-2 bench-3 table
+#   bash benchmarks/gpu.sh OUTDIR [PART ...]      parts: build check sanitize agree bench-1 ... bench-6 table
 #
 # Every part takes less than nine minutes and can be run alone, `build` first; with none named all are run. OUTDIR gets
 # a log a part, the benchmarks' JSON and table.md. Needs nvcc, a C++20 compiler, cmake, ninja, and in `python3`: numpy,
@@ -14,7 +14,7 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(build check sanitize agree bench-1 bench-2 bench-3 table)
+[ ${#parts[@]} -gt 0 ] || parts=(build check sanitize agree bench-{1..6} table)
 python=${PYTHON:-python3}
 export PYTHONPATH="$out/site" TILEWRIGHT_TEST_DEVICE=cuda
 # Rows that between them launch each kind of kernel: elementwise, reduction, rows, product, convolution, attention, index.
@@ -39,10 +39,10 @@ agree() {
     TILEWRIGHT_CUDA=on "$python" tests/agree.py save "$out/device.npz" &&
     "$python" tests/agree.py compare "$out/emulator.npz" "$out/device.npz"
 }
-bench() {  # families with their dtype, as family:dtype
+bench() {  # three families with their dtype, as family:dtype, of at most 170 s each
   local failed=0
   for pair in "$@"; do
-    TILEWRIGHT_CUDA=on timeout 150 "$python" -m benchmarks.run "${pair%:*}" --device cuda --dtype "${pair#*:}" --seconds 0.2 \
+    TILEWRIGHT_CUDA=on timeout 170 "$python" -m benchmarks.run "${pair%:*}" --device cuda --dtype "${pair#*:}" --seconds 0.2 \
       --peers "$("$python" -c 'import torch; print("torch" if torch.cuda.is_available() else "none")' 2>/dev/null || echo none)" \
       --json "$out/${pair%:*}-${pair#*:}.json" >"$out/${pair%:*}-${pair#*:}.md" || failed=1
   done
@@ -55,9 +55,12 @@ for part in "${parts[@]}"; do
   echo "== $part"
   case $part in
     build | check | sanitize | agree | table) command=("$part") ;;
-    bench-1) command=(bench elementwise:float32 elementwise:bfloat16 reductions:float32 softmax:bfloat16) ;;
-    bench-2) command=(bench matmul:bfloat16 matmul:float32 linear:bfloat16 attention:bfloat16 conv2d:bfloat16) ;;
-    bench-3) command=(bench layer_norm:bfloat16 batch_norm:float32 cross_entropy:bfloat16 optimizers:float32 random:float32 lstm:float32 gru:float32 model:float32) ;;
+    bench-1) command=(bench elementwise:float32 elementwise:bfloat16 reductions:float32) ;;
+    bench-2) command=(bench matmul:bfloat16 matmul:float32 linear:bfloat16) ;;
+    bench-3) command=(bench attention:bfloat16 conv2d:bfloat16 softmax:bfloat16) ;;
+    bench-4) command=(bench layer_norm:bfloat16 batch_norm:float32 cross_entropy:bfloat16) ;;
+    bench-5) command=(bench optimizers:float32 lstm:float32 gru:float32) ;;
+    bench-6) command=(bench model:float32 random:float32 index:float32) ;;
     *) echo "no such part: $part"; exit 2 ;;
   esac
   "${command[@]}" >"$out/$part.log" 2>&1

@@ -155,7 +155,7 @@ class Limits:
 
 class DeviceLimits(Limits):
     """A GPU's: multiply-adds by the engine's probe, copies by its copy kernel; the matrix units' peak, which no plain
-    loop meets, as the best large half-precision product of this run, ours or PyTorch's."""
+    loop meets, as the best large product of this run in halves or in TF32, ours or PyTorch's."""
 
     def __init__(self, device: str, clock: Clock, peers: dict[str, Any]):
         super().__init__()
@@ -163,7 +163,7 @@ class DeviceLimits(Limits):
         self.memory_set = _power_of_two(16 * tw.cuda.get_device_properties(device).L2_cache_size)
 
     def peak(self, dtype: str) -> float:
-        key = dtype if dtype in ("float32", "float64") else "halves"
+        key = dtype if dtype in ("float32", "float64", "tf32") else "halves"
         if key not in self.peaks:
             self._measure_peak(key)
         return self.peaks[key]
@@ -174,11 +174,12 @@ class DeviceLimits(Limits):
         return min(self.clock(run, 4) / 4 for _ in range(5))
 
     def _measure_peak(self, key: str) -> None:
-        if key == "halves":
+        if key in ("halves", "tf32"):
             n = 8192 if tw.cuda.get_device_properties(self.device).total_memory > 1 << 34 else 128
             best = 0.0
             for module in (tw, *(m for name, m in self.peers.items() if name == "torch")):
-                a, b = (module.randn(n, n, device=self.device).to(module.bfloat16) for _ in range(2))
+                kind = module.float32 if key == "tf32" else module.bfloat16
+                a, b = (module.randn(n, n, device=self.device).to(kind) for _ in range(2))
                 best = max(best, 2.0 * n**3 / self._seconds(lambda f=module.matmul, a=a, b=b: f(a, b)))
         else:
             best = _engine.fma_peak(getattr(_engine, key), self.seconds, _engine.device(self.device))

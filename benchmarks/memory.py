@@ -26,10 +26,10 @@ def peak(library: str, name: str, batch: int, dtype: str) -> int:
     from benchmarks.families.models import training_step
 
     module = importlib.import_module(library)
-    training_step(module, "mlp", 1, dtype, None)[0]()
+    training_step(module, "mlp", 1, dtype)[0]()
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew: proc(5)
-    step, _ = training_step(module, name, batch, dtype, None)
+    step, _ = training_step(module, name, batch, dtype)
     for _ in range(3):
         step()
     return _resident("VmHWM") - before

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import json
@@ -15,7 +16,7 @@ import re
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,12 @@ def read_problems(path: Path, family: Callable) -> list[tuple[str, dict[str, Any
     return problems
 
 
+def problem_file(family: str, on_cpu: bool) -> Path:
+    """The family's problems; a GPU has its own where the CPU's would not fill it."""
+    large = HERE / "problems" / "cuda" / f"{family}.txt"
+    return large if not on_cpu and large.exists() else HERE / "problems" / f"{family}.txt"
+
+
 # --- one problem ------------------------------------------------------------------------------------------------------
 def check(name: str, case: Case, dtype: str) -> float:
     """The largest error of a library's result over what is allowed, at most 1.
@@ -112,6 +119,29 @@ def run_problem(family: Callable, text: str, arguments: dict[str, Any], dtype: s
     """One row of the results: checked, timed, held against the limit and the peers."""
     arguments = dict(arguments)
     dtype = arguments.pop("dtype", dtype)
+    with contextlib.ExitStack() as stack:
+        if dtype == "tf32":
+            for module in (tw, *(m for name, m in peers.items() if name == "torch")):
+                stack.enter_context(tf32_products(module))
+        return _run_problem(family, text, arguments, dtype, device, peers, limits, seconds, clock)
+
+
+@contextlib.contextmanager
+def tf32_products(module: Any) -> Iterator[None]:
+    """Lets a library round float32 products to TF32, while it lasts."""
+    switches = module.backends.cuda.matmul, module.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = True
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+
+
+def _run_problem(family: Callable, text: str, arguments: dict[str, Any], dtype: str, device: str, peers: dict[str, Any],
+                 limits: machine.Limits, seconds: float, clock: timing.Clock) -> dict[str, Any]:
     row: dict[str, Any] = {"family": family.__name__, "problem": text, "dtype": dtype}
     try:
         case = family(Setup(dtype, device, peers, zlib.crc32(text.encode())), **arguments)
@@ -272,8 +302,7 @@ def run_families(names: list[str], options: argparse.Namespace, report: Callable
     on_cpu = options.device == "cpu"
     peers, versions = load_peers(options.peers, threads, on_cpu)
     clock = timing.host_clock if on_cpu else timing.device_clock()
-    problems = {name: read_problems(options.problems or HERE / "problems" / f"{name}.txt", FAMILIES[name])
-                for name in names}
+    problems = {name: read_problems(options.problems or problem_file(name, on_cpu), FAMILIES[name]) for name in names}
     limits = machine.Limits() if on_cpu else machine.DeviceLimits(options.device, clock, peers)
     rows: list[dict[str, Any]] = []
     start, load = time.monotonic(), os.getloadavg()[0]

@@ -96,11 +96,14 @@ class TestProblems:
         with pytest.raises(ValueError, match="no problem in it"):
             self.read(tmp_path, "# nothing\n")
 
-    @pytest.mark.parametrize("name", FAMILIES)
-    def test_shipped_problems_parse_and_say_why(self, name):
-        path = run.HERE / "problems" / f"{name}.txt"
+    def test_every_family_has_problems(self):
+        assert {path.stem for path in (run.HERE / "problems").glob("*.txt")} == set(FAMILIES)
+
+    @pytest.mark.parametrize("path", sorted((run.HERE / "problems").rglob("*.txt")),
+                             ids=lambda p: f"{p.parent.name}/{p.stem}")
+    def test_shipped_problems_parse_and_say_why(self, path):
         assert path.read_text().startswith("# ")
-        problems = run.read_problems(path, FAMILIES[name])
+        problems = run.read_problems(path, FAMILIES[path.stem])
         assert len({text for text, _ in problems}) == len(problems)
 
 

@@ -155,6 +155,99 @@ b.record_stream(s)
 
 
 @needs_emulator
+def test_out_of_memory_leaves_the_program_going():
+    """First the cache is given back; then the error has what was asked for, used and cached. 64 MiB in all."""
+    script("""
+x = tw.zeros(5 << 20, device="cuda")  # 20 MiB
+y = tw.ones(5 << 20, device="cuda")
+del y                                 # 20 MiB cached, which are not of the next size
+z = tw.ones(9 << 20, device="cuda")   # 36 MiB: only with the cache emptied
+assert cuda.memory_reserved() == cuda.memory_allocated() and z.sum().item() == 9 << 20
+try:
+    x + 1
+except cuda.OutOfMemoryError as e:
+    text = str(e)
+    assert text.startswith("add: out of memory on cuda:0, asked for 20 MiB of 64 MiB; "), text
+    assert " MiB are in tensors" in text and " MiB cached" in text
+else:
+    raise AssertionError
+del z
+assert (x + 1).sum().item() == 5 << 20
+""", TILEWRIGHT_SIMT_MEMORY="64")
+
+
+@needs_emulator
+def test_no_workspace_is_an_error_of_the_op():
+    """The kernels that would have used the missing memory are not launched."""
+    script("""
+x = tw.arange(1 << 20, dtype=tw.float32, device="cuda")
+rest = tw.empty((cuda.mem_get_info()[0] >> 2) - (1 << 20), device="cuda")  # what is left holds the result, no more
+try:
+    tw.cumsum(x, 0)
+except cuda.OutOfMemoryError as e:
+    assert str(e).startswith("scan: workspace: out of memory on cuda:0"), e
+else:
+    raise AssertionError
+del rest
+assert tw.cumsum(x[:4], 0).tolist() == [0, 1, 3, 6]
+""", TILEWRIGHT_SIMT_MEMORY="16")
+
+
+@needs_emulator
+def test_copies_that_do_not_wait():
+    script("""
+x = tw.randn(1000).pin_memory()
+y = x.to("cuda", non_blocking=True)
+back = y.to("cpu", non_blocking=True)
+cuda.synchronize()
+assert back.is_pinned() and (back == x).all() and (x.cuda(non_blocking=True).cpu() == x).all()
+z = tw.zeros(1000, device="cuda")
+assert (z.copy_(x, non_blocking=True).cpu() == x).all() and (tw.zeros(1000).copy_(y, non_blocking=True) == x).all()
+where = x.data_ptr()
+del x, back
+cuda.synchronize()
+assert where in [p.data_ptr() for p in [tw.empty(1000).pin_memory() for _ in range(3)]]  # pinned memory is cached
+m = nn.Linear(3, 4)
+m.to("cuda", non_blocking=True)
+assert m.weight.is_cuda
+""")
+
+
+@needs_emulator
+def test_two_devices():
+    script("""
+assert cuda.device_count() == 2
+x = tw.arange(6, dtype=tw.float32, device="cuda:1")
+assert cuda.memory_allocated(1) > 0 == cuda.memory_allocated(0) and x.get_device() == 1
+y = x.to("cuda:0")
+assert str(y.device) == "cuda:0" and (y * 2).tolist() == (x * 2).tolist() == [0, 2, 4, 6, 8, 10]
+try:
+    x + y
+except RuntimeError as e:
+    assert "cuda:0" in str(e) and "cuda:1" in str(e), e
+else:
+    raise AssertionError
+with cuda.device(1):
+    assert tw.zeros(2, device="cuda").get_device() == 1 and cuda.current_device() == 1
+assert cuda.current_device() == 0 and tw.zeros(2, device="cuda").get_device() == 0
+w = nn.Linear(6, 2).to("cuda:1")
+w(x).sum().backward()
+assert w.weight.grad.get_device() == 1
+s = cuda.Stream(device=1)
+with cuda.stream(s):
+    z = x + 1
+cuda.synchronize(1)
+assert z.tolist() == [1, 2, 3, 4, 5, 6]
+try:
+    tw.zeros(1, device="cuda:2")
+except RuntimeError as e:
+    assert "cuda:2" in str(e)
+else:
+    raise AssertionError
+""", TILEWRIGHT_SIMT_DEVICES="2")
+
+
+@needs_emulator
 def test_streams_and_events():
     script("""
 assert cuda.current_stream() == cuda.default_stream()
@@ -338,17 +431,26 @@ for kind in ("read", "copy", "triad"):
 
 @needs_emulator
 def test_benchmarks_of_a_device(tmp_path):
-    (tmp_path / "softmax.txt").write_text("rows=33 cols=100 grad=1\n")
+    for family, line in (("softmax", "rows=33 cols=100 grad=1"), ("matmul", "m=8 n=9 k=10 dtype=tf32"),
+                         ("model", "name=mlp batch=4")):
+        (tmp_path / f"{family}.txt").write_text(line + "\n")
     root = Path(__file__).parents[1]
     script(f"""
 import json, sys
+from pathlib import Path
 sys.path.insert(0, {str(root)!r})
+import tilewright as tw
 from benchmarks import run
-assert run.main(["softmax", "--device", "cuda", "--problems", {str(tmp_path / "softmax.txt")!r}, "--peers", "none",
-                 "--seconds", "0.01", "--json", {str(tmp_path / "out.json")!r}]) == 0
-results = json.load(open({str(tmp_path / "out.json")!r}))
-(row,) = results["rows"]
-assert row["seconds"]["kernel"]["median"] > 0 and results["machine"]["gpu"]["name"].startswith("tilewright emulator")
+for family in ("softmax", "matmul", "model"):
+    out = Path({str(tmp_path)!r}, family + ".json")
+    problems = str(out.with_suffix(".txt"))
+    assert run.main([family, "--device", "cuda", "--problems", problems, "--peers", "none", "--seconds", "0.01",
+                     "--json", str(out)]) == 0
+    results = json.loads(out.read_text())
+    (row,) = results["rows"]
+    assert row["seconds"]["kernel"]["median"] > 0, row
+    assert results["machine"]["gpu"]["name"].startswith("tilewright emulator")
+assert not tw.backends.cuda.matmul.allow_tf32  # what the run of TF32 products switched on is off again
 """)
 
 

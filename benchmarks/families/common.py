@@ -13,7 +13,7 @@ import tilewright as tw
 
 OURS = "tilewright"
 KERNEL = "kernel"
-EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "tf32": 2.0**-10, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def to_numpy(result: Any) -> np.ndarray:
@@ -62,7 +62,7 @@ class Setup:
     """What a family function gets: the dtype, the device, the libraries, and random operands in each of them."""
 
     def __init__(self, dtype: str, device: str, peers: dict[str, Any], seed: int):
-        self.dtype, self.device, self.peers = dtype, device, dict(peers)
+        self.dtype, self.device, self.peers = "float32" if dtype == "tf32" else dtype, device, dict(peers)
         if dtype in ("float16", "bfloat16") or device != "cpu":
             self.peers.pop("numpy", None)  # it has no bfloat16, and computes float16 one element at a time
         self.itemsize = {"float64": 8, "float32": 4}.get(dtype, 2)
@@ -129,16 +129,18 @@ class Setup:
 
         A call runs f, then its backward with random gradients of the results (f may return several), and returns the
         results and the gradient of every floating operand. The reference is the same in float64: PyTorch's where it
-        is installed, else our own, which the op table holds to NumPy. Results are compared as `sampled` parts.
+        is installed (on the GPU, if that is timed), else our own, which the op table holds to NumPy. Results are
+        compared as `sampled` parts.
         """
         floating = [i for i, o in enumerate(operands) if o["exact"].dtype.kind == "f"]
         oracle = "torch" if "torch" in self.peers and "torch" in makers else OURS
         module = self.peers.get(oracle, tw)
-        exact = [module.as_tensor(o["exact"]) for o in operands]
+        place = self.device if oracle == "torch" else "cpu"
+        exact = [module.as_tensor(o["exact"]).to(place) for o in operands]
         shapes = [y.shape for y in _several(makers[oracle](*exact))]
         dys = [self.normal(*shape) for shape in shapes]
         expected = [np.asarray(to_numpy(a), np.float64) for a in _differentiated(
-            module, makers[oracle], exact, [module.as_tensor(dy["exact"]) for dy in dys], floating)()]
+            module, makers[oracle], exact, [module.as_tensor(dy["exact"]).to(place) for dy in dys], floating)()]
         calls = {}
         for name in (OURS, "torch", "jax"):
             if name in makers and (name == OURS or name in self.peers):

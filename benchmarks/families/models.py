@@ -53,10 +53,39 @@ def resnet18(nn: Any, batch: int) -> tuple[Any, np.ndarray, np.ndarray]:
     return model, rng.standard_normal((batch, 3, 32, 32)), rng.integers(0, 10, batch)
 
 
-def gpt(nn: Any, batch: int, layers: int = 4, width: int = 128, steps: int = 128,
-        vocabulary: int = 256) -> tuple[Any, np.ndarray, np.ndarray]:
-    """A decoder of GPT-2's form (Radford et al. 2019), 4 heads, learned positions, no dropout."""
-    heads, functional = 4, nn.functional
+def resnet50(nn: Any, batch: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    """ResNet-50 (He et al. 2015) on 224 x 224, the stride in the 3 x 3 convolution as PyTorch's has it."""
+
+    class Bottleneck(nn.Module):
+        def __init__(self, c: int, width: int, stride: int):
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)
+            self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+            self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
+            self.relu = nn.ReLU(inplace=True)
+            self.shortcut = nn.Identity() if stride == 1 and c == 4 * width else nn.Sequential(
+                nn.Conv2d(c, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
+
+        def forward(self, x: Any) -> Any:
+            y = self.relu(self.bn1(self.conv1(x)))
+            y = self.relu(self.bn2(self.conv2(y)))
+            return self.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
+
+    rng = np.random.default_rng(0)
+    blocks, c = [], 64
+    for depth, (count, width) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)]):
+        for i in range(count):
+            blocks.append(Bottleneck(c, width, 2 if depth and not i else 1))
+            c = 4 * width
+    model = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
+                          nn.MaxPool2d(3, 2, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000))
+    return model, rng.standard_normal((batch, 3, 224, 224), np.float32), rng.integers(0, 1000, batch)
+
+
+def gpt(nn: Any, batch: int, layers: int = 4, width: int = 128, steps: int = 128, vocabulary: int = 256,
+        heads: int = 4) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A decoder of GPT-2's form (Radford et al. 2019), learned positions, no dropout."""
+    functional = nn.functional
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -88,6 +117,13 @@ def gpt(nn: Any, batch: int, layers: int = 4, width: int = 128, steps: int = 128
 
     text = np.random.default_rng(0).integers(0, vocabulary, (batch, steps + 1))
     return Gpt(), text[:, :-1].copy(), text[:, 1:].ravel().copy()
+
+
+def gpt2(nn: Any, batch: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    """GPT-2 of 124 million parameters, the head's weight being the tokens'."""
+    model, x, target = gpt(nn, batch, layers=12, width=768, steps=1024, vocabulary=50257, heads=12)
+    model.head.weight = model.tokens.weight
+    return model, x, target
 
 
 def lstm(nn: Any, batch: int, hidden: int = 256, steps: int = 64) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -132,7 +168,7 @@ def unet(nn: Any, batch: int, width: int = 32) -> tuple[Any, np.ndarray, np.ndar
             rng.integers(0, 2, (batch, 64, 64)))
 
 
-MODELS: dict[str, Callable] = {f.__name__: f for f in (mlp, lenet, resnet18, gpt, lstm, unet)}
+MODELS: dict[str, Callable] = {f.__name__: f for f in (mlp, lenet, resnet18, resnet50, gpt, gpt2, lstm, unet)}
 
 
 class _Names:
@@ -145,17 +181,17 @@ class _Names:
         return getattr(self._module.nn, name, None) or getattr(self._module, name)
 
 
-def training_step(module: Any, name: str, batch: int, dtype: str, weights: dict[str, np.ndarray] | None,
-                  rate: float = 1e-3) -> tuple[Callable[[], Any], Any]:
+def training_step(module: Any, name: str, batch: int, dtype: str, weights: dict[str, np.ndarray] | None = None,
+                  device: str = "cpu", rate: float = 1e-3) -> tuple[Callable[[], Any], Any]:
     """A step of Adam with cross-entropy on one batch, and the model; `weights` replace its own parameters."""
     model, x, target = MODELS[name](_Names(module), batch)
     kind = getattr(module, dtype)
-    model = model.to(kind)
+    model = model.to(device, kind)
     if weights is not None:
         with module.no_grad():
             for key, p in model.named_parameters():
                 p.copy_(module.as_tensor(weights[key]).to(kind))
-    images, labels = module.as_tensor(x), module.as_tensor(target)
+    images, labels = module.as_tensor(x).to(device), module.as_tensor(target).to(device)
     if x.dtype.kind == "f":
         images = images.to(kind)
     optimizer = module.optim.Adam(model.parameters(), lr=rate)
@@ -172,16 +208,19 @@ def training_step(module: Any, name: str, batch: int, dtype: str, weights: dict[
 
 @small("name=mlp batch=4", "name=lenet batch=2")
 def model(s: Setup, name: str, batch: int) -> Case:
-    """One training step with Adam. Checked: the losses of the first two, against the same model in float64."""
+    """One training step with Adam. Checked: the losses of the first two, against the same model in float64 on the CPU,
+    or, on a GPU, where those sizes ask for one, in float32 there.
+    """
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name}")
     libraries = {k: m for k, m in {OURS: tw, **s.peers}.items() if k in (OURS, "torch")}
-    oracle = libraries.get("torch", tw)
-    exact, start = training_step(oracle, name, batch, "float64", None)
+    oracle, on_cpu = libraries.get("torch", tw), s.device == "cpu"
+    exact, start = training_step(oracle, name, batch, "float64" if on_cpu else "float32", device=s.device)
     weights = {k: np.array(to_numpy(p)) for k, p in start.named_parameters()}
     expected = np.array([float(to_numpy(exact())) for _ in range(2)])
-    calls = {k: training_step(m, name, batch, s.dtype, weights)[0] for k, m in libraries.items()}
+    del exact, start
+    calls = {k: training_step(m, name, batch, s.dtype, weights, s.device)[0] for k, m in libraries.items()}
     count = sum(w.size for w in weights.values())
     return Case(calls, expected, flops=0, read=7 * count * s.itemsize, written=4 * count * s.itemsize, tolerance=1024,
                 shape=(2,), result=lambda call: np.array([float(to_numpy(call())) for _ in range(2)]),
-                fresh=f"{name} {batch} {s.dtype}")
+                fresh=f"{name} {batch} {s.dtype}" if on_cpu else None)

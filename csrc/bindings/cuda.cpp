@@ -9,11 +9,25 @@
 
 namespace tw {
 
-Array to_device(const Array& a, Device device) {
+namespace {
+
+Array pinned_empty(const char* op, const Array& like) {
+  const auto bytes = static_cast<size_t>(like.numel()) * itemsize(like.dtype());
+  void* data = cuda::allocate_pinned(bytes ? bytes : 1, op);
+  Storage* s = Storage::borrow(data, bytes, {}, data, &cuda::release, false);
+  s->pinned = true;
+  return Array(StorageRef::adopt(s), like.dtype(), like.shape(), contiguous_strides(like.shape()), 0);
+}
+
+}  // namespace
+
+Array to_device(const Array& a, Device device, bool non_blocking) {
   if (a.device() == device) return a;
   const Array from = contiguous(a);
-  Array y = Array::empty("to", a.shape(), a.dtype(), device);
-  cuda::copy(y.raw(), device, from.raw(), a.device(), static_cast<size_t>(a.numel()) * itemsize(a.dtype()));
+  Array y = non_blocking && device.type == DeviceType::kCpu ? pinned_empty("to", a)
+                                                            : Array::empty("to", a.shape(), a.dtype(), device);
+  cuda::copy(y.raw(), device, from.raw(), a.device(), static_cast<size_t>(a.numel()) * itemsize(a.dtype()),
+             non_blocking);
   return y;
 }
 
@@ -32,14 +46,9 @@ void ensure(bool ok, const char* op) {
 Array pin_memory(const Array& a) {
   TW_CHECK(a.device().type == DeviceType::kCpu,
            "pin_memory: only memory of the CPU can be pinned, got a tensor on cuda");
-  const Array from = contiguous(a);
-  const auto bytes = static_cast<size_t>(a.numel()) * itemsize(a.dtype());
-  void* data = backend().allocate_host(bytes ? bytes : 1);
-  if (!data) fail<cuda::OutOfMemory>("pin_memory: cannot pin ", bytes, " bytes");
-  std::memcpy(data, from.raw(), bytes);
-  Storage* s = Storage::borrow(data, bytes, {}, data, [](void* p) { backend().release_host(p); }, false);
-  s->pinned = true;
-  return Array(StorageRef::adopt(s), a.dtype(), a.shape(), contiguous_strides(a.shape()), 0);
+  Array y = pinned_empty("pin_memory", a);
+  copy_into("pin_memory", y, a);
+  return y;
 }
 
 py::dict properties(int device) {
@@ -131,7 +140,7 @@ void bind_cuda(py::module_& m) {
   m.def("cuda_record_stream", [](const Array& a, Handle s) { cuda::record_stream(a.storage()->data, stream_of(s)); });
   m.def("pin_memory", &pin_memory);
   m.def("is_pinned", [](const Array& a) { return a.storage()->pinned; });
-  m.def("to_device", &to_device);
+  m.def("to_device", &to_device, py::arg("a"), py::arg("device"), py::arg("non_blocking") = false);
 }
 
 }  // namespace tw

@@ -14,8 +14,8 @@ namespace tw {
 DType default_dtype();  // of Python floats: float32 unless set
 void set_default_dtype(DType t);
 
-Array to_device(const Array& a, Device device);                // itself, or a row-major copy there
-Array contiguous(const Array& a);                              // itself, or a row-major copy
+Array to_device(const Array& a, Device device, bool non_blocking = false);  // itself, or a row-major copy there
+Array contiguous(const Array& a);                                           // itself, or a row-major copy
 Array cast(const Array& a, DType t);                           // itself, or a row-major copy in another dtype
 Array clone(const Array& a);                                   // always a row-major copy
 void copy_into(const char* op, Array& dst, const Array& src);  // broadcasts and casts; bumps dst's version

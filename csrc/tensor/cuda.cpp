@@ -3,9 +3,11 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -23,12 +25,17 @@ struct Loaded {
   pid_t process = 0;
 };
 
+thread_local std::string t_no_workspace;  // why a kernel got none
+
 void* host_allocate(size_t bytes) {
   try {
-    return allocate(bytes, current_device(), "a kernel's workspace");
-  } catch (...) { return nullptr; }
+    return allocate(bytes, current_device(), "workspace");
+  } catch (const std::exception& e) {
+    t_no_workspace = e.what();
+    return nullptr;
+  }
 }
-void host_release(void* block) { release(block, current_device()); }
+void host_release(void* block) { release(block); }
 constexpr BackendHost kHost = {host_allocate, host_release};
 
 Loaded load() {
@@ -84,6 +91,7 @@ Loaded& loaded() {
 }
 
 constexpr int kMaxDevices = 64;
+constexpr int kPinned = kMaxDevices;  // in a Block's place of a device: pinned memory of the host
 thread_local int t_device = 0;
 thread_local StreamHandle t_streams[kMaxDevices] = {};
 
@@ -96,8 +104,8 @@ thread_local StreamHandle t_streams[kMaxDevices] = {};
 struct Block {
   size_t bytes, asked;  // of its size class, and what was asked for
   int device;
-  StreamHandle stream;
-  std::vector<StreamHandle> others;  // streams that used it besides
+  StreamHandle stream;                               // null for pinned memory
+  std::vector<std::pair<int, StreamHandle>> others;  // a device and its stream that used it besides
 };
 struct Waiting {  // freed, but other streams may still use it
   void* data;
@@ -109,7 +117,7 @@ struct Cache {
   std::map<char*, Block> live;
   std::map<std::tuple<int, StreamHandle, size_t>, std::vector<void*>> free;
   std::vector<Waiting> waiting;
-  MemoryStats stats[kMaxDevices];
+  MemoryStats stats[kMaxDevices + 1];
 };
 Cache& cache() {  // never destroyed, as the CPU's
   static Cache* c = new Cache;
@@ -150,7 +158,7 @@ void empty_locked(Cache& c) {
   poll(c);
   for (auto& [key, blocks] : c.free)
     for (void* p : blocks) {
-      d.release(p);
+      std::get<0>(key) == kPinned ? d.release_host(p) : d.release(p);
       c.stats[std::get<0>(key)].reserved_bytes -= static_cast<int64_t>(std::get<2>(key));
     }
   c.free.clear();
@@ -176,6 +184,10 @@ const Backend& backend() {
 int device_count() { return backend_or_null() ? loaded().devices : 0; }
 
 void check(const char* op) {
+  if (__builtin_expect(!t_no_workspace.empty(), 0)) {
+    backend().take_error();
+    fail<OutOfMemory>(op, ": ", std::exchange(t_no_workspace, {}));
+  }
   if (const char* text = backend().take_error()) fail<std::runtime_error>(op, ": ", text);
   Fault* f = backend().fault();
   if (__builtin_expect(__atomic_load_n(&f->complete, __ATOMIC_ACQUIRE), 0)) {
@@ -202,36 +214,42 @@ void set_current_stream(int device, StreamHandle s) {
   if (device == t_device) backend().set_stream(s);
 }
 
-void* allocate(size_t bytes, int device, const char* op) {
+namespace {
+
+// A block of a device, or with kPinned of pinned memory.
+void* take(size_t bytes, int device, const char* op) {
   const Backend& d = backend();
-  TW_CHECK(device < loaded().devices, op, ": no such device, got cuda:", device, " of ", loaded().devices);
   if (bytes == 0) return nullptr;
+  const bool pinned = device == kPinned;
+  const auto fresh = pinned ? d.allocate_host : d.allocate;
   Cache& c = cache();
-  const DeviceGuard guard(device);
+  const DeviceGuard guard(pinned ? t_device : device);
   std::lock_guard lock(c.mutex);
   poll(c);
   MemoryStats& s = c.stats[device];
-  const Block b{class_bytes(bytes), bytes, device, t_streams[device], {}};
+  const Block b{class_bytes(bytes), bytes, device, pinned ? nullptr : t_streams[device], {}};
   void* p = nullptr;
   if (const auto it = c.free.find({device, b.stream, b.bytes}); it != c.free.end() && !it->second.empty()) {
     p = it->second.back();
     it->second.pop_back();
     ++s.cache_hits;
   } else {
-    p = d.allocate(b.bytes);
+    p = fresh(b.bytes);
     if (!p) {
       d.take_error();
       empty_locked(c);
-      p = d.allocate(b.bytes);
+      p = fresh(b.bytes);
     }
     if (!p) {
       d.take_error();
+      const double unit = 1 << 20, asked = static_cast<double>(bytes) / unit;
+      const double in_tensors = static_cast<double>(s.allocated_bytes) / unit;
+      if (pinned)
+        fail<OutOfMemory>(op, ": cannot pin host memory, asked for ", asked, " MiB; ", in_tensors, " MiB are pinned");
       int64_t free = 0, total = 0;
       d.memory_info(device, &free, &total);
-      const double unit = 1 << 20;
-      fail<OutOfMemory>(op, ": out of memory on cuda:", device, ", asked for ", static_cast<double>(bytes) / unit,
-                        " MiB of ", static_cast<double>(total) / unit, " MiB; ",
-                        static_cast<double>(s.allocated_bytes) / unit, " MiB are in tensors, ",
+      fail<OutOfMemory>(op, ": out of memory on cuda:", device, ", asked for ", asked, " MiB of ",
+                        static_cast<double>(total) / unit, " MiB; ", in_tensors, " MiB are in tensors, ",
                         static_cast<double>(s.reserved_bytes - s.allocated_bytes) / unit, " MiB cached, ",
                         static_cast<double>(free) / unit, " MiB free");
     }
@@ -241,11 +259,54 @@ void* allocate(size_t bytes, int device, const char* op) {
   s.allocated_bytes += static_cast<int64_t>(b.bytes);
   if (s.allocated_bytes > s.peak_allocated_bytes) s.peak_allocated_bytes = s.allocated_bytes;
   c.live[static_cast<char*>(p)] = b;
-  d.extent(p, bytes, op);
+  if (!pinned) d.extent(p, bytes, op);
   return p;
 }
 
-void release(void* block, int) {
+// The live block that holds an address, or end.
+std::map<char*, Block>::iterator holding(Cache& c, const void* p) {
+  auto* address = const_cast<char*>(static_cast<const char*>(p));
+  auto it = c.live.upper_bound(address);
+  if (it == c.live.begin()) return c.live.end();
+  --it;
+  return address < it->first + it->second.asked ? it : c.live.end();
+}
+
+// Whether the address lies in pinned memory; then that waits for what the stream does now before it is used again.
+bool used_pinned(const void* p, int device) {
+  Cache& c = cache();
+  std::lock_guard lock(c.mutex);
+  const auto it = holding(c, p);
+  if (it == c.live.end() || it->second.device != kPinned) return false;
+  const std::pair user{device, t_streams[device]};
+  auto& others = it->second.others;
+  if (std::find(others.begin(), others.end(), user) == others.end()) others.push_back(user);
+  return true;
+}
+
+// What `later` is given from now on waits for what `earlier` has been given.
+void wait_for(int later, int earlier) {
+  const Backend& d = backend();
+  EventHandle e = nullptr;
+  {
+    const DeviceGuard guard(earlier);
+    if (!d.event_create(false, &e) || !d.event_record(e, t_streams[earlier])) fail_with("copy");
+  }
+  const DeviceGuard guard(later);
+  if (!d.stream_wait(t_streams[later], e)) fail_with("copy");
+  d.event_destroy(e);
+}
+
+}  // namespace
+
+void* allocate(size_t bytes, int device, const char* op) {
+  backend();
+  TW_CHECK(device < loaded().devices, op, ": no such device, got cuda:", device, " of ", loaded().devices);
+  return take(bytes, device, op);
+}
+void* allocate_pinned(size_t bytes, const char* op) { return take(bytes, kPinned, op); }
+
+void release(void* block) {
   if (!block || loaded().process != getpid()) return;
   const Backend& d = *loaded().backend;
   Cache& c = cache();
@@ -255,10 +316,11 @@ void release(void* block, int) {
   Block b = std::move(it->second);
   c.live.erase(it);
   c.stats[b.device].allocated_bytes -= static_cast<int64_t>(b.bytes);
-  d.extent(block, 0, nullptr);
+  if (b.device != kPinned) d.extent(block, 0, nullptr);
   if (b.others.empty()) return put_back(c, block, b);
   Waiting w{block, b, {}};
-  for (StreamHandle s : b.others) {
+  for (const auto& [device, s] : b.others) {
+    const DeviceGuard guard(device);
     EventHandle e = nullptr;
     if (d.event_create(false, &e) && d.event_record(e, s)) w.events.push_back(e);
     else d.stream_synchronize(s);
@@ -269,11 +331,11 @@ void release(void* block, int) {
 void record_stream(void* block, StreamHandle s) {
   Cache& c = cache();
   std::lock_guard lock(c.mutex);
-  const auto it = c.live.find(static_cast<char*>(block));
+  const auto it = holding(c, block);
   if (it == c.live.end() || it->second.stream == s) return;
-  for (StreamHandle o : it->second.others)
-    if (o == s) return;
-  it->second.others.push_back(s);
+  Block& b = it->second;
+  const std::pair user{b.device, s};
+  if (std::find(b.others.begin(), b.others.end(), user) == b.others.end()) b.others.push_back(user);
 }
 
 void empty_cache() {
@@ -296,29 +358,30 @@ void reset_peak(int device) {
 bool find_block(const void* p, Extent* extent) {
   Cache& c = cache();
   std::lock_guard lock(c.mutex);
-  auto* address = const_cast<char*>(static_cast<const char*>(p));
-  auto it = c.live.upper_bound(address);
-  if (it == c.live.begin()) return false;
-  --it;
-  if (address >= it->first + it->second.asked) return false;
+  const auto it = holding(c, p);
+  if (it == c.live.end() || it->second.device == kPinned) return false;
   *extent = {it->first, it->second.asked, it->second.device};
   return true;
 }
 
-void copy(void* dst, Device to, const void* src, Device from, size_t bytes) {
+void copy(void* dst, Device to, const void* src, Device from, size_t bytes, bool non_blocking) {
   if (bytes == 0) return;
   const Backend& d = backend();
-  const bool host = to.type == DeviceType::kCpu;
-  const int device = host ? from.index : to.index;
-  const DeviceGuard guard(device);
-  const CopyKind kind = host                            ? CopyKind::kToHost
-                        : from.type == DeviceType::kCpu ? CopyKind::kToDevice
-                                                        : CopyKind::kOnDevice;
-  if (!d.copy(dst, src, bytes, kind, t_streams[device])) fail_with("copy");
-  // Pageable memory may be gone or changed before the copy is made.
-  if (kind == CopyKind::kOnDevice) return;
-  if (!d.stream_synchronize(t_streams[device])) fail_with("copy");
-  check("copy");
+  const bool to_host = to.type == DeviceType::kCpu, from_host = from.type == DeviceType::kCpu;
+  const int device = to_host ? from.index : to.index;
+  const bool across = !to_host && !from_host && from.index != to.index;
+  if (across) wait_for(to.index, from.index);
+  {
+    const DeviceGuard guard(device);
+    const CopyKind kind = to_host ? CopyKind::kToHost : from_host ? CopyKind::kToDevice : CopyKind::kOnDevice;
+    if (!d.copy(dst, src, bytes, kind, t_streams[device])) fail_with("copy");
+    // The driver has read pageable memory when it returns from a copy to the device, and has not yet read pinned memory.
+    const bool pinned = to_host ? used_pinned(dst, device) : from_host && used_pinned(src, device);
+    const bool wait = to_host ? !(pinned && non_blocking) : pinned && !non_blocking;
+    if (wait && !d.stream_synchronize(t_streams[device])) fail_with("copy");
+    if (wait) check("copy");
+  }
+  if (across) wait_for(from.index, to.index);  // before the source's memory is used for something else
 }
 
 void synchronize(int device) {

@@ -47,7 +47,8 @@ class DeviceGuard {  // the device of an op's tensors, while it launches
 // that stream, which runs after all that used it; a block that other streams used as well (record_stream) waits for
 // them. Sizes are in classes as the CPU's; out of memory, the cache is emptied and the request tried again.
 void* allocate(size_t bytes, int device, const char* op);
-void release(void* block, int device);
+void* allocate_pinned(size_t bytes, const char* op);  // of the host, page-locked; waits for the copies that use it
+void release(void* block);
 void record_stream(void* block, StreamHandle s);
 void empty_cache();
 MemoryStats memory_stats(int device);
@@ -59,8 +60,9 @@ struct Extent {
 };
 bool find_block(const void* p, Extent* extent);  // the live block that holds an address
 
-// In order of the current stream of the device concerned; a copy to host memory has been made when it returns.
-void copy(void* dst, Device to, const void* src, Device from, size_t bytes);
+// In order of the current streams of the devices concerned. When it returns, host memory has been written and may be
+// changed again; with non_blocking, and where that memory is pinned, only when the stream has come so far.
+void copy(void* dst, Device to, const void* src, Device from, size_t bytes, bool non_blocking = false);
 void synchronize(int device);
 
 }  // namespace tw::cuda

@@ -23,7 +23,7 @@ Storage* Storage::borrow(void* data, size_t bytes, Device device, void* owner, v
 void Storage::destroy() {
   if (release_) release_(owner_);
   else if (device.type == DeviceType::kCpu) cpu_allocator::release(data, bytes);
-  else cuda::release(data, device.index);
+  else cuda::release(data);
   delete this;
 }
 

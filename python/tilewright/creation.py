@@ -152,19 +152,27 @@ def from_numpy(ndarray) -> autograd.Tensor:
 
 
 def from_dlpack(ext_tensor) -> autograd.Tensor:
-    """A tensor over the memory of any array with `__dlpack__` (PyTorch, JAX, NumPy, CuPy on the CPU), without a copy.
+    """A tensor over the memory of any array with `__dlpack__` (PyTorch, JAX, NumPy, CuPy), without a copy.
+
+    On a GPU, the current stream waits for what the producer's has been given.
 
     Raises:
-        TypeError: no DLPack, or a dtype that tilewright lacks. RuntimeError: not on the CPU.
+        TypeError: no DLPack, or a dtype that tilewright lacks. RuntimeError: neither on the CPU nor on a CUDA device.
     """
     if not hasattr(ext_tensor, "__dlpack__"):
         if type(ext_tensor).__name__ == "PyCapsule":
             return wrap(_engine.from_dlpack(ext_tensor))
         raise TypeError(f"from_dlpack: expects an array with __dlpack__, got {type(ext_tensor).__name__}")
+    kind, index = ext_tensor.__dlpack_device__()
+    stream = {}
+    if kind == 2:
+        from tilewright import cuda
+
+        stream["stream"] = cuda.current_stream(index).cuda_stream or 1  # 1: the default stream, in DLPack's numbers
     try:
-        capsule = ext_tensor.__dlpack__(max_version=(1, 1))
+        capsule = ext_tensor.__dlpack__(max_version=(1, 1), **stream)
     except TypeError:  # a producer from before DLPack 1.0
-        capsule = ext_tensor.__dlpack__()
+        capsule = ext_tensor.__dlpack__(**stream)
     return wrap(_engine.from_dlpack(capsule))
 
 

@@ -230,11 +230,12 @@ class Tensor(_engine.TensorBase):
             raise BufferError("__dlpack__: the tensor requires grad; export tensor.detach()")
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
             raise BufferError(f"__dlpack__: the tensor is on {self.device}, asked for device {tuple(dl_device)}")
+        array = _engine.clone(self.array) if copy else self.array
         if self.is_cuda and stream != -1:  # the consumer's stream waits for what this thread's has been given
             from tilewright import cuda
 
-            cuda.Stream(self.device, _handle=stream if stream and stream > 2 else 0).wait_stream(cuda.current_stream())
-        array = _engine.clone(self.array) if copy else self.array
+            theirs = cuda.Stream(self.device, _handle=stream if stream and stream > 2 else 0)
+            theirs.wait_stream(cuda.current_stream(self.device))
         return _engine.to_dlpack(array, max_version is not None and max_version[0] >= 1)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -366,11 +367,13 @@ class Tensor(_engine.TensorBase):
                 dtype, device = a.dtype, a.device
             elif isinstance(a, str | _engine.device) or type(a) is int:
                 device = a
-            elif a is not None and not isinstance(a, bool):
+            elif isinstance(a, bool):
+                non_blocking = a
+            elif a is not None:
                 raise TypeError(f"to: expects a dtype, a device or a Tensor, got {a!r}")
         t = self
         if device is not None:
-            t = _elementwise.to_device(t, creation.check_device("to", device))
+            t = _elementwise.to_device(t, creation.check_device("to", device), non_blocking)
         if dtype is not None and dtype is not self.array.dtype:
             t = _elementwise.cast(t, dtype)
         return _elementwise.clone(t) if copy and t is self else t
@@ -416,7 +419,7 @@ class Tensor(_engine.TensorBase):
         return self.to(_CPU)
 
     def cuda(self, device=None, non_blocking: Any = False):
-        return self.to(device="cuda" if device is None else device)
+        return self.to(device="cuda" if device is None else device, non_blocking=non_blocking)
 
     def pin_memory(self):
         """A copy in pinned memory, which a GPU reads and writes while the program goes on."""

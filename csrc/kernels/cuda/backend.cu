@@ -15,7 +15,11 @@ const BackendHost* backend_host;
 namespace {
 thread_local Stream t_stream = nullptr;
 thread_local char t_error[256] = "";
+thread_local bool t_refused = false;
 }  // namespace
+
+void refuse_launches() { t_refused = true; }
+bool launches_refused() { return t_refused; }
 
 void note_error(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -192,6 +196,7 @@ const Backend kBackend = {
     .set_stream = [](StreamHandle s) { cuda::t_stream = s; },
     .take_error = []() -> const char* {
       static thread_local char text[sizeof cuda::t_error];
+      cuda::t_refused = false;
       if (!cuda::t_error[0]) return nullptr;
       std::memcpy(text, cuda::t_error, sizeof text);
       cuda::t_error[0] = 0;

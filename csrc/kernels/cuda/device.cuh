@@ -51,10 +51,15 @@ TW_DEVICE void report_fault(Fault* f, const char* op, const char* rule, int64_t 
   *static_cast<volatile unsigned*>(&f->complete) = 1;
 }
 
+// Nothing more is launched until the engine asks for errors: an op that got no memory must not run into a null pointer.
+void refuse_launches();
+
 // Device memory for one op's launches, in stream order: freed memory is given to later launches of the stream only.
 class Workspace {
  public:
-  explicit Workspace(size_t bytes) : data_(bytes ? backend_host->allocate(bytes) : nullptr) {}
+  explicit Workspace(size_t bytes) : data_(bytes ? backend_host->allocate(bytes) : nullptr) {
+    if (bytes && !data_) refuse_launches();
+  }
   ~Workspace() {
     if (data_) backend_host->release(data_);
   }

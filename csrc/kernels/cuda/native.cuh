@@ -13,11 +13,13 @@ namespace tw::cuda {
 using Stream = void*;
 
 void note_error(cudaError_t status, const char* what);  // backend.cu: kept until the engine asks
+bool launches_refused();
 
 template <auto Kernel> struct Invoke;
 template <class... P, void (*Kernel)(P...)> struct Invoke<Kernel> {
   static void launch(dim3 grid, dim3 block, dim3 cluster, size_t shared_bytes, Stream stream, P... args) {
     static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied to the device");
+    if (launches_refused()) return;
     const void* kernel = reinterpret_cast<const void*>(Kernel);
     if (shared_bytes > 48 << 10)
       note_error(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),

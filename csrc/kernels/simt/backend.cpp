@@ -15,6 +15,11 @@ namespace cuda {
 extern const KernelTable kernel_table;
 const BackendHost* backend_host;
 Stream current_stream() { return nullptr; }
+namespace {
+bool refused = false;
+}
+void refuse_launches() { refused = true; }
+bool launches_refused() { return refused; }
 Fault* fault_record() {
   static Fault* f = [] {
     void* made = simt::heap_allocate(sizeof(Fault));
@@ -32,7 +37,12 @@ const DeviceInfo& device_info() {
 namespace {
 
 using Time = std::chrono::steady_clock::time_point;
-constexpr int64_t kMemory = int64_t{8} << 30;
+// TILEWRIGHT_SIMT_DEVICES (1), and TILEWRIGHT_SIMT_MEMORY in MiB (8192), which they share.
+int64_t setting(const char* name, int64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text && *text ? std::atoll(text) : otherwise;
+}
+const int64_t kMemory = setting("TILEWRIGHT_SIMT_MEMORY", 8192) << 20;
 int64_t used = 0;
 
 bool yes() { return true; }
@@ -41,7 +51,7 @@ const Backend kBackend = {
     .table_bytes = sizeof(KernelTable),
     .why_not = []() -> const char* { return nullptr; },
     .table = &cuda::kernel_table,
-    .device_count = [] { return 1; },
+    .device_count = [] { return static_cast<int>(setting("TILEWRIGHT_SIMT_DEVICES", 1)); },
     .properties =
         [](int, DeviceProperties* p) {
           *p = {};
@@ -65,6 +75,7 @@ const Backend kBackend = {
     .set_stream = [](StreamHandle) {},
     .take_error = []() -> const char* {
       static std::string text;
+      cuda::refused = false;
       text = simt::take_findings();
       return text.empty() ? nullptr : text.c_str();
     },

@@ -222,6 +222,8 @@ namespace tw::cuda {
 
 using Stream = void*;
 
+bool launches_refused();  // device.cuh's refuse_launches
+
 template <auto Kernel> struct Invoke;
 template <class... P, void (*Kernel)(P...)> struct Invoke<Kernel> {
   // A kernel's parameters are a copy of their own for each thread, as on a GPU.
@@ -229,6 +231,7 @@ template <class... P, void (*Kernel)(P...)> struct Invoke<Kernel> {
   static const char* name() { return __PRETTY_FUNCTION__; }
   static void launch(dim3 grid, dim3 block, dim3 cluster, size_t shared_bytes, P... args) {
     static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied to the device");
+    if (launches_refused()) return;
     const std::tuple<P...> all(args...);
     simt::launch({name(), &run, &all, sizeof(all), grid, block, cluster, shared_bytes});
   }

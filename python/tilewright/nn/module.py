@@ -453,7 +453,7 @@ class Module:
     def to(self, *args: Any, **kwargs: Any) -> Module:
         """`to(device)`, `to(dtype)`, `to(device, dtype)` or `to(tensor)`, in place; a dtype goes to floats only."""
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
-        kwargs.pop("non_blocking", None)
+        non_blocking = kwargs.pop("non_blocking", False)
         if kwargs:
             raise TypeError(f"to: got an unexpected keyword {', '.join(map(repr, kwargs))}")
         for arg in args:
@@ -461,14 +461,16 @@ class Module:
                 device, dtype = arg.device, arg.dtype
             elif isinstance(arg, _dtype_class()):
                 dtype = arg
-            elif arg is not None and not isinstance(arg, bool):
+            elif isinstance(arg, bool):
+                non_blocking = arg
+            elif arg is not None:
                 device = arg
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"to: a module's dtype must be a floating-point type, got {dtype}")
 
         def convert(tensor: Tensor) -> Tensor:
             if device is not None:
-                tensor = tensor.to(device)
+                tensor = tensor.to(device, non_blocking=non_blocking)
             return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
         return self._apply(convert)

@@ -451,11 +451,16 @@ def cast_grad(node, dy):
     return (dy,)  # the tape casts it to the input's dtype
 
 
-def to_device(input, device):
-    """The tensor on a device: itself when it is there already, else a row-major copy."""
+def to_device(input, device, non_blocking: bool = False):
+    """The tensor on a device: itself when it is there already, else a row-major copy.
+
+    non_blocking: the copy is made in the order of the device's stream, while the program goes on. From a device, the
+    result is in pinned memory, to be read after `cuda.synchronize()` or an event; to a device it needs a pinned tensor
+    (`pin_memory()`), for other memory has been read when the call returns.
+    """
     if input.device == device:
         return input
-    return record(to_device_grad, _engine.to_device(input.array, device), (input,), attrs=(input.device,))
+    return record(to_device_grad, _engine.to_device(input.array, device, non_blocking), (input,), attrs=(input.device,))
 
 
 def to_device_grad(node, dy):
@@ -563,8 +568,10 @@ def clamp_(input, min=None, max=None):
 
 
 def copy_(input, src, non_blocking: bool = False):
-    """Copies src, broadcast and cast, into input's memory."""
+    """Copies src, broadcast and cast, into input's memory. non_blocking: to a device, as `to_device` says."""
     src = tensor("copy_", src)
+    if non_blocking and input.is_cuda:
+        src = to_device(src, input.device, True)
     return inplace(copy__grad, input, lambda: _engine.copy_into(input.array, src.array), (input, src))
 
 

@@ -11,7 +11,7 @@
 // odd tap begin at odd items, from which cp.async cannot copy.) ldmatrix turns the tile. Tiles (rows, pixels, K): halves
 // 128 x 128 x 32, or 64 x 256 x 32 where a group has at most 64 rows; others 128 x 128 x 16 or 64 x 64 x 16.
 // Filters of one tap with whole rows of pixels are gemm's, batched, with no panels; so is dx where y is one pixel.
-// Groups of few rows: conv_direct.cu.
+// Groups of few rows: conv_direct.cu. Halves on Hopper: conv_sm90.cu, where it takes the shape.
 // Intensity: a tile of 1 MFLOP reads 8 KiB of weights and 8 KiB of pixels, from L1 and L2 but for the first time. In
 // clocks of an SM's shared memory and L1, 128 bytes each: 384 for ldmatrix, 128 for loads of pixels (2 bytes a lane),
 // 64 each to store both tiles; gemm.cu has 512 in all, so that 0.8 of its rate is the limit. An image's own bytes: (C HW + O P) / (2 C O P taps) a FLOP, below 1 / 150 from 64

@@ -1,4 +1,47 @@
-// OPENING
+// conv, conv_backward_x and conv_backward_w of halves on Hopper: conv.cuh's products through wgmma, one to three
+// dimensions as one kernel. Shapes, formulas, phases: conv.cuh. Sums are float32, the bias is added before the one
+// rounding; dw's are cut into slices of positions, as many as the shape says, and added in their order. Error: K 2^-24
+// of the sum of magnitudes and one rounding, K = taps * channels, for dw positions; measured by
+// tests/test_hopper_conv.py. Layouts never change a bit.
+//
+// Taken: groups == 1, 32 channels and rows or more, 128 positions or more, at most 8 phases, pads, steps and filters
+// within the copy engine's limits (hopper.cuh). Filters of one tap with aligned rows of pixels are gemm's before that;
+// first layers of few channels, groups and all else conv.cu's.
+//
+// Method: implicit GEMM, M = rows (O, or C for dx), N = positions, so that neighbours in y are neighbours in a thread's
+// sums, and K = (tap, channel). Images are first copied to channels last, weights to panels (channels_last.cuh). Then
+// TMA's im2col mode brings 64 positions by 128 bytes of channels of one tap in one load, over rows, images and strides,
+// with zeros outside: no im2col and no padding is ever written, and no position of a tile is lost on an edge. For dw
+// both operands are loaded with 64 positions as K: dy's rows and x's (tap, channel), both across K. dx of strides:
+// phase by phase, with maps of their own; strides of one-tap filters are left out in the copy.
+//   bytes a copy costs      x is read once, as it must be, and written to and read from L2: a launch takes as many
+//                           images as stay there (32 MiB), and as fill its last wave
+//   the other way           producer warps that gather from NCHW, as conv.cu's: 2 bytes a lane, 64 channels by 256
+//                           positions a step are 512 loads, 512 stores and their addresses, some 3000 instructions
+//                           where a step's wgmma last 1024 clocks of 4 schedulers: 0.75 of all issue slots, each tap
+//                           anew; the copy is some 12 instructions for 32 x 2 values, once for all taps and rows.
+//                           Tiled boxes from NCHW need rows of 16 bytes (W % 8 == 0) and waste edges at W = 28, 14, 7
+//   a block's tile          128 rows x 256 positions, or x 128 where that fills the last wave better; 64 x 256 where
+//                           there are 64 rows; two warpgroups multiply (wgmma m64n256k16 or m64n128k16), a warp of a
+//                           third keeps 4 to 6 stages full, a lane a chunk of 64 lines by 128 bytes
+//   a cluster's             two tiles side by side, whose common operand is sent to both by multicast: positions where
+//                           an even number of tiles holds the rows, else rows; for dw also none, but two slices
+//   shared memory           192 to 200 KiB of stages + 18 KiB for the results on their way out: one block
+//   a step, 128 x 256 x 64  4.2 MFLOP, 1024 clocks at 4096 FLOP a clock; 32 KiB from L2 (40 with common rows), 128
+//                           FLOP a byte, 32 (40) bytes a clock; from shared memory 80 of 128 bytes a clock
+//   128 x 128, 64 x 256     512 clocks for 24 or 36 KiB: 48 and 72 bytes a clock of L2, which then is the limit; at 40
+//                           bytes a clock 0.85 and 0.55 of the peak. (64 rows use a position's 128 bytes for 64 sums:
+//                           no tile of im2col helps, only pixels kept between taps would)
+//   results                 16 x 64 sums a warp at a time, rounded, through shared memory to stores of 16 bytes along
+//                           pixels, 4 where images have 2 n pixels, else 2: 300 clocks per 64 positions
+//   expected                of the tensor peak, by these clocks and 14 bytes a clock and multiprocessor from memory, on
+//                           132; in brackets without the copy. y: ResNet-50's 3x3, 256 images: 64 channels 0.39
+//                           (0.49), 128 0.75 (0.93), 256 0.85 (0.96), 512 0.79 (0.83); its 1x1 at 14 x 14 from 256
+//                           0.63 (0.77), to 256 0.42 (0.80), at 7 x 7 0.77 and 0.56, where x and y bound it: 1 / C +
+//                           1 / O bytes a FLOP. VGG-16's, 64 images: 0.39, 0.75, 0.85, 0.92. dw, with two copies and
+//                           4 bytes a slice's sum written and read: 0.25, 0.41, 0.60, 0.60. Not yet timed on a GPU.
+// Sources: the PTX ISA manual, "im2col mode" and 9.7.14; the driver's manual on cuTensorMapEncodeIm2col; CUTLASS's
+// convolutions on Hopper use the same mode.
 #include "kernels/cuda/channels_last.cuh"
 #include "kernels/cuda/conv.cuh"
 #include "kernels/cuda/hopper.cuh"

@@ -106,7 +106,7 @@ __global__ void tma_copy(const __grid_constant__ TensorMap from, const __grid_co
   cluster_wait();
 }
 
-// y (blocks, 16 pixels, 8 channels): runs of pixels from the first on, each `by` further; out (z, y, x) of them an image.
+// y (blocks, 16 pixels, 8 channels): runs of pixels from the first on, each `by` further, `out` of them an image.
 template <int kDims>
 __global__ void copy_pixels_kernel(const __grid_constant__ TensorMap map, const __grid_constant__ Pixels p, float* y) {
   float* const tile = dynamic_shared<float>();
@@ -196,7 +196,7 @@ extern "C" __attribute__((visibility("default"))) const char* copy_boxes(const f
   return text.c_str();
 }
 
-// Columns of images x (n, size, 8 channels), as a convolution's tap reads them; z has to be of size 1 with 4 dimensions.
+// Columns of images x (n, size, 8 channels), as a convolution's tap reads them; of 4 dimensions where z is of size 1.
 extern "C" __attribute__((visibility("default"))) const char* copy_pixels(const float* x, float* y, int n, int ndim,
                                                                           const Pixels* p, int blocks) {
   static std::string text;

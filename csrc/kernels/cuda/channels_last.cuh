@@ -1,7 +1,7 @@
-// What comes before a convolution by conv_sm90.cu: images (N, C, pixels) with their channels last, each pixel's in rows of
-// whole 16 bytes, and weights as panels, (rows, taps, channels) likewise. S is as wide as the dtype; float is rounded to
-// TF32, to nearest. One read and one write; images go through tiles of 64 pixels by 128 bytes of channels in shared
-// memory: lanes along pixels read 4 bytes each where rows are even, else 2, 64 bytes a thread in flight, and a warp
+// What comes before a convolution by conv_sm90.cu: images (N, C, pixels) with their channels last, a pixel's in a row of
+// whole 16 bytes, and weights as panels, (rows, taps, channels) likewise. S is as wide as the dtype; float is rounded
+// to TF32, to nearest. One read and one write; images go through tiles of 64 pixels by 128 bytes of channels in shared
+// memory: lanes along pixels read two of them at once where images are even, 64 bytes a thread in flight, and a warp
 // writes 4 whole lines of 128 bytes.
 #pragma once
 #include "kernels/cuda/elementwise.cuh"

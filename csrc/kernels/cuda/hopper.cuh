@@ -6,7 +6,7 @@
 //   mbarrier_arrive(bar), mbarrier_arrive_at(bar, rank)           rank: the barrier at the same place of that block
 //   mbarrier_wait(bar, parity)                                    until the phase of that parity has completed
 //   tma_load(dst, map, bar, {x, y}, blocks)                       one thread; blocks: a mask of the cluster, 0: this one
-//   tma_load_pixels(dst, map, bar, {c, x, y, n}, {dx, dy}, blocks)   im2col: pixels from (x, y, n) on, each read (dx, dy) on
+//   tma_load_pixels(dst, map, bar, {c, x, y, n}, {dx, dy}, blocks)   im2col: from (x, y, n) on, all read (dx, dy) further
 //   tma_store(map, src, {x, y}), tma_store_commit(), tma_store_wait<N>()
 //   fence_async()                          ordinary stores to shared memory, before the engine or wgmma reads them
 //   wgmma_fence(); wgmma<T, N>(acc, a, b, keep) ...; wgmma_commit(); wgmma_wait<N>()

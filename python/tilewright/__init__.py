@@ -58,11 +58,13 @@ from tilewright.ops.exports import __all__ as _ops
 from tilewright.runtime import (
     cpu_capability,
     empty_cache,
+    get_float32_matmul_precision,
     get_num_threads,
     memory_stats,
     promote_types,
     reset_peak_memory_stats,
     result_type,
+    set_float32_matmul_precision,
     set_num_threads,
 )
 
@@ -85,7 +87,8 @@ __all__ = [
     "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "kernels", "linspace", "long", "memory_stats",
     "no_grad", "ones", "ones_like", "promote_types", "reset_peak_memory_stats", "result_type", "set_default_dtype",
     "set_grad_enabled", "set_num_threads", "short", "tensor", "uint8", "zeros", "zeros_like", "autocast",
-    "get_autocast_dtype", "is_autocast_enabled", *_legacy, *_ops, *_SAVING, *_SUBMODULES,
+    "get_autocast_dtype", "is_autocast_enabled",
+    "get_float32_matmul_precision", "set_float32_matmul_precision", *_legacy, *_ops, *_SAVING, *_SUBMODULES,
 ]
 
 

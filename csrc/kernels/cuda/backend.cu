@@ -70,8 +70,10 @@ template <class Encode> Encode driver_function(const char* name) {
   note_error(cudaGetDriverEntryPointByVersion(name, &entry, 12000, cudaEnableDefault, &found), name);
   return reinterpret_cast<Encode>(entry);
 }
-CUtensorMapDataType map_type(int item) {
-  return item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16 : CU_TENSOR_MAP_DATA_TYPE_UINT32;
+CUtensorMapDataType map_type(int item, bool tf32 = false) {
+  return item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16
+         : tf32    ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32
+                   : CU_TENSOR_MAP_DATA_TYPE_UINT32;
 }
 CUtensorMapSwizzle map_swizzle(int bytes) {
   return bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
@@ -94,7 +96,7 @@ struct MapSizes {
 }  // namespace
 
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
-                     const int* box, int swizzle) {
+                     const int* box, int swizzle, bool tf32) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -102,7 +104,7 @@ bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const
   const MapSizes s(ndim, sizes, strides);
   cuuint32_t sides[5], ones[5] = {1, 1, 1, 1, 1};
   for (int d = 0; d < ndim; ++d) sides[d] = static_cast<cuuint32_t>(box[d]);
-  return encode && made(encode(&map->map, map_type(item), static_cast<cuuint32_t>(ndim), const_cast<void*>(data),
+  return encode && made(encode(&map->map, map_type(item, tf32), static_cast<cuuint32_t>(ndim), const_cast<void*>(data),
                                s.size, s.stride, sides, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, map_swizzle(swizzle),
                                CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }

@@ -7,7 +7,7 @@
 //   dw (O, k)    = dy (O, j) @ x  at (k, j)^T
 // so that a pass is: for each dimension taps i < count, which read the coordinate j * pitch + base + i * step.
 // One and two dimensions are three with leading sizes of 1. Phases have as many positions each; those past the result's
-// end are not stored. Products of halves take positions in pairs, rows of odd length being one longer. Positions of a
+// end are not stored. The tensor cores' products take positions in pairs, rows of odd length being one longer. Positions of a
 // launch are below 2^31: longer results go in parts of images, or of their depth.
 #pragma once
 #include "kernels/cuda/elementwise.cuh"
@@ -39,6 +39,7 @@ struct Pass {
   int phases;
   int K_room;  // items of a panel's row
   bool backward;
+  bool tensor;  // by the tensor cores: halves, and float32 as TF32
   DType dtype;
 
   Pass(const ConvArgs& a, bool backward);

@@ -193,6 +193,16 @@ template <int N> TW_DEVICE void wgmma_hold(float (&acc)[N]) {
                "." type " {" names "}, {" o0 "," o1 "," o2 "," o3 "}, " o4 ", p, 1, 1, " o6 ";\n}"                \
                : __VA_ARGS__                                                                                      \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(keep)), "n"(int(kAcrossB)))
+#define TW_WGMMA_SHARED_TF32(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                     \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n \
+               "k8.f32.tf32.tf32 {" names "}, " o0 ", " o1 ", p, 1, 1;\n}"                        \
+               : __VA_ARGS__                                                                      \
+               : "l"(a), "l"(b), "r"(int(keep)))
+#define TW_WGMMA_REGISTERS_TF32(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                  \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n \
+               "k8.f32.tf32.tf32 {" names "}, {" o0 "," o1 "," o2 "," o3 "}, " o4 ", p, 1, 1;\n}" \
+               : __VA_ARGS__                                                                      \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(keep)))
 #define TW_WGMMA_SIZES(FORM, type)                                                                                    \
   if constexpr (N == 64) FORM("64", type, TW_NAMES32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", TW_ACC32(0));  \
   else if constexpr (N == 128)                                                                                        \
@@ -201,12 +211,16 @@ template <int N> TW_DEVICE void wgmma_hold(float (&acc)[N]) {
     FORM("256", type, TW_NAMES128, "%128", "%129", "%130", "%131", "%132", "%133", "%134", TW_ACC32(0), TW_ACC32(32), \
          TW_ACC32(64), TW_ACC32(96));
 
-// acc (64, N) = a (64, 16) b (16, N) + (keep ? acc : 0) for a warpgroup; T float16 or bfloat16, N 64, 128 or 256.
+// acc (64, N) = a (64, 16) b (16, N) + (keep ? acc : 0) for a warpgroup; T float16 or bfloat16, N 64, 128 or 256. T
+// float: 8 steps of K of TF32, whose low 13 bits are not read, along K both; a in registers as m16n8k8's.
 template <class T, int N, bool kAcrossA = false, bool kAcrossB = false>
 TW_DEVICE void wgmma(float (&acc)[N / 2], uint64_t a, uint64_t b, bool keep) {
   static_assert(N == 64 || N == 128 || N == 256);
   if constexpr (std::is_same_v<T, float16>) {
     TW_WGMMA_SIZES(TW_WGMMA_SHARED, "f16")
+  } else if constexpr (std::is_same_v<T, float>) {
+    static_assert(!kAcrossA && !kAcrossB);
+    TW_WGMMA_SIZES(TW_WGMMA_SHARED_TF32, "")
   } else {
     TW_WGMMA_SIZES(TW_WGMMA_SHARED, "bf16")
   }
@@ -216,6 +230,9 @@ TW_DEVICE void wgmma(float (&acc)[N / 2], const uint32_t (&a)[4], uint64_t b, bo
   static_assert(N == 64 || N == 128 || N == 256);
   if constexpr (std::is_same_v<T, float16>) {
     TW_WGMMA_SIZES(TW_WGMMA_REGISTERS, "f16")
+  } else if constexpr (std::is_same_v<T, float>) {
+    static_assert(!kAcrossB);
+    TW_WGMMA_SIZES(TW_WGMMA_REGISTERS_TF32, "")
   } else {
     TW_WGMMA_SIZES(TW_WGMMA_REGISTERS, "bf16")
   }
@@ -227,11 +244,12 @@ TW_DEVICE void wgmma(float (&acc)[N / 2], const uint32_t (&a)[4], uint64_t b, bo
 namespace tw::cuda {
 
 // How a tensor in global memory is cut into boxes. Sizes innermost first; strides in bytes, of dimensions 1 ...;
-// `item` bytes an element (2 or 4), halves told apart for nobody: the engine moves bits. Zeros outside the tensor.
+// `item` bytes an element (2 or 4), halves told apart for nobody: the engine moves bits, but for `tf32`, float32 that
+// loads round to TF32 (CUTLASS leaves operands to it, too; the emulator's ties go away from zero). Zeros outside.
 // False, with the reason kept for the engine, where the hardware cannot: 16-byte alignment of data and strides, boxes of
 // at most 256 a side, rows of the box no longer than the swizzle.
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
-                     const int* box, int swizzle);
+                     const int* box, int swizzle, bool tf32 = false);
 
 // The same of images for tma_load_pixels: sizes (C, W, H, N) or (C, W, H, D, N); a load takes `channels` of `pixels`
 // pixels one after another, in steps of `step`, whose coordinates go from `lower` to size - 1 + `upper` in each

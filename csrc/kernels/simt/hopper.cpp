@@ -130,6 +130,12 @@ template <class F> void for_rows(const Bulk& c, const F& f) {
   }
 }
 
+uint32_t round_item(const char* p) {
+  float v;
+  std::memcpy(&v, p, 4);
+  return cuda::round_to_tf32(v);
+}
+
 void land(const Bulk& c) {
   const auto item = static_cast<size_t>(c.map.item);
   const size_t places = c.load ? c.destinations.size() : 1;
@@ -143,6 +149,7 @@ void land(const Bulk& c) {
       char* at = base + swizzled(static_cast<size_t>(shared - base) + offset, c.map.swizzle);
       if (kChecked && global) touch_as(c.agent, global, item, !c.load, false);
       if (!c.load && global) std::memcpy(global, at, item);
+      else if (c.load && global && c.map.tf32) *reinterpret_cast<uint32_t*>(at) = round_item(global);
       else if (c.load && global) std::memcpy(at, global, item);
       else if (c.load) std::memset(at, 0, item);
     });
@@ -176,39 +183,40 @@ float value_at(uint64_t descriptor, bool across, int line, int k, const WgmmaOp&
   const size_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4,
                stride = (descriptor >> 32 & 0x3fff) << 4;
   const int mode = static_cast<int>(descriptor >> 62), swizzle = mode == 1 ? 128 : mode == 2 ? 64 : mode == 3 ? 32 : 0;
-  const auto l = static_cast<size_t>(line), s = static_cast<size_t>(k);
+  const auto l = static_cast<size_t>(line), s = static_cast<size_t>(k), item = static_cast<size_t>(op.item);
   size_t at;
   if (!across) {
-    at = swizzle ? start + l / 8 * stride + l % 8 * static_cast<size_t>(swizzle) + s * 2
-                 : start + l / 8 * stride + s / 8 * leading + l % 8 * 16 + s % 8 * 2;
+    const size_t chunk = 16 / item;
+    at = swizzle ? start + l / 8 * stride + l % 8 * static_cast<size_t>(swizzle) + s * item
+                 : start + l / 8 * stride + s / chunk * leading + l % 8 * 16 + s % chunk * item;
   } else {
     const auto row = static_cast<size_t>(swizzle) / 2;  // items of a row along the lines
     at = swizzle ? start + l / row * leading + s / 8 * stride + s % 8 * row * 2 + l % row * 2
                  : start + l / 8 * stride + s / 8 * leading + s % 8 * 16 + l % 8 * 2;
   }
   const char* p = my_block().shared + swizzled(at, swizzle);
-  if ((across ? l : s) % 8 == 0) touch(p, 16, false);
-  uint16_t bits;
-  std::memcpy(&bits, p, 2);
+  if ((across ? l : s) * item % 16 == 0) touch(p, 16, false);
+  uint32_t bits = 0;
+  std::memcpy(&bits, p, item);
   return op.read(bits);
 }
 
 void multiply(const Product& p) {
   const WgmmaOp& op = p.op;
   const Fiber& f = *cluster.current;
-  const int warp = f.thread / 32 % 4, g = f.lane() / 4, t = f.lane() % 4;
+  const int warp = f.thread / 32 % 4, g = f.lane() / 4, t = f.lane() % 4, K = 32 / op.item;
   float a[2][16];
   for (int r = 0; r < 2; ++r)
-    for (int k = 0; k < 16; ++k)
+    for (int k = 0; k < K; ++k)
       a[r][k] = op.a_in_registers ? p.a[r][k] : value_at(op.a, op.a_across, 16 * warp + g + 8 * r, k, op);
   for (int j = 0; j < op.n / 8; ++j)
     for (int i = 0; i < 2; ++i) {
       float b[16];
-      for (int k = 0; k < 16; ++k) b[k] = value_at(op.b, op.b_across, 8 * j + 2 * t + i, k, op);
+      for (int k = 0; k < K; ++k) b[k] = value_at(op.b, op.b_across, 8 * j + 2 * t + i, k, op);
       for (int r = 0; r < 2; ++r) {
         float& d = op.acc[4 * j + 2 * r + i];
         double sum = op.keep ? d : 0;
-        for (int k = 0; k < 16; ++k) sum += double{a[r][k]} * b[k];
+        for (int k = 0; k < K; ++k) sum += double{a[r][k]} * b[k];
         d = static_cast<float>(sum);
       }
     }
@@ -355,9 +363,11 @@ void wgmma(const WgmmaOp& op, Site site) {
         for (int lane = 0; lane < 32; ++lane)
           for (int r = 0; r < 2; ++r)
             for (int k = 0; k < 16; ++k) {
-              const auto* from = static_cast<const Product*>(in[lane / 4 * 4 + k % 8 / 2]);
-              const uint32_t bits = from->op.a_registers[r + k / 8 * 2] >> (k % 2 * 16);
-              static_cast<Product*>(out[lane])->a[r][k] = from->op.read(static_cast<uint16_t>(bits));
+              const bool half = static_cast<const Product*>(in[lane])->op.item == 2;
+              if (!half && k >= 8) break;
+              const auto* from = static_cast<const Product*>(in[lane / 4 * 4 + (half ? k % 8 / 2 : k % 4)]);
+              const uint32_t bits = from->op.a_registers[r + k / (half ? 8 : 4) * 2] >> (half ? k % 2 * 16 : 0);
+              static_cast<Product*>(out[lane])->a[r][k] = from->op.read(bits);
             }
       },
       nullptr, site);
@@ -385,9 +395,9 @@ void wgmma_wait(int groups_left) {
 namespace tw::cuda {
 
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
-                     const int* box, int swizzle) {
+                     const int* box, int swizzle, bool tf32) {
   simt::TensorMapData& m = map->map;
-  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, false, {}, {}, {}};
+  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, tf32, false, {}, {}, {}};
   bool valid = reinterpret_cast<uintptr_t>(data) % 16 == 0 && box[0] * item % 16 == 0 && ndim >= 1 && ndim <= 5 &&
                (swizzle == 0 || box[0] * item <= swizzle);
   for (int d = 0; d < ndim; ++d) {
@@ -403,7 +413,7 @@ bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const
 bool make_pixel_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
                     const int* lower, const int* upper, const int* step, int channels, int pixels, int swizzle) {
   simt::TensorMapData& m = map->map;
-  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, true, {}, {}, {}};
+  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, false, true, {}, {}, {}};
   m.box[0] = static_cast<uint32_t>(channels), m.box[1] = static_cast<uint32_t>(pixels);
   bool valid = reinterpret_cast<uintptr_t>(data) % 16 == 0 && channels * item % 16 == 0 && ndim >= 3 && ndim <= 5 &&
                channels <= 256 && pixels > 0 && pixels <= 1024 && (swizzle == 0 || channels * item <= swizzle);

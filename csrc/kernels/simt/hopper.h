@@ -19,6 +19,7 @@ struct TensorMapData {
   uint64_t size[5], stride[5];  // innermost first; strides in bytes
   uint32_t box[5];
   int ndim, item, swizzle;  // swizzle: 0, 32, 64 or 128 bytes
+  bool tf32;                // float32 that loads round
   // A map of pixels (im2col): box is (channels, pixels), the rest from W on.
   bool im2col;
   int lower[3], upper[3], step[3];
@@ -28,14 +29,14 @@ void tma_store(const TensorMapData& map, const void* src, const int* at);
 void tma_store_commit();
 void tma_store_wait(int groups_left, bool read_only);
 void fence_async();
-using ReadHalf = float (*)(uint16_t bits);
+using ReadItem = float (*)(uint32_t bits);
 struct WgmmaOp {
   float* acc;  // (N / 8, 4) of this thread
   uint64_t a, b;
   bool a_in_registers, keep, a_across, b_across;  // across: not contiguous along K
   uint32_t a_registers[4];
   int n, item;  // columns; bytes an item: 2, or 4 for tf32
-  ReadHalf read;
+  ReadItem read;
 };
 void wgmma(const WgmmaOp& op, Site site);
 void wgmma_commit();
@@ -89,7 +90,10 @@ template <int kLeft, bool kReadOnly = true> void tma_store_wait() { simt::tma_st
 inline void fence_async() { simt::fence_async(); }
 inline void prefetch_map(const TensorMap&) {}
 
-template <class T> float read_wgmma(uint16_t bits) { return widen(T{bits}); }
+template <class T> float read_wgmma(uint32_t bits) {
+  if constexpr (sizeof(T) == 4) return __uint_as_float(bits & ~0x1fffu);
+  else return widen(T{static_cast<uint16_t>(bits)});
+}
 inline uint64_t wgmma_descriptor(const void* p, unsigned leading, unsigned stride, int swizzle) {
   return simt::descriptor(p, leading, stride, swizzle);
 }
@@ -99,11 +103,11 @@ template <int kLeft> void wgmma_wait() { simt::wgmma_wait(kLeft); }
 template <int N> void wgmma_hold(float (&)[N]) {}
 template <class T, int N, bool kAcrossA = false, bool kAcrossB = false>
 void wgmma(float (&acc)[N / 2], uint64_t a, uint64_t b, bool keep, simt::Site at = simt::Site::here()) {
-  simt::wgmma({acc, a, b, false, keep, kAcrossA, kAcrossB, {}, N, 2, &read_wgmma<T>}, at);
+  simt::wgmma({acc, a, b, false, keep, kAcrossA, kAcrossB, {}, N, sizeof(T), &read_wgmma<T>}, at);
 }
 template <class T, int N, bool kAcrossB = false>
 void wgmma(float (&acc)[N / 2], const uint32_t (&a)[4], uint64_t b, bool keep, simt::Site at = simt::Site::here()) {
-  simt::wgmma({acc, 0, b, true, keep, false, kAcrossB, {a[0], a[1], a[2], a[3]}, N, 2, &read_wgmma<T>}, at);
+  simt::wgmma({acc, 0, b, true, keep, false, kAcrossB, {a[0], a[1], a[2], a[3]}, N, sizeof(T), &read_wgmma<T>}, at);
 }
 
 }  // namespace tw::cuda

@@ -357,7 +357,7 @@ struct Plan {
 Plan::Plan(const ConvArgs& a, bool back)
     : pass(a, back), N(a.N), item(static_cast<int>(itemsize(a.dtype))), room(room_of(pass.channels, item)) {
   const Pass& f = pass;
-  if (a.groups != 1 || item != 2 || f.rows < 32 || f.channels < 32 || f.phases > kMostPhases) return;
+  if (a.groups != 1 || !(item == 2 || (item == 4 && a.tf32)) || f.rows < 32 || f.channels < 32 || f.phases > kMostPhases) return;
   if (N >= 1 << 30 || f.depth() * f.plane() >= 1 << 30 || N * f.depth() * f.plane() < 128) return;
   PassAxis axis[3];
   int64_t pixels = 1;
@@ -503,11 +503,13 @@ bool conv_sm90(const ConvArgs& a, bool back) {
   Plan plan(a, back);
   if (!plan.fits) return false;
   if (a.dtype == DType::kFloat16) run_images<float16>(a, plan);
-  else run_images<bfloat16>(a, plan);
+  else if (a.dtype == DType::kBFloat16) run_images<bfloat16>(a, plan);
+  else run_images<float>(a, plan);
   return true;
 }
 
 bool conv_sm90_backward_w(const ConvArgs& a) {
+  if (itemsize(a.dtype) != 2) return false;  // wgmma takes TF32 along K alone
   Plan plan(a, false);
   if (!plan.fits) return false;
   const Pass& f = plan.pass;

@@ -1,7 +1,8 @@
 // gemm of halves, and of float32 as TF32, on Hopper: c = act(alpha * a @ b + beta * c + bias) over a batch, what
 // gemm.cu's opening says, through wgmma. Any strides: an operand that the copy engine cannot take (not 16-byte steps
 // along one contiguous dimension) is first copied, so layout never changes a bit. Error: K 2^-24 of the sum of
-// magnitudes and one rounding, TF32: 2^-10 more, for the copy engine rounds operands to nearest; measured by
+// magnitudes and one rounding; TF32: 2^-10 of it more if the copy engine rounds operands to nearest, as the emulator's
+// does (the manuals only say that it converts; by truncation it would be 2^-9). Measured by
 // tests/test_cuda.py::test_hopper_product and ::test_tf32_on_hopper.
 //
 // A cluster of two blocks computes 256 x 256 of c, a block 128 x 256, each of its two consumer warpgroups 64 x 256 in
@@ -311,12 +312,12 @@ bool map_of(TensorMap* map, const GemmArgs& g, const Side& s, const Batch& batch
   return make_tensor_map(map, s.data, item, 4, sizes, strides, box, 128, item == 4);
 }
 
-// As many slices along K as the opening comment's sum has them.
+// As many slices along K as the opening comment's sum has them; their sums take 66 MiB at most.
 int64_t slices_of(int64_t tiles, int64_t K, int item) {
-  int64_t best = 0, least_cost = INT64_MAX;
-  for (int64_t s = 1; s <= 16 && (s == 1 || (tiles < kWave * 2 && K / s >= 512)); ++s) {
-    const int64_t cost =
-        ceil_div<int64_t>(tiles * s, kWave) * (8 * item * K / s + 2800) + (s > 1 ? 210 * s * tiles + 5000 : 0);
+  int64_t best = 1, least_cost = INT64_MAX;
+  for (int64_t s = 1; s == 1 || (s <= 16 && s * tiles <= 4 * kWave && K / s >= 512); ++s) {
+    const int64_t waves = ceil_div<int64_t>(tiles * s, kWave), sums = s > 1 ? 210 * s * tiles + 5000 : 0;
+    const int64_t cost = waves * (8 * item * K / s + 2800) + sums;
     if (cost < least_cost) least_cost = cost, best = s;
   }
   return best;

@@ -91,6 +91,19 @@ def test_hopper_convolution_has_no_findings():
 
 
 @needs_emulator
+def test_hopper_convolution_of_tf32():
+    """y and dx; dw is another kernel's. The numbers are TF32's own, so that nothing is rounded."""
+    script(COMMON + """
+tw.backends.cudnn.allow_tf32 = True
+run(tw.float32, 2, 72, 130, (11, 12), (3, 3), pad=2, dilation=2)
+run(tw.float32, 5, 33, 35, (14, 11), (3, 3), stride=2, pad=1)
+x = rng.normal(0, 1, (2, 40, 9, 9))
+y = numbers(F.conv2d(device(x, tw.float32), tw.eye(40, device="cuda").reshape(40, 40, 1, 1)))
+assert (abs(y - x) <= 1.001 * 2.0**-11 * abs(x)).all() and (abs(y - x) > 2.0**-13 * abs(x)).any()  # rounded once
+""")
+
+
+@needs_emulator
 def test_hopper_transposed_convolution():
     """backward_x with a bias, and pixels that no tap meets."""
     script(COMMON + """

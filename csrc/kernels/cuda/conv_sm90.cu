@@ -1,12 +1,14 @@
-// conv, conv_backward_x and conv_backward_w of halves on Hopper: conv.cuh's products through wgmma, one to three
-// dimensions as one kernel. Shapes, formulas, phases: conv.cuh. Sums are float32, the bias is added before the one
+// conv, conv_backward_x and conv_backward_w of halves on Hopper, and the first two of float32 where TF32 is allowed:
+// conv.cuh's products through wgmma, one to three dimensions as one kernel. Shapes, formulas, phases: conv.cuh. Sums are float32, the bias is added before the one
 // rounding; dw's are cut into slices of positions, as many as the shape says, and added in their order. Error: K 2^-24
 // of the sum of magnitudes and one rounding, K = taps * channels, for dw positions; measured by
 // tests/test_hopper_conv.py. Layouts never change a bit.
 //
 // Taken: groups == 1, 32 channels and rows or more, 128 positions or more, at most 8 phases, pads, steps and filters
 // within the copy engine's limits (hopper.cuh). Filters of one tap with aligned rows of pixels are gemm's before that;
-// first layers of few channels, groups and all else conv.cu's.
+// first layers of few channels, groups and all else conv.cu's. TF32 (rounded as channels are put last; a step is 32
+// channels, with the clocks and bytes below for half the FLOP) needs both operands along K, so that its dw, whose
+// operands lie across it, is conv_backward_w.cu's: x and dy would have to be turned for each tap.
 //
 // Method: implicit GEMM, M = rows (O, or C for dx), N = positions, so that neighbours in y are neighbours in a thread's
 // sums, and K = (tap, channel). Images are first copied to channels last, weights to panels (channels_last.cuh). Then

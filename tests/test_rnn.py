@@ -257,7 +257,7 @@ def test_pad_sequence_as_pytorch():
 
 
 @pytest.mark.parametrize(("call", "error", "words"), [
-    (lambda: nn.LSTM(3, 4, proj_size=2), NotImplementedError, "LSTM: proj_size.*2"),
+    (lambda: nn.LSTM(3, 4, proj_size=4), ValueError, "LSTM: proj_size must be below hidden_size 4, got 4"),
     (lambda: nn.LSTM(3, 0), ValueError, "LSTM: hidden_size.*0"),
     (lambda: nn.RNN(3, 4, nonlinearity="elu"), ValueError, "RNN: nonlinearity.*elu"),
     (lambda: nn.GRU(3, 4, dropout=2), ValueError, "GRU: dropout.*2"),

@@ -18,6 +18,7 @@ PyTypeObject* node_class = nullptr;
 PyObject* refresh_view = nullptr;
 PyTypeObject* node_base = nullptr;
 PyObject* empty_tuple = nullptr;
+PyObject* on_record = nullptr;  // called with each new node and its results while autograd.detect_anomaly is on
 
 // Result of an op: what its gradient must have.
 struct Spec {
@@ -179,7 +180,13 @@ bool fill_node(PyNode& t, PyObject* rule, PyObject* const* inputs, Py_ssize_t n,
   }
   t.outputs.resize(num_outputs);
   for (Py_ssize_t i = 0; i < num_outputs; ++i) t.outputs[i] = {unwrap(outputs[i]).shape(), unwrap(outputs[i]).dtype()};
-  return true;
+  if (!on_record) return true;
+  const auto results = py::reinterpret_steal<py::object>(PyTuple_New(num_outputs));
+  if (!results) return false;
+  for (Py_ssize_t i = 0; i < num_outputs; ++i) PyTuple_SET_ITEM(results.ptr(), i, Py_NewRef(outputs[i]));
+  const auto told = py::reinterpret_steal<py::object>(
+      PyObject_CallFunctionObjArgs(on_record, reinterpret_cast<PyObject*>(&t), results.ptr(), nullptr));
+  return static_cast<bool>(told);
 }
 
 PyObject* node_alloc(PyTypeObject* type) {
@@ -399,12 +406,19 @@ PyObject* py_set_tape(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+// set_on_record(function or None)
+PyObject* py_set_on_record(PyObject*, PyObject* function) {
+  Py_XSETREF(on_record, function == Py_None ? nullptr : Py_NewRef(function));
+  Py_RETURN_NONE;
+}
+
 PyMethodDef functions[] = {
     {"wrap", py_wrap, METH_O, "wrap(array)\n\nA Tensor over an engine array, with no history."},
     {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(py_record)), METH_FASTCALL | METH_KEYWORDS,
      nullptr},
     {"fits", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(py_fits)), METH_FASTCALL, nullptr},
     {"set_tape", py_set_tape, METH_VARARGS, nullptr},
+    {"set_on_record", py_set_on_record, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

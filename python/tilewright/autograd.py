@@ -18,11 +18,13 @@ from tilewright import _engine
 from tilewright.grad_mode import enable_grad, is_grad_enabled, mode, no_grad, set_grad_enabled
 
 __all__ = [
-    "Function", "Node", "backward", "enable_grad", "first_order", "grad", "gradcheck", "inplace", "is_grad_enabled",
-    "no_grad", "once_differentiable", "rebase", "record", "record_many", "set_grad_enabled", "wrap",
+    "Function", "Node", "backward", "detect_anomaly", "enable_grad", "first_order", "grad", "gradcheck",
+    "gradgradcheck", "inplace", "is_anomaly_check_nan_enabled", "is_anomaly_enabled", "is_grad_enabled", "no_grad",
+    "once_differentiable", "rebase", "record", "record_many", "set_detect_anomaly", "set_grad_enabled", "wrap",
 ]
 
 Tensor: Any = None  # set by tilewright.tensor, which needs this module first
+watch: Any = None  # while anomaly detection is on: called with a node and its gradients in the rule's place
 
 # record(rule, array, inputs, saved=(), attrs=(), view_of=None) wraps an op's result and, when gradients are on and an
 # input needs one, puts the op on the tape. `saved` holds Tensors (inputs) or engine arrays (intermediates, or `array`
@@ -177,12 +179,12 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
                     continue
             edges, needs = node.edges, node.needs
             if targets is None:
-                dxs = node.rule(node, *dys)
+                dxs = watch(node, dys) if watch else node.rule(node, *dys)
             else:
                 node.needs = tuple(e is not None and (_key(e) in targets or (e[1] >= 0 and e[0] in needed))
                                    for e in edges)
                 try:
-                    dxs = node.rule(node, *dys)
+                    dxs = watch(node, dys) if watch else node.rule(node, *dys)
                 finally:
                     needs, node.needs = node.needs, needs
             if node.foreign:
@@ -203,10 +205,11 @@ def _walk(roots, gradients, retain_graph, create_graph, claimed, inputs=None):
                     g.requires_grad, g.node = True, refusal
                 deliver(edge, g)
         for leaf, g, _ in sums.values():
-            for hook in list(leaf._hooks.values()) if leaf._hooks else ():
-                g = _hooked(hook, g, claimed)
+            for key, hook in list(leaf._hooks.items()) if leaf._hooks else ():
+                g = g if isinstance(key, tuple) else _hooked(hook, g, claimed)
             if targets is None:
                 _accumulate(leaf, g, create_graph, claimed)
+                _after(leaf)
             else:
                 targets[id(leaf)] = g
     finally:
@@ -225,6 +228,13 @@ def _hooked(hook, g, claimed):
                          f"got {got}")
     claimed.add(result.array.storage_id)
     return result.to(g.array.dtype)
+
+
+def _after(leaf):
+    """Calls what `register_post_accumulate_grad_hook` was given."""
+    for key, hook in list(leaf._hooks.items()) if leaf._hooks else ():
+        if isinstance(key, tuple):
+            hook(leaf)
 
 
 def _accumulate(leaf, g, create_graph, claimed):
@@ -303,6 +313,7 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
             kept = t.node is not None and t.node.hooks and ("retain", t.slot) in t.node.hooks
             if g is not None and not kept:
                 _accumulate(t, g, create_graph, claimed)
+                _after(t)
 
 
 def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
@@ -335,5 +346,11 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     return tuple(results)
 
 
-from tilewright.function import Function, gradcheck, once_differentiable  # noqa: E402 - they build on the tape above
+from tilewright.anomaly import (  # noqa: E402 - they build on the tape above
+    detect_anomaly,
+    is_anomaly_check_nan_enabled,
+    is_anomaly_enabled,
+    set_detect_anomaly,
+)
+from tilewright.function import Function, gradcheck, gradgradcheck, once_differentiable  # noqa: E402
 from tilewright.inplace import inplace, rebase, refresh_view  # noqa: E402

@@ -143,14 +143,15 @@ def once_differentiable(backward):
     return first_order(wrapped)
 
 
-def gradcheck(func, inputs, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
-              raise_exception: bool = True) -> bool:
+def gradcheck(func, inputs, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
+              raise_exception: bool = True, nondet_tol: float = 0.0, fast_mode: bool = False) -> bool:
     """Compares each gradient of `func` with central differences, element by element, in float64.
 
     Args:
         func: takes the inputs and returns a Tensor or a tuple of them.
         inputs: Tensors; those that require grad (float64) are checked.
         eps: the step; atol, rtol: |analytic - numeric| <= atol + rtol * |numeric|.
+        nondet_tol, fast_mode: taken for PyTorch's sake; kernels are deterministic, and every element is checked.
 
     Raises:
         RuntimeError: a gradient differs (when `raise_exception`), with the input, element and both values.
@@ -201,3 +202,36 @@ def gradcheck(func, inputs, eps: float = 1e-6, atol: float = 1e-5, rtol: float =
                         raise RuntimeError(f"gradcheck: gradient of output {j}[{e}] by input {k}[{i}] must be about "
                                            f"{numeric:.8g} by central differences, got {analytic[i]:.8g}")
     return True
+
+
+def gradgradcheck(func, inputs, grad_outputs=None, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
+                  raise_exception: bool = True, nondet_tol: float = 0.0, fast_mode: bool = False) -> bool:
+    """`gradcheck` of the gradients of `func`, as functions of its inputs and of the gradients that come in.
+
+    grad_outputs: those gradients, float64; by default random ones.
+
+    >>> import tilewright as tw
+    >>> x = tw.rand(3, dtype=tw.float64, requires_grad=True)
+    >>> tw.autograd.gradgradcheck(tw.sin, (x,))
+    True
+    """
+    Tensor = autograd.Tensor
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    wanted = [k for k, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+
+    def results(*args):
+        outs = func(*args)
+        return [o for o in (outs if isinstance(outs, tuple | list) else [outs]) if o.requires_grad]
+
+    if grad_outputs is None:
+        from tilewright.ops.random import randn
+        grad_outputs = [randn(o.shape, dtype=o.dtype, device=o.device).requires_grad_() for o in results(*inputs)]
+    seeds = (grad_outputs,) if isinstance(grad_outputs, Tensor) else tuple(grad_outputs)
+    seeds = tuple(g if g.requires_grad else g.detach().clone().requires_grad_() for g in seeds)
+
+    def gradients(*args):
+        outs, own = results(*args[:len(inputs)]), args[len(inputs):]
+        found = autograd.grad(outs, [args[k] for k in wanted], own, create_graph=True, allow_unused=True)
+        return tuple(g for g in found if g is not None)
+
+    return gradcheck(gradients, (*inputs, *seeds), eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception)

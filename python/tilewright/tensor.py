@@ -27,7 +27,7 @@ _hook_numbers = itertools.count()
 class RemovableHandle:
     """What registering a hook returns: `remove()` takes the hook away again."""
 
-    def __init__(self, hooks: dict, key: int):
+    def __init__(self, hooks: dict, key: Any):
         self._hooks, self._key = hooks, key
 
     def remove(self) -> None:
@@ -331,6 +331,16 @@ class Tensor(_engine.TensorBase):
         if retain is not None:
             hooks["retain", self.slot] = retain  # last: it shows what other hooks made of the gradient
         return RemovableHandle(self.node.hooks, key)
+
+    def register_post_accumulate_grad_hook(self, hook) -> RemovableHandle:
+        """Calls hook(this leaf) after a backward has summed into its .grad; an optimizer may step there."""
+        if not self.requires_grad or self.node is not None:
+            raise RuntimeError("register_post_accumulate_grad_hook: the tensor must be a leaf that requires grad")
+        if self._hooks is None:
+            self._hooks = {}
+        key = ("after", next(_hook_numbers))
+        self._hooks[key] = hook
+        return RemovableHandle(self._hooks, key)
 
     def retain_grad(self) -> None:
         """Keeps the gradient of a tensor that is not a leaf in `.grad`, too."""

@@ -166,8 +166,8 @@ def interpolate_bad():
             Bad("mode", lambda g: f(ones(1, 1, 4), 2, mode="cubic"), ValueError, "interpolate.*'cubic'"),
             Bad("dims", lambda g: f(ones(1, 1, 4), 2, mode="bilinear"), ValueError, r"interpolate.*\(1, 1, 4\)"),
             Bad("corners", lambda g: f(ones(1, 1, 4), 2, align_corners=True), ValueError, "align_corners"),
-            Bad("antialias", lambda g: f(ones(1, 1, 4, 4), 2, mode="bilinear", antialias=True), NotImplementedError,
-                "antialias"),
+            Bad("antialias", lambda g: f(ones(1, 1, 4, 4), 2, mode="nearest", antialias=True), ValueError,
+                "antialias is for the modes bilinear and bicubic, got 'nearest'"),
             Bad("empty", lambda g: f(ones(1, 1, 4), 0), ValueError, "interpolate.*positive"),
             Bad("count", lambda g: f(ones(1, 1, 4), (1, 2)), ValueError, r"interpolate.*\(1, 2\)"))  # fmt: skip
 

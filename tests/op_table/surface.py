@@ -61,7 +61,7 @@ ROWS = [
         properties=(bincount_counts, multinomial_takes_only_what_can_be),
         ops=("multinomial", "absolute", "arccos", "arcsin", "arctan", "clip", "concat", "divide", "multiply",
              "negative", "ravel", "subtract", "cosine_similarity", "dropout1d", "dropout2d", "dropout3d", "fold",
-             "kl_div", "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "unfold", "upsample"),
+             "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "unfold", "upsample"),
         bad=(Bad("negative", lambda g: tw.bincount(tw.tensor([-1])), ValueError, "bincount: values must not"),
              Bad("zeros", lambda g: tw.multinomial(tw.zeros(3), 1), ValueError, "multinomial: weights must be"))),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Activations and Dropout as modules. The formulas are those of the functions in `nn.functional`."""
+"""Activations as modules. The formulas are those of the functions in `nn.functional`."""
 
 from __future__ import annotations
 
@@ -64,8 +64,11 @@ class ELU(Module):
 class Hardtanh(Module):
     """min(max(x, min_val), max_val)."""
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False,
+                 min_value: float | None = None, max_value: float | None = None) -> None:
         super().__init__()
+        min_val = min_val if min_value is None else min_value  # names of PyTorch's early versions
+        max_val = max_val if max_value is None else max_value
         self.min_val = check_number("Hardtanh", "min_val", min_val)
         self.max_val = check_number("Hardtanh", "max_val", max_val)
         if not min_val < max_val:
@@ -166,50 +169,24 @@ class Softmax(_AlongDim):
         return F.softmax(input, self._dim(input))
 
 
+class Softmax2d(Module):
+    """softmax over the channels of (N, C, H, W) or (C, H, W).
+
+    Raises:
+        ValueError: on a call, another number of dimensions.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() not in (3, 4):
+            raise ValueError(f"Softmax2d: input must have 3 or 4 dimensions, got {tuple(input.shape)}")
+        return F.softmax(input, -3)
+
+
 class LogSoftmax(_AlongDim):
     """x - log(sum(exp(x))) along dim."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self._dim(input))
-
-
-class Dropout(Module):
-    """While training, zeroes each value with probability p and multiplies the rest by 1 / (1 - p).
-
-    Raises:
-        ValueError: p outside [0, 1].
-    """
-
-    _function: Callable = F.dropout
-
-    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        super().__init__()
-        self.p = check_number("Dropout", "p", p, 0, 1)
-        self.inplace = inplace
-
-    def forward(self, input: Tensor) -> Tensor:
-        return type(self)._function(input, self.p, self.training, self.inplace)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}, inplace={self.inplace}"
-
-
-class Dropout1d(Dropout):
-    """Zeroes whole channels of (N, C, L) with probability p while training."""
-
-    _function = F.dropout1d
-
-
-class Dropout2d(Dropout):
-    """Zeroes whole channels of (N, C, H, W) with probability p while training."""
-
-    _function = F.dropout2d
-
-
-class Dropout3d(Dropout):
-    """Zeroes whole channels of (N, C, D, H, W) with probability p while training."""
-
-    _function = F.dropout3d
 
 
 class _Curve(Module):
@@ -292,6 +269,9 @@ class _Shrink(_Curve):
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
         self.lambd = check_number(type(self).__name__, "lambd", lambd)
+
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
 
 
 class Hardshrink(_Shrink):

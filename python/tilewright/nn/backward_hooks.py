@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tilewright.nn.module import Module
 
 
-class _Watch(Function):
+class BackwardHook(Function):
     """y = x for each tensor; backward replaces the gradients by `callback(gradients)`."""
 
     @staticmethod
@@ -44,7 +44,7 @@ class BackwardWatch:
 
         def outputs_done(grads: tuple) -> tuple:
             self._grad_output = self._spread(grads, places, len(outputs))
-            for hook, _ in tuple(self._module._backward_pre_hooks.values()):
+            for hook, _ in self._module._hooks("_backward_pre_hooks"):
                 result = hook(self._module, self._grad_output)
                 if result is not None:
                     self._grad_output = result if isinstance(result, tuple) else (result,)
@@ -59,7 +59,7 @@ class BackwardWatch:
     def _watch(values: tuple, places: list[int], callback: Any) -> tuple:
         if not places:
             return values
-        watched = _Watch.apply(callback, *(values[i] for i in places))
+        watched = BackwardHook.apply(callback, *(values[i] for i in places))
         replaced = dict(zip(places, watched, strict=True))
         return tuple(replaced.get(i, value) for i, value in enumerate(values))
 
@@ -73,7 +73,7 @@ class BackwardWatch:
         return tuple(grad_input[i] for i in self._input_places)
 
     def _call_hooks(self, grad_input: tuple) -> tuple:
-        for hook, _ in tuple(self._module._backward_hooks.values()):
+        for hook, _ in self._module._hooks("_backward_hooks"):
             result = hook(self._module, grad_input, self._grad_output)
             if result is not None:
                 grad_input = result if isinstance(result, tuple) else (result,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -125,6 +126,16 @@ class ModuleList(_ModuleSequence):
     def _from_items(cls, items: list) -> ModuleList:
         return cls(module for _, module in items)
 
+    def __repr__(self) -> str:
+        """Neighbours that print alike share a line: (0-5): 6 x Linear(...)."""
+        runs = [(text, len(list(group))) for text, group in itertools.groupby(map(repr, self))]
+        lines, start = [], 0
+        for text, count in runs:
+            label = f"({start}): {text}" if count == 1 else f"({start}-{start + count - 1}): {count} x {text}"
+            lines.append(label.replace("\n", "\n  "))
+            start += count
+        return f"{self._get_name()}(" + ("\n  " + "\n  ".join(lines) + "\n" if lines else "") + ")"
+
 
 class ModuleDict(Module):
     """A dict of modules, in insertion order; it has no forward."""
@@ -212,7 +223,7 @@ class ParameterList(Module):
     __iadd__ = extend
 
     def extra_repr(self) -> str:
-        return "\n".join(f"({i}): {_describe(p)}" for i, p in self._parameters.items())
+        return "\n".join(f"  ({i}): {_describe(p, p.dtype)}" for i, p in self._parameters.items())
 
 
 class ParameterDict(Module):
@@ -256,13 +267,32 @@ class ParameterDict(Module):
     def pop(self, key: str) -> Any:
         return self._parameters.pop(key)
 
+    def popitem(self) -> tuple[str, Any]:
+        return self._parameters.popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def clear(self) -> None:
+        self._parameters.clear()
+
+    def copy(self) -> ParameterDict:
+        return ParameterDict(self.items())
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._parameters))
+
     def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
             self[key] = value
 
     def extra_repr(self) -> str:
-        return "\n".join(f"({key}): {_describe(p)}" for key, p in self._parameters.items())
+        return "\n".join(f"  ({key}): {'Object of type: NoneType' if p is None else _describe(p, p.type())}"
+                         for key, p in self._parameters.items())
 
 
-def _describe(param: Parameter | None) -> str:
-    return "None" if param is None else f"Parameter of {param.dtype} {tuple(param.shape)}"
+def _describe(param: Parameter, kind: Any) -> str:
+    place = f" ({param.device})" if param.is_cuda else ""
+    return f"Parameter containing: [{kind} of size {'x'.join(map(str, param.shape))}{place}]"

@@ -23,7 +23,7 @@ def _check_sizes(owner: str, name: str, value: Any, nd: int, minimum: int = 0) -
     return tuple(check_size(owner, name, v, minimum) for v in value)
 
 
-class _Conv(Module):
+class _ConvNd(Module):
     """What all six layers share: the arguments' checks, the parameters and their start, the printed form."""
 
     _nd: int
@@ -51,7 +51,7 @@ class _Conv(Module):
             self.padding = _check_sizes(owner, "padding", padding, nd)
         first, second = (in_channels, out_channels) if self._transposed else (out_channels, in_channels)
         self.weight = empty_parameter((first, second // groups, *self.kernel_size), device, dtype)
-        self.bias = empty_parameter((out_channels,), device, dtype) if bias else None
+        self.register_parameter("bias", empty_parameter((out_channels,), device, dtype, bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -77,7 +77,7 @@ class _Conv(Module):
         return f"{type(self).__name__} {self.in_channels} -> {self.out_channels}, {window}"
 
 
-class _ForwardConv(_Conv):
+class _ForwardConv(_ConvNd):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
                  stride: int | Sequence[int] = 1, padding: int | Sequence[int] | str = 0,
                  dilation: int | Sequence[int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
@@ -154,7 +154,7 @@ class Conv3d(_ForwardConv):
     _nd = 3
 
 
-class _TransposedConv(_Conv):
+class _ConvTransposeNd(_ConvNd):
     _transposed = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
@@ -188,7 +188,7 @@ class _TransposedConv(_Conv):
         return tuple(g - at for g, at in zip(given, low, strict=True))
 
 
-class ConvTranspose1d(_TransposedConv):
+class ConvTranspose1d(_ConvTransposeNd):
     """The transpose of Conv1d: (N, in_channels, L) to (N, out_channels, l).
 
     Filters (in_channels, out_channels/groups, k), l = (L - 1) stride - 2 padding + dilation (k - 1) + output_padding
@@ -207,7 +207,7 @@ class ConvTranspose1d(_TransposedConv):
     _nd = 1
 
 
-class ConvTranspose2d(_TransposedConv):
+class ConvTranspose2d(_ConvTransposeNd):
     """The transpose of Conv2d: (N, in_channels, H, W) to (N, out_channels, h, w).
 
     Filters (in_channels, out_channels/groups, kh, kw); sizes, start and errors as in ConvTranspose1d.
@@ -222,7 +222,7 @@ class ConvTranspose2d(_TransposedConv):
     _nd = 2
 
 
-class ConvTranspose3d(_TransposedConv):
+class ConvTranspose3d(_ConvTransposeNd):
     """The transpose of Conv3d: (N, in_channels, D, H, W) to (N, out_channels, d, h, w).
 
     Filters (in_channels, out_channels/groups, kd, kh, kw); sizes, start and errors as in ConvTranspose1d.

@@ -6,7 +6,9 @@ Xavier: Glorot & Bengio 2010 (AISTATS); Kaiming: He et al. 2015 (arXiv:1502.0185
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,29 +18,49 @@ from tilewright.autograd import no_grad
 from tilewright.nn.checks import check_choice, check_number
 from tilewright.tensor import Tensor
 
+_skipping = False
+
+
+@contextlib.contextmanager
+def skipped() -> Iterator[None]:
+    """In this block uniform_ and normal_ leave tensors as they are; for `nn.utils.skip_init`."""
+    global _skipping
+    before, _skipping = _skipping, True
+    try:
+        yield
+    finally:
+        _skipping = before
+
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform in [a, b)."""
+    if _skipping:
+        return tensor
     with no_grad():
         return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Normal with the given mean and standard deviation."""
+    if _skipping:
+        return tensor
     with no_grad():
         return tensor.normal_(mean, std, generator=generator)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Every value `val`."""
     with no_grad():
         return tensor.fill_(val)
 
 
 def ones_(tensor: Tensor) -> Tensor:
+    """Every value 1."""
     return constant_(tensor, 1.0)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
+    """Every value 0."""
     return constant_(tensor, 0.0)
 
 
@@ -185,8 +207,21 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Ten
     return _set(tensor, (gain * (q if rows >= cols else q.T)).reshape(shape))
 
 
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """Normal(0, std), with ceil(sparsity rows) random values of each column set to 0 (Martens, 2010)."""
+    if tensor.dim() != 2:
+        raise ValueError(f"sparse_: tensor must have 2 dimensions, got {tuple(tensor.shape)}")
+    rows, columns = tensor.shape
+    zeros = math.ceil(check_number("sparse_", "sparsity", sparsity, 0, 1) * rows)
+    normal_(tensor, 0.0, std, generator)
+    with no_grad():
+        for column in range(columns):
+            tensor[tw.randperm(rows, generator=generator, device=tensor.device)[:zeros], column] = 0
+    return tensor
+
+
 # PyTorch's old names without the underscore, which many public scripts still call.
 uniform, normal, constant = uniform_, normal_, constant_
 xavier_uniform, xavier_normal = xavier_uniform_, xavier_normal_
 kaiming_uniform, kaiming_normal = kaiming_uniform_, kaiming_normal_
-orthogonal, eye, dirac = orthogonal_, eye_, dirac_
+orthogonal, eye, dirac, sparse = orthogonal_, eye_, dirac_, sparse_

@@ -6,35 +6,28 @@ The rules of attributes, names, state dicts and hooks are those PyTorch document
 
 from __future__ import annotations
 
-import itertools
+import mmap
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from tilewright.autograd import no_grad
 from tilewright.nn.parameter import Parameter
+from tilewright.nn.state import IncompatibleKeys as IncompatibleKeys
+from tilewright.nn.state import StateDictError as StateDictError
+from tilewright.nn.state import Stateful, hook_numbers
 from tilewright.tensor import RemovableHandle, Tensor
 
-
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict(strict=False)` did not use."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
-class StateDictError(RuntimeError, ValueError):
-    """A state dict that does not fit. A ValueError by its nature and a RuntimeError because PyTorch raises one."""
-
-
-_hook_numbers = itertools.count()
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_global_hooks: dict[str, OrderedDict] = {kind: OrderedDict() for kind in _HOOKS}
 
 # Exceptions whose first argument is a message for people. KeyError's is a key, OSError's an error number.
 _MESSAGE_ERRORS = (ArithmeticError, AssertionError, AttributeError, IndexError, MemoryError, RuntimeError, TypeError,
                    ValueError)
 
 
-class Module:
+class Module(Stateful):
     """Base class of layers and models: assign parameters and submodules as attributes, write `forward`.
 
     Raises:
@@ -65,12 +58,13 @@ class Module:
         attributes["_buffers"] = {}
         attributes["_modules"] = {}
         attributes["_non_persistent_buffers"] = set()
-        for name in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
+        for name in _HOOKS:
             attributes[name] = OrderedDict()  # id -> (hook, with_kwargs)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What a call computes; each subclass writes its own."""
         raise NotImplementedError(f"{type(self).__name__}: forward must be written by the subclass")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -101,37 +95,55 @@ class Module:
         error._tw_origin = (path, label, message, self)  # type: ignore[attr-defined]
         error.args = (f"in {where}: {message}", *error.args[1:])
 
-    def _label(self) -> str:
-        """A few words for error messages, such as 'Linear 1536 -> 1280'."""
+    def _get_name(self) -> str:
         return type(self).__name__
 
-    def _call_with_hooks(self, args: tuple, kwargs: dict) -> Any:
-        for hook, with_kwargs in tuple(self._forward_pre_hooks.values()):
-            if with_kwargs:
-                result = hook(self, args, kwargs)
-                if result is not None:
-                    args, kwargs = result
-            else:
-                result = hook(self, args)
-                if result is not None:
-                    args = result if isinstance(result, tuple) else (result,)
-        watch = None
-        if self._backward_hooks or self._backward_pre_hooks:
-            from tilewright.nn.backward_hooks import BackwardWatch
+    def _label(self) -> str:
+        """A few words for error messages, such as 'Linear 1536 -> 1280'."""
+        return self._get_name()
 
-            watch = BackwardWatch(self)
-            args = watch.watch_inputs(args)
-        output = self.forward(*args, **kwargs)
-        for hook, with_kwargs in tuple(self._forward_hooks.values()):
-            result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
-            if result is not None:
-                output = result
+    def _hooks(self, kind: str) -> list[tuple[Callable, bool]]:
+        return [*_global_hooks[kind].values(), *self.__dict__[kind].values()]
+
+    def _call_with_hooks(self, args: tuple, kwargs: dict) -> Any:
+        output, left = None, self._hooks("_forward_hooks")
+        try:
+            for hook, with_kwargs in self._hooks("_forward_pre_hooks"):
+                if with_kwargs:
+                    result = hook(self, args, kwargs)
+                    if result is not None:
+                        args, kwargs = result
+                else:
+                    result = hook(self, args)
+                    if result is not None:
+                        args = result if isinstance(result, tuple) else (result,)
+            watch = None
+            if self._hooks("_backward_hooks") or self._backward_pre_hooks or _global_hooks["_backward_pre_hooks"]:
+                from tilewright.nn.backward_hooks import BackwardWatch
+
+                watch = BackwardWatch(self)
+                args = watch.watch_inputs(args)
+            output = self.forward(*args, **kwargs)
+            while left:
+                hook, with_kwargs = left.pop(0)
+                result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
+                if result is not None:
+                    output = result
+        except Exception:
+            for hook, with_kwargs in left:
+                if id(hook) in self.__dict__.get("_always_called", ()):
+                    try:
+                        hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
+                    except Exception as error:
+                        warnings.warn(f"{self._get_name()}: a hook registered with always_call=True failed after "
+                                      f"another error: {error}", stacklevel=2)
+            raise
         return watch.watch_outputs(output) if watch else output
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
     def _add_hook(self, hooks: OrderedDict, hook: Callable, with_kwargs: bool, prepend: bool) -> RemovableHandle:
-        key = next(_hook_numbers)
+        key = next(hook_numbers)
         hooks[key] = (hook, with_kwargs)
         if prepend:
             hooks.move_to_end(key, last=False)
@@ -143,9 +155,14 @@ class Module:
         """Calls `hook(module, args)` before forward; a result that is not None replaces the arguments."""
         return self._add_hook(self._forward_pre_hooks, hook, with_kwargs, prepend)
 
-    def register_forward_hook(self, hook: Callable, *, prepend: bool = False,
-                              with_kwargs: bool = False) -> RemovableHandle:
-        """Calls `hook(module, args, output)` after forward; a result that is not None replaces the output."""
+    def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False,
+                              always_call: bool = False) -> RemovableHandle:
+        """Calls `hook(module, args, output)` after forward; a result that is not None replaces the output.
+
+        With always_call the hook runs even where forward or an earlier hook fails, with None for the output.
+        """
+        if always_call:
+            self.__dict__.setdefault("_always_called", set()).add(id(hook))
         return self._add_hook(self._forward_hooks, hook, with_kwargs, prepend)
 
     def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
@@ -154,6 +171,10 @@ class Module:
         A result that is not None replaces `grad_input`. Only positional tensor arguments are watched.
         """
         return self._add_hook(self._backward_hooks, hook, False, prepend)
+
+    def register_backward_hook(self, hook: Callable) -> RemovableHandle:
+        """register_full_backward_hook under its old name, whose gradients PyTorch itself says not to rely on."""
+        return self.register_full_backward_hook(hook)
 
     def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Calls `hook(module, grad_output)` before the module's backward; its result replaces `grad_output`."""
@@ -234,6 +255,7 @@ class Module:
             raise KeyError(f"{type(self).__name__}: {kind} name must be non-empty and without '.', got '{name}'")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Adds a parameter under a name; None keeps the name for one that may come."""
         self._check_member_name(name, "parameter")
         if hasattr(self, name) and name not in self._parameters:
             raise KeyError(f"{type(self).__name__}: attribute '{name}' already exists")
@@ -252,6 +274,7 @@ class Module:
         (self._non_persistent_buffers.discard if persistent else self._non_persistent_buffers.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
+        """Adds a submodule under a name."""
         self._check_member_name(name, "module")
         if hasattr(self, name) and name not in self._modules:
             raise KeyError(f"{type(self).__name__}: attribute '{name}' already exists")
@@ -264,6 +287,7 @@ class Module:
     # -- walking the tree ---------------------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The direct submodules with their names, each once."""
         seen: set[Module] = set()
         for name, module in self._modules.items():
             if module is not None and module not in seen:
@@ -271,10 +295,12 @@ class Module:
                 yield name, module
 
     def children(self) -> Iterator[Module]:
+        """The direct submodules, each once."""
         return (module for _, module in self.named_children())
 
     def named_modules(self, memo: set | None = None, prefix: str = "",
                       remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """This module and all below it with their paths; those in `memo` are left out."""
         memo = set() if memo is None else memo
         if self in memo:
             return
@@ -285,8 +311,9 @@ class Module:
             if module is not None:
                 yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
-        return (module for _, module in self.named_modules())
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def _named_members(self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple]:
         seen: set[int] = set()
@@ -301,19 +328,24 @@ class Module:
 
     def named_parameters(self, prefix: str = "", recurse: bool = True,
                          remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """The parameters with their paths, here and (with recurse) below; shared ones once."""
         return self._named_members("_parameters", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters, here and (with recurse) below; what an optimizer takes."""
         return (param for _, param in self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", recurse: bool = True,
                       remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """The buffers with their paths, here and (with recurse) below."""
         return self._named_members("_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers, here and (with recurse) below."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def get_submodule(self, target: str) -> Module:
+        """The submodule at a path such as "encoder.2"; AttributeError if there is none."""
         module: Any = self
         for name in target.split(".") if target else ():
             found = module._modules.get(name)
@@ -323,6 +355,22 @@ class Module:
             module = found
         return module
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Puts `module` at the path `target`; with strict, only in the place of another module.
+
+        Raises:
+            ValueError: an empty path. AttributeError: no parent there, or, with strict, nothing to replace.
+        """
+        if not target:
+            raise ValueError(f"{type(self).__name__}: set_submodule needs the path of a submodule, got ''")
+        path, _, name = target.rpartition(".")
+        parent = self.get_submodule(path)
+        if not isinstance(module, Module):
+            parent._refuse(name, "module", "nn.Module", module)
+        if strict:
+            self.get_submodule(target)
+        setattr(parent, name, module)
+
     def _get_member(self, kind: str, word: str, target: str) -> Any:
         path, _, name = target.rpartition(".")
         member = self.get_submodule(path).__dict__[kind].get(name)
@@ -331,74 +379,17 @@ class Module:
         return member
 
     def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a path such as "encoder.2.weight"; AttributeError if there is none."""
         return self._get_member("_parameters", "parameter", target)
 
     def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a path; AttributeError if there is none."""
         return self._get_member("_buffers", "buffer", target)
 
-    # -- state --------------------------------------------------------------------------------------------------------
-
-    def _own_state(self) -> Iterator[tuple[str, dict, Tensor]]:
-        """(name, the dict that holds it, tensor) of what this module itself puts into a state dict."""
-        for name, param in self._parameters.items():
-            if param is not None:
-                yield name, self._parameters, param
-        for name, buffer in self._buffers.items():
-            if buffer is not None and name not in self._non_persistent_buffers:
-                yield name, self._buffers, buffer
-
-    def state_dict(self, *, destination: dict | None = None, prefix: str = "",
-                   keep_vars: bool = False) -> dict[str, Tensor]:
-        """All parameters and persistent buffers by path; detached, and sharing memory with the module."""
-        destination = OrderedDict() if destination is None else destination
-        for name, _, tensor in self._own_state():
-            destination[prefix + name] = tensor if keep_vars else tensor.detach()
-        for name, module in self._modules.items():
-            if module is not None:
-                module.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        return destination
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True,
-                        assign: bool = False) -> IncompatibleKeys:
-        """Copies `state_dict` into this module's parameters and buffers, converting between floating-point types.
-
-        With `strict=False` names found on one side only are reported, not refused; with `assign=True` the tensors
-        themselves take the place of the module's.
-
-        Raises:
-            StateDictError: (a ValueError and RuntimeError) listing every missing and unexpected name and every wrong
-                shape and dtype at once; the module is then unchanged.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"load_state_dict: state_dict must be a mapping, got {type(state_dict).__name__}")
-        slots = {f"{path}.{name}" if path else name: (holder, name, tensor)
-                 for path, module in self.named_modules(remove_duplicate=False)
-                 for name, holder, tensor in module._own_state()}
-        missing = [name for name in slots if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in slots]
-        misfits = []
-        if strict:
-            misfits += [f"missing: {name}" for name in missing] + [f"unexpected: {name}" for name in unexpected]
-        for key, (_, _, own) in slots.items():
-            if key in state_dict:
-                misfits += _misfit(key, own, state_dict[key])
-        if misfits:
-            raise StateDictError(f"load_state_dict: {type(self).__name__} and state_dict must agree, got "
-                                 f"{len(misfits)} misfit{'s' * (len(misfits) > 1)}:\n  " + "\n  ".join(misfits))
-        with no_grad():
-            for key, (holder, name, own) in slots.items():
-                if key not in state_dict:
-                    continue
-                given = state_dict[key]
-                if not assign:
-                    own.copy_(given)
-                elif isinstance(own, Parameter):
-                    holder[name] = given if isinstance(given, Parameter) else Parameter(given, own.requires_grad)
-                else:
-                    holder[name] = given
-        return IncompatibleKeys(missing, unexpected)
+    # -- modes ---------------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Module:
+        """Sets training mode (or, with False, evaluation) here and below: dropout and batch norm act on it."""
         if not isinstance(mode, bool):
             raise ValueError(f"train: mode must be a bool, got {mode!r}")
         self.training = mode
@@ -407,14 +398,17 @@ class Module:
         return self
 
     def eval(self) -> Module:
+        """Sets evaluation mode here and below."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """Makes all parameters trained, or frozen with False."""
         for param in self.parameters():
             param.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets all gradients, or fills them with zeros."""
         for param in self.parameters():
             if set_to_none:
                 param.grad = None
@@ -430,36 +424,50 @@ class Module:
 
     # -- dtype and device ---------------------------------------------------------------------------------------------
 
-    def _apply(self, fn: Callable[[Tensor], Tensor]) -> Module:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Module:
         """Replaces the contents of every parameter, gradient and buffer by `fn` of it; a parameter keeps its identity,
         so that optimizers go on holding it."""
+        if recurse:
+            for module in self.children():
+                module._apply(fn)
         with no_grad():
-            for module in self.modules():
-                for param in module._parameters.values():
-                    if param is not None:
-                        grad = param.grad
-                        param.grad = None
-                        old = param.detach()
-                        new = fn(old)
-                        if new is not old:
-                            param.data = new
-                        if grad is not None:
-                            param.grad = fn(grad)
-                for name, buffer in module._buffers.items():
-                    if buffer is not None:
-                        module._buffers[name] = fn(buffer)
+            for param in self._parameters.values():
+                if param is not None:
+                    grad = param.grad
+                    param.grad = None
+                    old = param.detach()
+                    new = fn(old)
+                    if new is not old:
+                        param.data = new
+                    if grad is not None:
+                        param.grad = fn(grad)
+            for name, buffer in self._buffers.items():
+                if buffer is not None:
+                    self._buffers[name] = fn(buffer)
         return self
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Module:
+        """Moves to `device` without copying: every parameter and buffer is left uninitialised."""
+        return self._apply(lambda tensor: _top().empty_like(tensor, device=device), recurse)
+
+    def share_memory(self) -> Module:
+        """Moves parameters and buffers to memory that processes forked from now on share with this one."""
+        return self._apply(_in_shared_memory)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: kernels are compiled with the wheel."""
 
     def to(self, *args: Any, **kwargs: Any) -> Module:
         """`to(device)`, `to(dtype)`, `to(device, dtype)` or `to(tensor)`, in place; a dtype goes to floats only."""
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
         non_blocking = kwargs.pop("non_blocking", False)
+        kwargs.pop("memory_format", None)  # every kernel takes every layout, so that there is one
         if kwargs:
             raise TypeError(f"to: got an unexpected keyword {', '.join(map(repr, kwargs))}")
         for arg in args:
             if isinstance(arg, Tensor):
                 device, dtype = arg.device, arg.dtype
-            elif isinstance(arg, _dtype_class()):
+            elif isinstance(arg, _top().dtype):
                 dtype = arg
             elif isinstance(arg, bool):
                 non_blocking = arg
@@ -476,54 +484,89 @@ class Module:
         return self._apply(convert)
 
     def type(self, dst_type: Any) -> Module:
-        return self._apply(lambda tensor: tensor.to(dst_type))
+        """Casts all parameters and buffers, in place."""
+        return self._apply(lambda tensor: tensor.type(dst_type))
 
     def float(self) -> Module:
-        return self.to(_named_dtype("float32"))
+        """Makes floating-point parameters and buffers float32, in place."""
+        return self.to(_top().float32)
 
     def double(self) -> Module:
-        return self.to(_named_dtype("float64"))
+        """Makes floating-point parameters and buffers float64, in place."""
+        return self.to(_top().float64)
 
     def half(self) -> Module:
-        return self.to(_named_dtype("float16"))
+        """Makes floating-point parameters and buffers float16, in place."""
+        return self.to(_top().float16)
 
     def bfloat16(self) -> Module:
-        return self.to(_named_dtype("bfloat16"))
+        """Makes floating-point parameters and buffers bfloat16, in place."""
+        return self.to(_top().bfloat16)
 
     def cpu(self) -> Module:
+        """Moves parameters and buffers to host memory, in place."""
         return self.to("cpu")
 
     def cuda(self, device: int | str | None = None) -> Module:
+        """Moves parameters and buffers to a GPU, in place."""
         return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
 
     # -- printing -----------------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
+        """What the printed form says between the parentheses; subclasses override it."""
         return ""
 
     def __repr__(self) -> str:
         extra = self.extra_repr().split("\n") if self.extra_repr() else []
         children = [f"({name}): " + "\n  ".join(repr(module).split("\n")) for name, module in self._modules.items()]
         if len(extra) <= 1 and not children:
-            return f"{type(self).__name__}({''.join(extra)})"
-        return f"{type(self).__name__}(\n  " + "\n  ".join(extra + children) + "\n)"
+            return f"{self._get_name()}({''.join(extra)})"
+        return f"{self._get_name()}(\n  " + "\n  ".join(extra + children) + "\n)"
 
 
-def _misfit(key: str, own: Tensor, given: Any) -> list[str]:
-    if not isinstance(given, Tensor):
-        return [f"type: {key} must be a Tensor, got {type(given).__name__}"]
-    if tuple(own.shape) != tuple(given.shape):
-        return [f"shape: {key} must be {tuple(own.shape)}, got {tuple(given.shape)}"]
-    if own.dtype != given.dtype and not (own.is_floating_point() and given.is_floating_point()):
-        return [f"dtype: {key} must be {own.dtype}, got {given.dtype}"]
-    return []
-
-
-def _named_dtype(name: str) -> Any:
+def _top() -> Any:
     import tilewright
 
-    return getattr(tilewright, name)
+    return tilewright
 
 
-def _dtype_class() -> type:
-    return type(_named_dtype("float32"))
+def _in_shared_memory(tensor: Tensor) -> Tensor:
+    if tensor.is_cuda:
+        raise NotImplementedError("share_memory: memory is shared between processes on the CPU only, got a tensor on "
+                                  f"{tensor.device}; call .cpu() first")
+    import numpy as np
+
+    values = tensor.numpy()
+    shared = np.frombuffer(mmap.mmap(-1, max(values.nbytes, 1)), values.dtype, values.size).reshape(values.shape)
+    shared[...] = values
+    return _top().from_numpy(shared)
+
+
+def _register_global(kind: str, hook: Callable, with_kwargs: bool = False) -> RemovableHandle:
+    Module._has_hooks = True  # from now on every module looks for hooks
+    _global_hooks[kind][key := next(hook_numbers)] = (hook, with_kwargs)
+    return RemovableHandle(_global_hooks[kind], key)
+
+
+def register_module_forward_pre_hook(hook: Callable) -> RemovableHandle:
+    """`Module.register_forward_pre_hook` on every module there is and will be."""
+    return _register_global("_forward_pre_hooks", hook)
+
+
+def register_module_forward_hook(hook: Callable, *, with_kwargs: bool = False) -> RemovableHandle:
+    """`Module.register_forward_hook` on every module there is and will be."""
+    return _register_global("_forward_hooks", hook, with_kwargs)
+
+
+def register_module_full_backward_pre_hook(hook: Callable) -> RemovableHandle:
+    """`Module.register_full_backward_pre_hook` on every module there is and will be."""
+    return _register_global("_backward_pre_hooks", hook)
+
+
+def register_module_full_backward_hook(hook: Callable) -> RemovableHandle:
+    """`Module.register_full_backward_hook` on every module there is and will be."""
+    return _register_global("_backward_hooks", hook)

@@ -14,9 +14,10 @@ from tilewright.nn.parameter import empty_parameter
 from tilewright.tensor import Tensor
 
 
-class _RunningNorm(Module):
+class _NormBase(Module):
     """A norm by channel that may keep running statistics: what BatchNorm and InstanceNorm share."""
 
+    _version = 2
     _ndims: tuple[int, ...]
 
     def __init__(self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool,
@@ -27,8 +28,8 @@ class _RunningNorm(Module):
         self.eps = check_number(owner, "eps", eps, low=0)
         self.momentum = momentum if momentum is None else check_number(owner, "momentum", momentum, 0, 1)
         self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight = empty_parameter((num_features,), device, dtype) if affine else None
-        self.bias = empty_parameter((num_features,), device, dtype) if affine and bias else None
+        self.register_parameter("weight", empty_parameter((num_features,), device, dtype, affine))
+        self.register_parameter("bias", empty_parameter((num_features,), device, dtype, affine and bias))
         kind = {"device": device, "dtype": dtype}
         self.register_buffer("running_mean", tw.zeros(num_features, **kind) if track_running_stats else None)
         self.register_buffer("running_var", tw.ones(num_features, **kind) if track_running_stats else None)
@@ -52,20 +53,28 @@ class _RunningNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def _check(self, input: Tensor) -> None:
+    def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self._ndims:
             raise ValueError(f"{type(self).__name__}: input must have {' or '.join(map(str, self._ndims))} dimensions, "
                              f"got {tuple(input.shape)}")
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *rest: Any) -> None:
+        counter = prefix + "num_batches_tracked"
+        if (local_metadata.get("version") or 0) < 2 and self.track_running_stats and counter not in state_dict:
+            # Checkpoints from before PyTorch 0.4.1 lack it.
+            state_dict[counter] = tw.zeros((), dtype=tw.int64) if self.num_batches_tracked is None else (
+                self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
 
     def _label(self) -> str:
         return f"{type(self).__name__} {self.num_features}"
 
 
-class _BatchNorm(_RunningNorm):
+class _BatchNorm(_NormBase):
     """y = (x - mean_c) / sqrt(var_c + eps) * weight_c + bias_c for each channel c, over batch and positions.
 
     While training, mean and (biased) var are the batch's, and the running ones move towards them (var unbiased) by
@@ -79,7 +88,7 @@ class _BatchNorm(_RunningNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        self._check(input)
+        self._check_input_dim(input)
         counter = self.num_batches_tracked if self.training else None
         momentum = self.momentum
         if momentum is None:
@@ -108,7 +117,32 @@ class BatchNorm3d(_BatchNorm):
     _ndims = (5,)
 
 
-class _InstanceNorm(_RunningNorm):
+class SyncBatchNorm(_BatchNorm):
+    __doc__ = f"""Batch normalization of (N, C, ...) over all processes of a group. There is one process here, so that
+    it is BatchNorm; `process_group` must be None. {_BatchNorm.__doc__}"""
+    _ndims = (2, 3, 4, 5)
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, process_group: Any = None, device: Any = None, dtype: Any = None, *,
+                 bias: bool = True) -> None:
+        if process_group is not None:
+            raise NotImplementedError("SyncBatchNorm: process_group must be None, for tilewright trains in one process")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """`module` with every BatchNorm in it replaced by a SyncBatchNorm that holds the same tensors."""
+        made = module
+        if isinstance(module, _BatchNorm):
+            made = cls(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats,
+                       process_group)
+            made.__dict__.update(module.__dict__)
+        for name, child in list(module.named_children()):
+            made.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return made
+
+
+class _InstanceNorm(_NormBase):
     """y = (x - mean) / sqrt(var + eps) * weight_c + bias_c over the positions of each image and channel.
 
     With track_running_stats the running statistics move by `momentum` while training, and are used in eval mode. An
@@ -121,7 +155,7 @@ class _InstanceNorm(_RunningNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        self._check(input)
+        self._check_input_dim(input)
         channels = input.shape[input.dim() - self._ndims[1] + 1]
         if channels != self.num_features and (self.affine or self.track_running_stats):
             raise ValueError(f"{type(self).__name__}: input must have {self.num_features} channels, got "
@@ -147,6 +181,21 @@ class InstanceNorm3d(_InstanceNorm):
     _ndims = (4, 5)
 
 
+class LocalResponseNorm(Module):
+    """x / (k + alpha mean of x^2 over the `size` channels around)^beta; see F.local_response_norm."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size = check_size(type(self).__name__, "size", size, 1)
+        self.alpha, self.beta, self.k = alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
 class GroupNorm(Module):
     """y = (x - mean) / sqrt(var + eps) * weight_c + bias_c over each image's num_groups groups of channels.
 
@@ -164,8 +213,8 @@ class GroupNorm(Module):
                              f"{num_groups}")
         self.eps = check_number("GroupNorm", "eps", eps, low=0)
         self.affine = affine
-        self.weight = empty_parameter((num_channels,), device, dtype) if affine else None
-        self.bias = empty_parameter((num_channels,), device, dtype) if affine and bias else None
+        self.register_parameter("weight", empty_parameter((num_channels,), device, dtype, affine))
+        self.register_parameter("bias", empty_parameter((num_channels,), device, dtype, affine and bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -178,7 +227,8 @@ class GroupNorm(Module):
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+                f"bias={self.bias is not None}")
 
     def _label(self) -> str:
         return f"GroupNorm {self.num_groups}, {self.num_channels}"
@@ -197,7 +247,7 @@ class RMSNorm(Module):
         self.normalized_shape = _normalized_shape("RMSNorm", normalized_shape)
         self.eps = eps if eps is None else check_number("RMSNorm", "eps", eps, low=0)
         self.elementwise_affine = elementwise_affine
-        self.weight = empty_parameter(self.normalized_shape, device, dtype) if elementwise_affine else None
+        self.register_parameter("weight", empty_parameter(self.normalized_shape, device, dtype, elementwise_affine))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -234,8 +284,8 @@ class LayerNorm(Module):
         self.normalized_shape = _normalized_shape("LayerNorm", normalized_shape)
         self.eps = check_number("LayerNorm", "eps", eps, low=0)
         self.elementwise_affine = elementwise_affine
-        self.weight = empty_parameter(self.normalized_shape, device, dtype) if elementwise_affine else None
-        self.bias = empty_parameter(self.normalized_shape, device, dtype) if elementwise_affine and bias else None
+        for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
+            self.register_parameter(name, empty_parameter(self.normalized_shape, device, dtype, wanted))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -248,7 +298,8 @@ class LayerNorm(Module):
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+                f"bias={self.bias is not None}")
 
     def _label(self) -> str:
         return f"{type(self).__name__} {self.normalized_shape}"

@@ -38,7 +38,7 @@ class _Pad(Module):
         return f"{self.padding}"
 
 
-class _ConstantPad(_Pad):
+class _ConstantPadNd(_Pad):
     def __init__(self, padding: int | tuple[int, ...], value: float) -> None:
         super().__init__(padding)
         self.value = check_number(type(self).__name__, "value", value)
@@ -50,23 +50,23 @@ class _ConstantPad(_Pad):
         return f"padding={self.padding}, value={self.value}"
 
 
-class ConstantPad1d(_ConstantPad):
+class ConstantPad1d(_ConstantPadNd):
     """Grows the last dim by items of `value`; negative widths crop."""
 
 
-class ConstantPad2d(_ConstantPad):
+class ConstantPad2d(_ConstantPadNd):
     """Grows the last two dims by items of `value`; negative widths crop."""
 
     _dims = 2
 
 
-class ConstantPad3d(_ConstantPad):
+class ConstantPad3d(_ConstantPadNd):
     """Grows the last three dims by items of `value`; negative widths crop."""
 
     _dims = 3
 
 
-class _ZeroPad(_ConstantPad):
+class _ZeroPad(_ConstantPadNd):
     def __init__(self, padding: int | tuple[int, ...]) -> None:
         super().__init__(padding, 0.0)
 
@@ -74,71 +74,73 @@ class _ZeroPad(_ConstantPad):
         return f"{self.padding}"
 
 
-class ZeroPad1d(_ZeroPad):
+class ZeroPad1d(_ZeroPad, ConstantPad1d):
     """Grows the last dim by zeros; negative widths crop."""
 
 
-class ZeroPad2d(_ZeroPad):
+class ZeroPad2d(_ZeroPad, ConstantPad2d):
     """Grows the last two dims by zeros; negative widths crop."""
 
-    _dims = 2
 
-
-class ZeroPad3d(_ZeroPad):
+class ZeroPad3d(_ZeroPad, ConstantPad3d):
     """Grows the last three dims by zeros; negative widths crop."""
 
-    _dims = 3
 
-
-class ReflectionPad1d(_Pad):
-    """Grows the last dim by its mirror image about its end items."""
-
+class _ReflectionPadNd(_Pad):
     _mode = "reflect"
 
 
-class ReflectionPad2d(ReflectionPad1d):
+class ReflectionPad1d(_ReflectionPadNd):
+    """Grows the last dim by its mirror image about its end items."""
+
+
+class ReflectionPad2d(_ReflectionPadNd):
     """Grows the last two dims by their mirror images about their end items."""
 
     _dims = 2
 
 
-class ReflectionPad3d(ReflectionPad1d):
+class ReflectionPad3d(_ReflectionPadNd):
     """Grows the last three dims by their mirror images about their end items."""
 
     _dims = 3
 
 
-class ReplicationPad1d(_Pad):
-    """Grows the last dim by copies of its end items."""
-
+class _ReplicationPadNd(_Pad):
     _mode = "replicate"
 
 
-class ReplicationPad2d(ReplicationPad1d):
+class ReplicationPad1d(_ReplicationPadNd):
+    """Grows the last dim by copies of its end items."""
+
+
+class ReplicationPad2d(_ReplicationPadNd):
     """Grows the last two dims by copies of their end items."""
 
     _dims = 2
 
 
-class ReplicationPad3d(ReplicationPad1d):
+class ReplicationPad3d(_ReplicationPadNd):
     """Grows the last three dims by copies of their end items."""
 
     _dims = 3
 
 
-class CircularPad1d(_Pad):
-    """Grows the last dim by itself, as if it were a ring."""
-
+class _CircularPadNd(_Pad):
     _mode = "circular"
 
 
-class CircularPad2d(CircularPad1d):
+class CircularPad1d(_CircularPadNd):
+    """Grows the last dim by itself, as if it were a ring."""
+
+
+class CircularPad2d(_CircularPadNd):
     """Grows the last two dims by themselves, as if they were rings."""
 
     _dims = 2
 
 
-class CircularPad3d(CircularPad1d):
+class CircularPad3d(_CircularPadNd):
     """Grows the last three dims by themselves, as if they were rings."""
 
     _dims = 3

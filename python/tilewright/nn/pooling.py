@@ -35,6 +35,11 @@ class _Pool(Module):
         if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
             raise ValueError(f"{owner}: padding must be at most half of kernel_size, got {padding} and {kernel_size}")
 
+    def _spread_window(self) -> None:
+        """An int becomes one int a dimension, where PyTorch keeps it so."""
+        for name in ("kernel_size", "stride", "padding"):
+            setattr(self, name, _spread(type(self).__name__, name, getattr(self, name), self._dims))
+
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return getattr(F, f"{name}{self._dims}d")(*args, **kwargs)
 
@@ -42,13 +47,7 @@ class _Pool(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class MaxPool1d(_Pool):
-    """The largest value of each window along L; padding counts as -inf.
-
-    Raises:
-        ValueError: a window or stride below 1, padding above half the window.
-    """
-
+class _MaxPoolNd(_Pool):
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
                  return_indices: bool = False, ceil_mode: bool = False) -> None:
         super().__init__()
@@ -64,42 +63,70 @@ class MaxPool1d(_Pool):
         return f"{super().extra_repr()}, dilation={self.dilation}, ceil_mode={self.ceil_mode}"
 
 
-class MaxPool2d(MaxPool1d):
+class MaxPool1d(_MaxPoolNd):
+    """The largest value of each window along L; padding counts as -inf.
+
+    Raises:
+        ValueError: a window or stride below 1, padding above half the window.
+    """
+
+    _dims = 1
+
+
+class MaxPool2d(_MaxPoolNd):
     """The largest value of each window of a plane; arguments as MaxPool1d's, an int or a pair each."""
 
     _dims = 2
 
 
-class MaxPool3d(MaxPool1d):
+class MaxPool3d(_MaxPoolNd):
     """The largest value of each window of a volume; arguments as MaxPool1d's, an int or three each."""
 
     _dims = 3
 
 
-class MaxUnpool1d(_Pool):
-    """Zeros but for the values of a MaxPool1d, put back where its indices say."""
-
+class _MaxUnpoolNd(_Pool):
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> None:
         super().__init__()
         self._set_window(kernel_size, stride, padding)
+        self._spread_window()
 
     def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
         return self._call("max_unpool", input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
 
-class MaxUnpool2d(MaxUnpool1d):
+class MaxUnpool1d(_MaxUnpoolNd):
+    """Zeros but for the values of a MaxPool1d, put back where its indices say."""
+
+    _dims = 1
+
+
+class MaxUnpool2d(_MaxUnpoolNd):
     """Zeros but for the values of a MaxPool2d, put back where its indices say."""
 
     _dims = 2
 
 
-class MaxUnpool3d(MaxUnpool1d):
+class MaxUnpool3d(_MaxUnpoolNd):
     """Zeros but for the values of a MaxPool3d, put back where its indices say."""
 
     _dims = 3
 
 
-class AvgPool1d(_Pool):
+class _AvgPoolNd(_Pool):
+    def _set_up(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool,
+                count_include_pad: bool) -> None:
+        self._set_window(kernel_size, stride, padding)
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+
+    def _options(self) -> tuple:
+        return (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._call("avg_pool", input, *self._options())
+
+
+class AvgPool1d(_AvgPoolNd):
     """The mean of each window along L, over the window's size or, with count_include_pad=False, what lies inside.
 
     Raises:
@@ -109,15 +136,24 @@ class AvgPool1d(_Pool):
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
                  count_include_pad: bool = True) -> None:
         super().__init__()
-        self._set_window(kernel_size, stride, padding)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self._call("avg_pool", input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
-                          self.count_include_pad)
+        self._set_up(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        self._spread_window()
 
 
-class AvgPool2d(AvgPool1d):
+class _DividedAvgPool(_AvgPoolNd):
+    def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
+                 count_include_pad: bool = True, divisor_override: int | None = None) -> None:
+        super().__init__()
+        self._set_up(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        if divisor_override is not None:
+            check_size(type(self).__name__, "divisor_override", divisor_override, 1)
+        self.divisor_override = divisor_override
+
+    def _options(self) -> tuple:
+        return (*super()._options(), self.divisor_override)
+
+
+class AvgPool2d(_DividedAvgPool):
     """The mean of each window of a plane, over the window's size, what lies inside, or divisor_override.
 
     Raises:
@@ -126,27 +162,14 @@ class AvgPool2d(AvgPool1d):
 
     _dims = 2
 
-    def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
-                 count_include_pad: bool = True, divisor_override: int | None = None) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
-        if divisor_override is not None:
-            check_size(type(self).__name__, "divisor_override", divisor_override, 1)
-        self.divisor_override = divisor_override
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self._call("avg_pool", input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
-                          self.count_include_pad, self.divisor_override)
-
-
-class AvgPool3d(AvgPool2d):
+class AvgPool3d(_DividedAvgPool):
     """The mean of each window of a volume, over the window's size, what lies inside, or divisor_override."""
 
     _dims = 3
 
 
-class LPPool1d(_Pool):
-    """(sum of x^norm_type)^(1 / norm_type) of each window along L."""
-
+class _LPPoolNd(_Pool):
     def __init__(self, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None,
                  ceil_mode: bool = False) -> None:
         super().__init__()
@@ -162,21 +185,25 @@ class LPPool1d(_Pool):
                 f"ceil_mode={self.ceil_mode}")
 
 
-class LPPool2d(LPPool1d):
+class LPPool1d(_LPPoolNd):
+    """(sum of x^norm_type)^(1 / norm_type) of each window along L."""
+
+    _dims = 1
+
+
+class LPPool2d(_LPPoolNd):
     """(sum of x^norm_type)^(1 / norm_type) of each window of a plane."""
 
     _dims = 2
 
 
-class LPPool3d(LPPool1d):
+class LPPool3d(_LPPoolNd):
     """(sum of x^norm_type)^(1 / norm_type) of each window of a volume."""
 
     _dims = 3
 
 
-class AdaptiveAvgPool1d(_Pool):
-    """Means over windows chosen so that the output is output_size; None keeps a direction's size."""
-
+class _AdaptivePoolNd(_Pool):
     def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -188,28 +215,34 @@ class AdaptiveAvgPool1d(_Pool):
                 check_size(owner, "output_size", size)
         self.output_size = output_size
 
-    def forward(self, input: Tensor) -> Any:
-        return self._call("adaptive_avg_pool", input, self.output_size)
-
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool2d(AdaptiveAvgPool1d):
+class _AdaptiveAvgPoolNd(_AdaptivePoolNd):
+    def forward(self, input: Tensor) -> Any:
+        return self._call("adaptive_avg_pool", input, self.output_size)
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
+    """Means over windows chosen so that the output is output_size; None keeps a direction's size."""
+
+    _dims = 1
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     """Means over a grid of windows chosen so that the output is output_size; None keeps a direction's size."""
 
     _dims = 2
 
 
-class AdaptiveAvgPool3d(AdaptiveAvgPool1d):
+class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """Means over a grid of windows chosen so that the output is output_size; None keeps a direction's size."""
 
     _dims = 3
 
 
-class AdaptiveMaxPool1d(AdaptiveAvgPool1d):
-    """Maxima over windows chosen so that the output is output_size, and their positions with return_indices."""
-
+class _AdaptiveMaxPoolNd(_AdaptivePoolNd):
     def __init__(self, output_size: int | tuple[int | None, ...] | None, return_indices: bool = False) -> None:
         super().__init__(output_size)
         self.return_indices = return_indices
@@ -218,13 +251,19 @@ class AdaptiveMaxPool1d(AdaptiveAvgPool1d):
         return self._call("adaptive_max_pool", input, self.output_size, self.return_indices)
 
 
-class AdaptiveMaxPool2d(AdaptiveMaxPool1d):
+class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
+    """Maxima over windows chosen so that the output is output_size, and their positions with return_indices."""
+
+    _dims = 1
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     """Maxima over a grid of windows chosen so that the output is output_size, and their positions if asked."""
 
     _dims = 2
 
 
-class AdaptiveMaxPool3d(AdaptiveMaxPool1d):
+class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
     """Maxima over a grid of windows chosen so that the output is output_size, and their positions if asked."""
 
     _dims = 3

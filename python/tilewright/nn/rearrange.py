@@ -1,8 +1,7 @@
-"""Modules that move values, measure distances, or stand for several devices."""
+"""Modules that move values or measure distances."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tilewright.nn import functional as F
@@ -45,6 +44,16 @@ class PixelUnshuffle(_Options):
         return F.pixel_unshuffle(input, self.downscale_factor)
 
 
+class ChannelShuffle(_Options):
+    """(N, C, ...) with the channels of `groups` groups mixed; see F.channel_shuffle."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__(groups=groups)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.channel_shuffle(input, self.groups)
+
+
 class Unfold(_Options):
     """Patches as columns: (N, C, H, W) to (N, C kh kw, L)."""
 
@@ -76,6 +85,9 @@ class CosineSimilarity(_Options):
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         return F.cosine_similarity(x1, x2, self.dim, self.eps)
 
+    def extra_repr(self) -> str:
+        return ""
+
 
 class PairwiseDistance(_Options):
     """The p-norm of x1 - x2 + eps over the last dimension."""
@@ -86,21 +98,5 @@ class PairwiseDistance(_Options):
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         return F.pairwise_distance(x1, x2, self.p, self.eps, self.keepdim)
 
-
-class DataParallel(Module):
-    """The module itself, on its one device, under the name `.module` that saved weights expect.
-
-    Raises:
-        NotImplementedError: several devices: a batch is not spread over GPUs here.
-    """
-
-    def __init__(self, module: Module, device_ids: Sequence | None = None, output_device: Any = None,
-                 dim: int = 0) -> None:
-        super().__init__()
-        if device_ids is not None and len(device_ids) > 1:
-            raise NotImplementedError(f"DataParallel: a batch cannot be spread over several devices, got device_ids "
-                                      f"{list(device_ids)}; leave them out")
-        self.module = module
-
-    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        return self.module(*inputs, **kwargs)
+    def extra_repr(self) -> str:
+        return ""

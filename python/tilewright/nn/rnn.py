@@ -6,7 +6,6 @@ import math
 import warnings
 from typing import Any
 
-import tilewright as tw
 from tilewright.nn import init
 from tilewright.nn.checks import check_choice, check_number, check_size
 from tilewright.nn.module import Module
@@ -20,11 +19,12 @@ _GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 
 def _make_parameters(module: Module, names: list[str], sizes: tuple[int, int, int], gates: int, device: Any,
                      dtype: Any) -> None:
-    """weight_ih, weight_hh and, where named, bias_ih, bias_hh."""
+    """weight_ih, weight_hh and, where named, bias_ih, bias_hh; a projection weight_hr makes states sizes[1] long."""
     inputs, hidden, rows = sizes[0], sizes[1], gates * sizes[2]
-    shapes: tuple[tuple[int, ...], ...] = ((rows, inputs), (rows, hidden), (rows,), (rows,))
-    for name, shape in zip(names, shapes, strict=False):
-        setattr(module, name, empty_parameter(shape, device, dtype))
+    shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, hidden), "bias_ih": (rows,),
+                                          "bias_hh": (rows,), "weight_hr": (sizes[1], sizes[2])}
+    for name in names:
+        setattr(module, name, empty_parameter(shapes[name.partition("_l")[0]], device, dtype))
 
 
 def _reset(module: Module, hidden_size: int) -> None:
@@ -50,20 +50,23 @@ class RNNBase(Module):
         self.num_layers = check_size(owner, "num_layers", num_layers, 1)
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.dropout = float(check_number(owner, "dropout", dropout, 0, 1))
-        if proj_size:
-            raise NotImplementedError(f"{owner}: proj_size is not offered, got {proj_size}")
-        self.proj_size = 0
+        self.proj_size = check_size(owner, "proj_size", proj_size)
+        if proj_size and mode != "LSTM":
+            raise ValueError(f"{owner}: proj_size is for LSTMs only, got {proj_size}")
+        if proj_size >= hidden_size:
+            raise ValueError(f"{owner}: proj_size must be below hidden_size {hidden_size}, got {proj_size}")
+        self._state_size = proj_size or hidden_size
         if dropout > 0 and num_layers == 1:
             warnings.warn(f"{owner}: dropout acts between layers, so {dropout} does nothing with num_layers=1",
                           stacklevel=3)
-        self._names = []
+        self._all_weights = []
         for layer in range(num_layers):
             for suffix in ("", "_reverse")[:2 if bidirectional else 1]:
                 kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[:4 if bias else 2]
-                names = [f"{kind}_l{layer}{suffix}" for kind in kinds]
-                inputs = hidden_size * (2 if bidirectional else 1) if layer else input_size
-                _make_parameters(self, names, (inputs, hidden_size, hidden_size), _GATES[mode], device, dtype)
-                self._names.append(names)
+                names = [f"{kind}_l{layer}{suffix}" for kind in (*kinds, *(("weight_hr",) if proj_size else ()))]
+                inputs = self._state_size * (2 if bidirectional else 1) if layer else input_size
+                _make_parameters(self, names, (inputs, self._state_size, hidden_size), _GATES[mode], device, dtype)
+                self._all_weights.append(names)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,7 +77,15 @@ class RNNBase(Module):
 
     @property
     def all_weights(self) -> list[list[Parameter]]:
-        return [[getattr(self, name) for name in names] for names in self._names]
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _flat_weights(self) -> list[Parameter]:
+        return [getattr(self, name) for name in self._flat_weights_names]
 
     def _run(self, input: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> tuple:
         """Output, h_n and, for the LSTM, c_n, of any of the three forms of input."""
@@ -94,9 +105,9 @@ class RNNBase(Module):
         elif swap:
             x = x.transpose(0, 1)
         batch = int(packed.batch_sizes[0]) if packed else x.shape[1]
-        shape = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
-        expected = shape[::2] if alone else shape
-        for name, state in zip(("h_0", "c_0"), states or (), strict=False):
+        for name, state, size in zip(("h_0", "c_0"), states or (), (self._state_size, self.hidden_size), strict=False):
+            shape = (self.num_layers * (2 if self.bidirectional else 1), batch, size)
+            expected = shape[::2] if alone else shape
             if tuple(state.shape) != expected:
                 raise ValueError(f"{owner}: {name} must have shape {expected}, got {tuple(state.shape)}")
         given = list(states or ())
@@ -104,9 +115,8 @@ class RNNBase(Module):
             given = [s.unsqueeze(1) for s in given]
         elif packed and packed.sorted_indices is not None:
             given = [s.index_select(1, packed.sorted_indices) for s in given]
-        parameters = [getattr(self, name) for names in self._names for name in names]
-        y, *last = _ops.net(self.mode.lower(), x, packed.batch_sizes if packed else None, given, parameters, self.bias,
-                            self.num_layers, self.dropout, self.training, self.bidirectional)
+        y, *last = _ops.net(self.mode.lower(), x, packed.batch_sizes if packed else None, given, self._flat_weights,
+                            self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         if packed:
             if packed.unsorted_indices is not None:
                 last = [s.index_select(1, packed.unsorted_indices) for s in last]
@@ -120,8 +130,8 @@ class RNNBase(Module):
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]
-        for name, default in (("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0),
-                              ("bidirectional", False)):
+        for name, default in (("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False),
+                              ("dropout", 0.0), ("bidirectional", False)):
             if getattr(self, name) != default:
                 parts.append(f"{name}={getattr(self, name)}")
         return ", ".join(parts)
@@ -159,11 +169,11 @@ class RNN(RNNBase):
 class LSTM(RNNBase):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997), gates in the order i, f, g, o.
 
-    Input and output as for `RNN`; the states are pairs (h_0, c_0) and (h_n, c_n). proj_size is not offered.
+    Input and output as for `RNN`; the states are pairs (h_0, c_0) and (h_n, c_n). With proj_size > 0 (Sak et al., 2014,
+    arXiv:1402.1128) h is W_hr h, of that many values, in each step; this runs step by step, in recorded ops.
 
     Raises:
-        ValueError: sizes that do not fit.
-        NotImplementedError: proj_size.
+        ValueError: sizes that do not fit, proj_size not below hidden_size.
 
     >>> import tilewright as tw
     >>> from tilewright import nn
@@ -231,7 +241,7 @@ class RNNCellBase(Module):
                              f"{tuple(input.shape)}")
         shape = (*input.shape[:-1], self.hidden_size)
         if states is None:
-            states = (tw.zeros(shape, dtype=input.dtype),) * count
+            states = (input.new_zeros(shape),) * count
         for state in states:
             if tuple(state.shape) != shape:
                 raise ValueError(f"{owner}: hx must have shape {shape}, got {tuple(state.shape)}")
@@ -239,7 +249,9 @@ class RNNCellBase(Module):
                         self.bias_hh)
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+        kind = getattr(self, "nonlinearity", "tanh")
+        return (f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+                + ("" if kind == "tanh" else f", nonlinearity={kind}"))
 
     def _label(self) -> str:
         return f"{type(self).__name__} {self.input_size} -> {self.hidden_size}"

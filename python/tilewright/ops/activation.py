@@ -357,7 +357,7 @@ def glu(input, dim: int = -1):
     return a * sigmoid(b)
 
 
-def softmin(input, dim: int | None = None, dtype=None):
+def softmin(input, dim: int | None = None, _stacklevel: int = 3, dtype=None):
     """softmax(-input) along `dim`."""
     from tilewright.ops.softmax import softmax
     return softmax(-(input if dtype is None else input.to(dtype)), -1 if dim is None else dim)
@@ -382,3 +382,38 @@ def gumbel_softmax(logits, tau: float = 1.0, hard: bool = False, eps: float = 1e
     picked = soft.detach().argmax(dim, keepdim=True)
     one = wrap(_engine.full(soft.shape, 0, soft.array.dtype, soft.device)).scatter_(dim, picked, 1.0)
     return one - soft.detach() + soft
+
+
+def leaky_relu_(input, negative_slope: float = 0.01):
+    """leaky_relu in place."""
+    return leaky_relu(input, negative_slope, True)
+
+
+def elu_(input, alpha: float = 1.0):
+    """elu in place."""
+    return elu(input, alpha, True)
+
+
+def celu_(input, alpha: float = 1.0):
+    """celu in place."""
+    return celu(input, alpha, True)
+
+
+def selu_(input):
+    """selu in place."""
+    return selu(input, True)
+
+
+def hardtanh_(input, min_val: float = -1.0, max_val: float = 1.0):
+    """hardtanh in place."""
+    return hardtanh(input, min_val, max_val, True)
+
+
+def threshold_(input, threshold: float, value: float):
+    """threshold in place."""
+    return _activate(_engine.threshold, threshold_grad, input, True, (float(threshold), float(value)))
+
+
+def rrelu_(input, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False):
+    """rrelu in place."""
+    return rrelu(input, lower, upper, training, True)

@@ -185,27 +185,6 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return reduce.sum((x1 / a) * (x2 / b), dim)
 
 
-def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
-           reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """target (log target - input): input holds log probabilities, target probabilities (or their logs).
-
-    `reduction`: 'batchmean' (the divergence: the sum over the batch's size), 'sum', 'mean' or 'none'.
-    """
-    if size_average is not None or reduce is not None:
-        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
-    if log_target:
-        loss = elementary.exp(target) * (target - input)
-    else:
-        positive = target > 0
-        entropy = target * elementary.log(elementwise.where(positive, target, 1.0))
-        loss = entropy - target * input
-    if reduction == "batchmean":
-        return loss.sum() / input.shape[0]
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"kl_div: reduction must be 'none', 'batchmean', 'mean' or 'sum', got '{reduction}'")
-    return loss if reduction == "none" else loss.sum() if reduction == "sum" else loss.mean()
-
-
 # --- counts and draws ------------------------------------------------------------------------------------------------
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each of 0, 1, ... occurs in a 1-d tensor of integers, or the sum of `weights` there.

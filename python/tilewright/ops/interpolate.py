@@ -6,7 +6,7 @@ import math
 
 from tilewright import _engine
 from tilewright.autograd import record
-from tilewright.ops import pool
+from tilewright.ops import matmul, pool
 
 # mode -> (the kernel's name of it, the spatial dimensions it takes)
 _MODES = {"nearest": ("nearest", (1, 2, 3)), "nearest-exact": ("nearest-exact", (1, 2, 3)), "area": ("area", (1, 2, 3)),
@@ -21,10 +21,11 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
     Either `size` (an int, or one a spatial dimension) or `scale_factor` (sizes floor(n scale)). Output item o lies at
     o (n - 1) / (m - 1) with align_corners, else at (o + 1/2) n / m - 1/2; 1 / scale_factor stands for n / m unless
     recompute_scale_factor. Linear modes weigh the two items beside it, bicubic the four (Keys, 1981, with a = -0.75).
+    With antialias the weights of a smaller output reach over n / m times as many items (as in Pillow; a = -0.5).
 
     Raises:
         ValueError: both or neither of size and scale_factor, a mode for another number of dimensions, align_corners
-        with a mode that has none. NotImplementedError: antialias.
+        with a mode that has none, antialias with another mode than bilinear and bicubic.
 
     >>> import tilewright as tw
     >>> tw.nn.functional.interpolate(tw.tensor([[[0.0, 4.0]]]), scale_factor=2, mode="linear").tolist()
@@ -40,8 +41,8 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
     if kernel in ("nearest", "nearest-exact", "area") and align_corners is not None:
         raise ValueError(f"interpolate: align_corners is for the linear and cubic modes, got {align_corners} with "
                          f"{mode!r}")
-    if antialias:
-        raise NotImplementedError("interpolate: antialias is not offered, got antialias=True")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolate: antialias is for the modes bilinear and bicubic, got {mode!r}")
     if (size is None) == (scale_factor is None):
         raise ValueError(f"interpolate: exactly one of size and scale_factor must be given, got {size} and "
                          f"{scale_factor}")
@@ -61,7 +62,25 @@ def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", alig
         factors = [0.0 if recompute_scale_factor else float(f) for f in given]
     if kernel == "area":
         return (pool.adaptive_avg_pool1d, pool.adaptive_avg_pool2d, pool.adaptive_avg_pool3d)[nd - 1](input, sizes)
+    if antialias:
+        down, across = (_stretched(n, m, f, kernel == "cubic", bool(align_corners)) for n, m, f in
+                        zip(shape[2:], sizes, factors, strict=True))
+        return matmul.matmul(matmul.matmul(input.new_tensor(down), input), input.new_tensor(across.T))
     return _interpolate(input, nd, kernel, sizes, factors, bool(align_corners))
+
+
+def _stretched(n: int, m: int, factor: float, cubic: bool, align_corners: bool):
+    """The weights (m, n) of antialiased interpolation: rows of a kernel about each output's place, that sum to 1."""
+    import numpy as np
+    scale = ((n - 1) / (m - 1) if m > 1 else 0.0) if align_corners else 1.0 / factor if factor else n / m
+    wide = max(scale, 1.0)
+    centre, reach = scale * (np.arange(m) + 0.5), (2 if cubic else 1) * wide
+    low, high = (np.trunc(centre + side + 0.5)[:, None] for side in (-reach, reach))
+    t = np.abs(np.arange(n) - centre[:, None] + 0.5) / wide
+    inner = (1.5 * t - 2.5) * t * t + 1 if cubic else 1 - t
+    outer = ((-0.5 * t + 2.5) * t - 4) * t + 2 if cubic else 0 * t
+    w = np.where(t < 1, inner, np.where(t < 2, outer, 0.0)) * ((np.arange(n) >= low) & (np.arange(n) < high))
+    return w / w.sum(1, keepdims=True)
 
 
 def _interpolate(x, nd, mode, sizes, factors, align_corners):

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
-from tilewright import _engine
+from tilewright import _engine, autograd
 from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode, no_grad
 from tilewright.ops import elementary as _m
 from tilewright.ops import elementwise as _e
+from tilewright.ops import index
 from tilewright.ops import reduce as _r
 from tilewright.ops.activation import sigmoid
 from tilewright.ops.softmax import log_softmax, softmax
 
 
-def _reduction(op, size_average, reduce, reduction):
+def reduction_of(op, size_average, reduce, reduction, choices=("none", "mean", "sum")):
+    """`reduction`, or what the older words for it ask for, with a warning that they are old."""
     if size_average is not None or reduce is not None:
         reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{op}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+        warnings.warn(f"{op}: size_average and reduce are old names; write reduction='{reduction}'", UserWarning,
+                      stacklevel=3)
+    if reduction not in choices:
+        raise ValueError(f"{op}: reduction must be one of {', '.join(map(repr, choices))}, got {reduction!r}")
     return reduction
 
 
-def _reduced(loss, reduction, dtype):
-    """The loss of a function made of several ops, which runs in float32 for halves, in its inputs' dtype."""
-    loss = loss if reduction == "none" else _r.mean(loss) if reduction == "mean" else _r.sum(loss)
-    return loss.to(dtype)
+def reduced(loss, reduction, dtype=None, count=None):
+    """The loss of a function made of several ops, which runs in float32 for halves, in its inputs' dtype. `count` is
+    what the mean divides by, where it is not the number of values."""
+    if reduction != "none":
+        mean = reduction == "mean" and count is None
+        loss = _r.mean(loss) if mean else _r.sum(loss)
+        loss = loss / count if reduction == "mean" and not mean else loss
+    return loss if dtype is None else loss.to(dtype)
+
+
+def _weighted(op, loss, weight, input):
+    """The loss times `weight`, which must not broadcast."""
+    if weight.array.shape != input.array.shape:
+        raise ValueError(f"{op}: weight must have the input's shape, got {weight.shape} and {input.shape}")
+    return loss * weight
 
 
 def _wide(*tensors):
@@ -76,8 +92,11 @@ def cross_entropy(input, target, weight=None, size_average=None, ignore_index: i
     >>> round(loss.item(), 4)
     0.6931
     """
-    reduction = _reduction("cross_entropy", size_average, reduce, reduction)
+    reduction = reduction_of("cross_entropy", size_average, reduce, reduction)
     if target.array.is_float:
+        if ignore_index >= 0:
+            raise ValueError(f"cross_entropy: ignore_index needs class labels (integers), got {ignore_index} and a "
+                             f"target of {target.dtype.name}")
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     loss, stats = _engine.cross_entropy(input.array, target.array, None if weight is None else weight.array,
                                         ignore_index, reduction, label_smoothing)
@@ -124,7 +143,7 @@ def _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
         terms = terms * weight.reshape((-1,) + (1,) * (input.ndim - dim - 1))
     loss = -_r.sum(terms, dim)
     # The mean is over rows, not over elements of the target.
-    return _reduced(loss, reduction, dtype)
+    return reduced(loss, reduction, dtype)
 
 
 @widen
@@ -139,7 +158,7 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
     >>> tw.nn.functional.nll_loss(tw.tensor([[-1.0, -2.0]]), tw.tensor([1])).item()
     2.0
     """
-    reduction = _reduction("nll_loss", size_average, reduce, reduction)
+    reduction = reduction_of("nll_loss", size_average, reduce, reduction)
     dim = 1 if input.ndim > 1 else 0
     if target.array.is_float or input.ndim == 0 or target.shape != input.shape[:dim] + input.shape[dim + 1:]:
         raise ValueError(f"nll_loss: target must be integer labels of the input's shape without the classes, got input "
@@ -148,52 +167,57 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"nll_loss: weight must have one value a class, got {weight.shape} for {classes} classes")
     ignored = target == ignore_index
-    if bool(_r.any(_e.logical_and(_e.logical_not(ignored), _e.logical_or(target < 0, target >= classes)))):
-        bad = next(int(t) for t in target.reshape(-1).tolist() if t != ignore_index and not 0 <= t < classes)
+    label = _e.where(ignored, 0, target).long()
+    # On a GPU, where reading a value waits, `gather` tells of a wrong label instead.
+    if input.device.type == "cpu" and label.numel() and not (
+            _engine.item(_engine.amin(label.array, None, False)) >= 0
+            and _engine.item(_engine.amax(label.array, None, False)) < classes):
+        bad = next(int(t) for t in label.reshape(-1).tolist() if not 0 <= t < classes)
         raise IndexError(f"nll_loss: labels must be in [0, {classes}) or ignore_index {ignore_index}, got {bad}")
-    column = (-1,) + (1,) * (input.ndim - dim - 1)
-    labels = wrap(_engine.arange(0, classes, 1, _engine.int64, input.device))
-    label = labels.reshape(column) == target.unsqueeze(dim)
-    label = _e.logical_and(label, _e.logical_not(ignored.unsqueeze(dim)))
-    input, dtype = _wide(input)
-    w = None if weight is None else weight.to(input.dtype).reshape(column)
-    loss = -_r.sum(_e.where(label, input if w is None else input * w, 0.0), dim)
-    if reduction != "mean":
-        return _reduced(loss, reduction, dtype)
-    return (_r.sum(loss) / _r.sum(label if w is None else _e.where(label, w, 0.0))).to(dtype)
+    picked, dtype = _wide(index.gather(input, dim, label.unsqueeze(dim)).squeeze(dim))
+    w = 1.0 if weight is None else weight.to(picked.dtype)[label]
+    w = _e.where(ignored, 0.0, w)
+    loss = _e.where(ignored, 0.0, -picked * w)
+    return reduced(loss, reduction, dtype, _r.sum(w) if reduction == "mean" else None)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 @_e.in_float32
 @widen
-def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
-    """(x - y)^2.
+def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", weight=None):
+    """(x - y)^2; with `weight`, of the input's shape, the mean is weighted.
 
     Raises:
-        ValueError: shapes that do not broadcast (those that do get a warning).
+        ValueError: shapes that do not broadcast (those that do get a warning); a weight of another shape.
 
     >>> import tilewright as tw
     >>> tw.nn.functional.mse_loss(tw.tensor([1.0, 4.0]), tw.tensor([1.0, 2.0])).item()
     2.0
     """
-    reduction = _reduction("mse_loss", size_average, reduce, reduction)
+    reduction = reduction_of("mse_loss", size_average, reduce, reduction)
     _same_shape("mse_loss", input, target, True)
     x, y, dtype = _wide(input, target)
-    return _reduced(_m.square(x - y), reduction, dtype)
+    loss = _m.square(x - y)
+    if weight is None:
+        return reduced(loss, reduction, dtype)
+    return reduced(_weighted("mse_loss", loss, weight, input), reduction, dtype, _r.sum(weight))
 
 
 @_e.in_float32
 @widen
-def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
-    """|x - y|.
+def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", weight=None):
+    """|x - y|; with `weight`, of the input's shape, the mean is weighted.
 
     Raises:
-        ValueError: shapes that do not broadcast (those that do get a warning).
+        ValueError: shapes that do not broadcast (those that do get a warning); a weight of another shape.
     """
-    reduction = _reduction("l1_loss", size_average, reduce, reduction)
+    reduction = reduction_of("l1_loss", size_average, reduce, reduction)
     _same_shape("l1_loss", input, target, True)
     x, y, dtype = _wide(input, target)
-    return _reduced(_m.abs(x - y), reduction, dtype)
+    loss = _m.abs(x - y)
+    if weight is None:
+        return reduced(loss, reduction, dtype)
+    return reduced(_weighted("l1_loss", loss, weight, input), reduction, dtype, _r.sum(weight))
 
 
 @_e.in_float32
@@ -206,29 +230,31 @@ def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str
 
     Girshick (2015), arXiv:1504.08083, equation 3.
     """
-    reduction = _reduction("smooth_l1_loss", size_average, reduce, reduction)
+    reduction = reduction_of("smooth_l1_loss", size_average, reduce, reduction)
     if not beta >= 0:
         raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
     _same_shape("smooth_l1_loss", input, target, True)
     x, y, dtype = _wide(input, target)
     d = _m.abs(x - y)
-    return _reduced(_e.where(d < beta, _m.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction, dtype)
+    return reduced(_e.where(d < beta, _m.square(d) * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction, dtype)
 
 
 @_e.in_float32
-def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0):
-    """d^2 / 2 where d = |x - y| < delta, else delta (d - delta / 2).
+def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0, weight=None):
+    """d^2 / 2 where d = |x - y| < delta, else delta (d - delta / 2); times `weight`, of the input's shape.
 
     Raises:
-        ValueError: delta not positive; shapes that do not broadcast (those that do get a warning).
+        ValueError: delta not positive; shapes that do not broadcast (those that do get a warning); a weight of another
+            shape.
     """
-    reduction = _reduction("huber_loss", None, None, reduction)
+    reduction = reduction_of("huber_loss", None, None, reduction)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive, got {delta}")
     _same_shape("huber_loss", input, target, True)
     x, y, dtype = _wide(input, target)
     d = _m.abs(x - y)
-    return _reduced(_e.where(d < delta, _m.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction, dtype)
+    loss = _e.where(d < delta, _m.square(d) * 0.5, (d - 0.5 * delta) * delta)
+    return reduced(loss if weight is None else _weighted("huber_loss", loss, weight, input), reduction, dtype)
 
 
 # --- two classes -----------------------------------------------------------------------------------------------------
@@ -243,7 +269,7 @@ def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=N
     >>> round(tw.nn.functional.binary_cross_entropy(tw.tensor([0.5]), tw.tensor([1.0])).item(), 4)
     0.6931
     """
-    reduction = _reduction("binary_cross_entropy", size_average, reduce, reduction)
+    reduction = reduction_of("binary_cross_entropy", size_average, reduce, reduction)
     _same_shape("binary_cross_entropy", input, target, False)
     if input.numel():
         low, high = (_engine.item(f(input.array, None, False)) for f in (_engine.amin, _engine.amax))
@@ -254,7 +280,7 @@ def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=N
         log_p, log_q = _clamped_logs(input)
         loss = -(target * log_p + (1.0 - target) * log_q)
     loss = record(binary_cross_entropy_grad, loss.array, (input, target), (input, target))
-    return _reduced(loss if weight is None else loss * weight, reduction, dtype)
+    return reduced(loss if weight is None else loss * weight, reduction, dtype)
 
 
 def _clamped_logs(p):
@@ -285,7 +311,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, size_average=No
     >>> round(loss.item(), 4)
     0.3466
     """
-    reduction = _reduction("binary_cross_entropy_with_logits", size_average, reduce, reduction)
+    reduction = reduction_of("binary_cross_entropy_with_logits", size_average, reduce, reduction)
     _same_shape("binary_cross_entropy_with_logits", input, target, False)
     input, target, dtype = _wide(input, target)
     with no_grad():
@@ -293,7 +319,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, size_average=No
         loss = (1.0 - target) * input + (tail if pos_weight is None else ((pos_weight - 1.0) * target + 1.0) * tail)
     loss = record(binary_cross_entropy_with_logits_grad, loss.array,
                   (input, target, _e.NUMBER if pos_weight is None else pos_weight), (input, target, pos_weight))
-    return _reduced(loss if weight is None else loss * weight, reduction, dtype)
+    return reduced(loss if weight is None else loss * weight, reduction, dtype)
 
 
 def _log1p_exp_minus(x):
@@ -311,3 +337,81 @@ def binary_cross_entropy_with_logits_grad(node, dy):
     if node.needs[2]:
         dweight = dy * (y * _log1p_exp_minus(x))
     return dx, dtarget, dweight
+
+
+# --- distributions ---------------------------------------------------------------------------------------------------
+@_e.in_float32
+@widen
+def kl_div(input, target, size_average=None, reduce=None, reduction: str = "mean", log_target: bool = False):
+    """target (log target - input): input holds log probabilities, target probabilities (or their logs).
+
+    `reduction`: 'batchmean' (the divergence: the sum over the batch's size), 'sum', 'mean' or 'none'. 'mean' warns that
+    it divides by the number of values, which is not the divergence.
+
+    >>> import tilewright as tw
+    >>> loss = tw.nn.functional.kl_div(tw.tensor([[0.5, 0.5]]).log(), tw.tensor([[1.0, 0.0]]), reduction="batchmean")
+    >>> round(loss.item(), 4)
+    0.6931
+    """
+    reduction = reduction_of("kl_div", size_average, reduce, reduction, ("none", "batchmean", "mean", "sum"))
+    if reduction == "mean":
+        warnings.warn("kl_div: reduction 'mean' divides by the number of values; the divergence of a batch is "
+                      "reduction='batchmean'", UserWarning, stacklevel=2)
+    if log_target:
+        loss = _m.exp(target) * (target - input)
+    else:
+        loss = target * _m.log(_e.where(target > 0, target, 1.0)) - target * input
+    return _r.sum(loss) / input.shape[0] if reduction == "batchmean" else reduced(loss, reduction)
+
+
+@_e.in_float32
+@widen
+def poisson_nll_loss(input, target, log_input: bool = True, full: bool = False, size_average=None, eps: float = 1e-8,
+                     reduce=None, reduction: str = "mean"):
+    """exp(x) - y x of log rates x, or x - y log(x + eps) of rates; -log of the Poisson probability of counts y.
+
+    `full` adds Stirling's y log y - y + log(2 pi y) / 2 for log(y!), where y > 1.
+
+    >>> import tilewright as tw
+    >>> tw.nn.functional.poisson_nll_loss(tw.tensor([0.0]), tw.tensor([3.0])).item()
+    1.0
+    """
+    reduction = reduction_of("poisson_nll_loss", size_average, reduce, reduction)
+    loss = _m.exp(input) - target * input if log_input else input - target * _m.log(input + eps)
+    if full:
+        many = target > 1
+        y = _e.where(many, target, 1.0)
+        loss = loss + _e.where(many, y * _m.log(y) - y + _m.log(y * (2 * math.pi)) * 0.5, 0.0)
+    return reduced(loss, reduction)
+
+
+@_e.in_float32
+@widen
+def gaussian_nll_loss(input, target, var, full: bool = False, eps: float = 1e-6, reduction: str = "mean"):
+    """(log v + (x - y)^2 / v) / 2, v = max(var, eps); `full` adds log(2 pi) / 2. Gradients pass to var unclamped.
+
+    var: a number; or of the input's shape, or without its last dim, or with one dim of size 1 in place of the input's.
+    Nix and Weigend, Estimating the mean and variance of the target probability distribution (1994).
+
+    Raises:
+        ValueError: a negative variance, or one of another shape.
+
+    >>> import tilewright as tw
+    >>> tw.nn.functional.gaussian_nll_loss(tw.tensor([1.0]), tw.tensor([3.0]), tw.tensor([1.0])).item()
+    2.0
+    """
+    reduction = reduction_of("gaussian_nll_loss", None, None, reduction)
+    if not isinstance(var, autograd.Tensor):
+        var = wrap(_engine.full((), var, input.dtype, input.device)).expand(input.shape)
+    elif var.shape != input.shape:
+        if var.shape == input.shape[:-1]:
+            var = var.unsqueeze(-1)
+        elif var.ndim != input.ndim or [m for m, n in zip(var.shape, input.shape, strict=True) if m != n] != [1]:
+            raise ValueError(f"gaussian_nll_loss: var must have the input's shape, or all but one dim of it, got "
+                             f"{var.shape} and {input.shape}")
+    if var.numel() and not _engine.item(_engine.amin(var.array, None, False)) >= 0:
+        raise ValueError("gaussian_nll_loss: var must not be negative, got "
+                         f"{_engine.item(_engine.amin(var.array, None, False)):g}")
+    var = var + (_e.clamp(var, min=eps) - var).detach()
+    loss = (_m.log(var) + _m.square(input - target) / var) * 0.5
+    return reduced(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)

@@ -9,7 +9,7 @@ from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops.elementary import rsqrt
-from tilewright.ops.elementwise import NUMBER, clamp
+from tilewright.ops.elementwise import NUMBER, clamp, div
 from tilewright.ops.reduce import mean as _mean
 from tilewright.ops.reduce import norm as _norm
 from tilewright.ops.reduce import sum as _sum
@@ -189,6 +189,10 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     >>> [round(v, 3) for (v,) in y.tolist()], mean.item(), var.item()
     ([-1.0, 1.0], 1.0, 1.5)
     """
+    if training and input.array.ndim > 1 and input.array.shape[0] == 0:  # an empty batch has no statistics
+        shape = (1, -1, *[1] * (input.array.ndim - 2))
+        y = input * 1 if weight is None else input * weight.reshape(shape)
+        return y if bias is None else y + bias.reshape(shape)
     running = [_array(t) for t in (running_mean, running_var)]
     if not training:  # then they are only read
         running = [a if a is None else _engine.contiguous(a) for a in running]
@@ -216,11 +220,11 @@ def batch_norm_grad(node, dy):
     return ((dy if w is None else dy * w) * r, to_parameter(dy * ((x - mean.reshape(column)) * r)), to_parameter(dy))
 
 
-def normalize(input, p: float = 2.0, dim: int = 1, eps: float = 1e-12):
+def normalize(input, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out=None):
     """x / max(norm(x, p), eps) along `dim`.
 
     >>> import tilewright as tw
     >>> tw.nn.functional.normalize(tw.tensor([[3.0, 4.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929]]
     """
-    return input / clamp(_norm(input, p, dim, True), min=eps)
+    return div(input, clamp(_norm(input, p, dim, True), min=eps), out=out)

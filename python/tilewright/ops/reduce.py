@@ -126,9 +126,14 @@ def prod_grad(node, dy):
     if bool(wrap(_engine.all(x.array, None, False))):
         return (_spread(dy * y, *node.attrs) / x,)
     # With one zero, only its own derivative is not 0: the product of the others. With two, all are 0.
-    if mode.grad:
-        raise NotImplementedError("prod: the second derivative is not implemented where an element is 0")
-    _, dim, keepdim = node.attrs
+    shape, dim, keepdim = node.attrs
+    if mode.grad:  # by the products of the others themselves, n^2 of them: they can be differentiated at 0
+        dims = _dims(dim, len(shape))
+        order = [i for i in range(len(shape)) if i not in dims] + sorted(dims)
+        rows = x.permute(order).reshape(*(n for i, n in enumerate(shape) if i not in dims), -1)
+        others = prod(each_as_one(rows), -1).reshape(tuple(shape[i] for i in order))
+        back = [order.index(i) for i in range(len(shape))]
+        return (_spread(dy, *node.attrs) * others.permute(back),)
     zero = x == 0
     others = prod(_e.where(zero, 1.0, x), dim, keepdim)
     zeros = sum(zero, dim, keepdim)
@@ -136,6 +141,13 @@ def prod_grad(node, dy):
     none = _spread(zeros == 0, *node.attrs)
     others = _spread(dy * others, *node.attrs)
     return (_e.where(none, others / _e.where(zero, 1.0, x), _e.where(single, others, 0.0)),)
+
+
+def each_as_one(x):
+    """(..., n) as (..., n, n): row i is x with a 1 in the place of x_i."""
+    n = x.array.shape[-1]
+    places = wrap(_engine.arange(0, n, 1, _engine.int64, x.device))
+    return _e.where(places == places.reshape(n, 1), 1.0, x.unsqueeze(-2))
 
 
 def sum_to_size(input, *size):

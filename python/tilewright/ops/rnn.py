@@ -28,12 +28,17 @@ def _array(t):
     return None if t is None else t.array
 
 
-def _layer(rule, cell: int, x, batch_sizes, states, weights):
+def _layer(rule, cell: int, x, batch_sizes, states, weights, projections=None):
     """One layer in len(weights) / 4 directions: (y, h_n) or, for the LSTM, (y, h_n, c_n).
+
+    With `projections`, one matrix a direction, states are multiplied by them in each step, in recorded ops.
 
     x (T, B, I), or (rows, I) with the int64 `batch_sizes` of its steps; states h_0 (and c_0), each (D, B, H) or None.
     """
     h0, c0 = (*states, None, None)[:2]
+    if projections:
+        sizes = [x.shape[1]] * x.shape[0] if batch_sizes is None else batch_sizes.tolist()
+        return _composite(cell, x, h0, c0, weights, sizes, projections)
     inputs = (x, h0, c0, *weights)
     keep = mode.grad and any(t is not None and t.requires_grad for t in inputs)
     *arrays, gates, cells = _engine.rnn(cell, x.array, _array(batch_sizes), _array(h0), _array(c0),
@@ -77,13 +82,14 @@ _RULES = (rnn_tanh_grad, rnn_relu_grad, lstm_grad, gru_grad)
 # -- the same in recorded ops, for derivatives of the gradient --------------------------------------------------------
 
 
-def _step(cell: int, gx, h, c, w_hh, b_hh):
+def _step(cell: int, gx, h, c, w_hh, b_hh, w_hr=None):
     if cell < _LSTM:
         return (tanh if cell == _TANH else relu)(gx + linear(h, w_hh, b_hh)), None
     if cell == _LSTM:
         i, f, g, o = (gx + linear(h, w_hh, b_hh)).chunk(4, -1)
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        return sigmoid(o) * tanh(c), c
+        h = sigmoid(o) * tanh(c)
+        return h if w_hr is None else linear(h, w_hr), c
     xr, xz, xn = gx.chunk(3, -1)
     hr, hz, hn = linear(h, w_hh, b_hh).chunk(3, -1)
     z = sigmoid(xz + hz)
@@ -91,7 +97,7 @@ def _step(cell: int, gx, h, c, w_hh, b_hh):
     return (1 - z) * n + z * h, None
 
 
-def _direction(cell: int, x, sizes, h0, c0, weights, reverse: bool):
+def _direction(cell: int, x, sizes, h0, c0, weights, reverse: bool, w_hr=None):
     """x (rows, I) and sizes[t] rows a step, falling with t: y (rows, H) and the last states."""
     w_ih, w_hh, b_ih, b_hh = weights
     gx = linear(x, w_ih, b_ih).split(sizes)
@@ -105,21 +111,24 @@ def _direction(cell: int, x, sizes, h0, c0, weights, reverse: bool):
         elif n < had:  # forward, sequences have ended
             ended.append((h[n:], None if c is None else c[n:]))
             h, c = h[:n], None if c is None else c[:n]
-        h, c = _step(cell, gx[t], h, c, w_hh, b_hh)
+        h, c = _step(cell, gx[t], h, c, w_hh, b_hh, w_hr)
         ys.append(h)
     ended.append((h, c))
     last = [None if s[0] is None else cat(s[::-1]) for s in zip(*ended, strict=True)]
     return cat(ys[::-1] if reverse else ys), *last
 
 
-def _composite(cell: int, x, h0, c0, weights, sizes):
-    directions, hidden = len(weights) // 4, weights[1].shape[1]
+def _composite(cell: int, x, h0, c0, weights, sizes, projections=None):
+    directions, (rows_hh, hidden) = len(weights) // 4, weights[1].shape
     rows = x.reshape(-1, x.shape[-1])
-    zeros = wrap(_engine.full((directions, sizes[0], hidden), 0, x.dtype, x.device))
-    h0 = zeros if h0 is None else h0
-    c0 = zeros if c0 is None and cell == _LSTM else c0
-    parts = [_direction(cell, rows, sizes, h0[d], None if c0 is None else c0[d], weights[4 * d:4 * d + 4], d == 1)
-             for d in range(directions)]
+
+    def zeros(size):
+        return wrap(_engine.full((directions, sizes[0], size), 0, x.dtype, x.device))
+
+    h0 = zeros(hidden) if h0 is None else h0
+    c0 = zeros(rows_hh // 4) if c0 is None and cell == _LSTM else c0
+    parts = [_direction(cell, rows, sizes, h0[d], None if c0 is None else c0[d], weights[4 * d:4 * d + 4], d == 1,
+                        projections[d] if projections else None) for d in range(directions)]
     ys, hs, cs = zip(*parts, strict=True)
     return cat(ys, -1).reshape((*x.shape[:-1], -1)), stack(hs), None if c0 is None else stack(cs)
 
@@ -145,6 +154,8 @@ def _composite_grad(cell: int, inputs, batch_sizes, needs, dys):
 def net(mode: str, x, batch_sizes, states, params, has_biases, num_layers, dropout, train, bidirectional):
     """All layers of a net over x (T, B, I) or packed rows; states and results are (layers * directions, B, H)."""
     directions, per, cell = 2 if bidirectional else 1, 4 if has_biases else 2, _MODES.index(mode)
+    projected = cell == _LSTM and len(params) == num_layers * directions * (per + 1)
+    per += projected
     if len(params) != num_layers * directions * per:
         raise ValueError(f"{mode}: must have {num_layers * directions * per} parameters for {num_layers} layers and "
                          f"{directions} directions, got {len(params)}")
@@ -158,11 +169,12 @@ def net(mode: str, x, batch_sizes, states, params, has_biases, num_layers, dropo
         first = layer * directions
         weights: list = []
         for d in range(first, first + directions):
-            weights += params[per * d:per * (d + 1)]
+            weights += params[per * d:per * (d + 1) - projected]
             if not has_biases:
                 weights += (None, None)
+        projections = [params[per * (d + 1) - 1] for d in range(first, first + directions)] if projected else None
         own = [s if num_layers == 1 else s[first:first + directions] for s in states]
-        x, *last = _layer(_RULES[cell], cell, x, batch_sizes, own, weights)
+        x, *last = _layer(_RULES[cell], cell, x, batch_sizes, own, weights, projections)
         finals.append(last)
         if dropout and train and layer < num_layers - 1:
             x = _dropout(x, dropout, True)

@@ -7,8 +7,10 @@ from collections import namedtuple
 from tilewright import _engine
 from tilewright.autocast import widen
 from tilewright.autograd import record, wrap
+from tilewright.grad_mode import mode
 from tilewright.ops import elementary, elementwise, shape
 from tilewright.ops.index import _gather_sum
+from tilewright.ops.reduce import each_as_one
 
 _Cummax = namedtuple("cummax", ("values", "indices"))  # type: ignore[name-match]
 _Cummin = namedtuple("cummin", ("values", "indices"))  # type: ignore[name-match]
@@ -63,6 +65,9 @@ def cumprod_grad(node, dy):
     before = _cumsum(dy * y, dim, None, True) / safe
     if not bool(wrap(_engine.any(zero.array, None, False))):
         return (before,)
+    if mode.grad:  # the sum over j >= i of dy_j and the product of x_k, k != i and k <= j: it has a derivative at 0
+        others = cumprod(each_as_one(x.transpose(dim, -1)), -1)
+        return ((others * dy.transpose(dim, -1).unsqueeze(-2)).triu().sum(-1).transpose(dim, -1),)
     first = elementwise.logical_and(zero, met == 1)
     others = cumprod(elementwise.where(first, 1.0, x), dim)
     at_first = _cumsum(dy * others, dim, None, True)

@@ -14,7 +14,9 @@ class Adam(Optimizer):
     """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
 
     g = grad + weight_decay p; with amsgrad the largest v so far takes v's place; with maximize the gradient's sign is
-    turned. Source: Kingma & Ba 2014 (arXiv:1412.6980); amsgrad: Reddi et al. 2018 (arXiv:1904.09237).
+    turned; with decoupled_weight_decay it is AdamW.
+
+    Source: Kingma & Ba 2014 (arXiv:1412.6980); amsgrad: Reddi et al. 2018 (arXiv:1904.09237).
 
     Raises:
         ValueError: an lr, eps or weight_decay that is negative or not finite; betas outside [0, 1).
@@ -27,15 +29,15 @@ class Adam(Optimizer):
     0.75
     """
 
-    _decoupled = False
-
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
-                 amsgrad: bool = False, *, maximize: bool = False, foreach: bool | None = None,
-                 fused: bool | None = None) -> None:
-        # foreach and fused choose between PyTorch's implementations; here every step is fused.
+                 amsgrad: bool = False, *, foreach: bool | None = None, maximize: bool = False,
+                 capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+                 decoupled_weight_decay: bool = False) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-                                  "amsgrad": amsgrad, "maximize": maximize})
+                                  "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach, "fused": fused,
+                                  "capturable": capturable, "differentiable": differentiable,
+                                  "decoupled_weight_decay": decoupled_weight_decay})
 
     def _check_options(self, group: dict[str, Any]) -> None:
         owner = type(self).__name__
@@ -65,7 +67,8 @@ class Adam(Optimizer):
             _engine.adam_step([p.array for p in some], [p.grad.array for p in some],
                               [state["exp_avg"].array for state in states],
                               [state["exp_avg_sq"].array for state in states], largest, step, group["lr"], beta1,
-                              beta2, group["eps"], group["weight_decay"], self._decoupled, group["maximize"])
+                              beta2, group["eps"], group["weight_decay"], group["decoupled_weight_decay"],
+                              group["maximize"])
             for state in states:
                 state["step"] = step
 
@@ -76,10 +79,16 @@ class AdamW(Adam):
     Source: Loshchilov & Hutter 2017 (arXiv:1711.05101).
     """
 
-    _decoupled = True
-
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2,
                  amsgrad: bool = False, *, maximize: bool = False, foreach: bool | None = None,
-                 fused: bool | None = None) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+                 capturable: bool = False, differentiable: bool = False, fused: bool | None = None) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
+                         capturable=capturable, differentiable=differentiable, fused=fused,
+                         decoupled_weight_decay=True)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Optimizer's; the decay stays apart, whatever optimizer the state is from."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True

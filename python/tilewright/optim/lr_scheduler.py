@@ -7,32 +7,52 @@ combine and a rate changed by hand is kept. `step(epoch)` (an old form many scri
 from __future__ import annotations
 
 import math
+import types
+import warnings
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tilewright.optim.optimizer import Optimizer
+from tilewright.tensor import Tensor
+
+__all__ = [
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
+    "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
+    "ReduceLROnPlateau", "SequentialLR", "StepLR",
+]
 
 
 class LRScheduler:
-    """Base class. A subclass writes get_lr(), the rates for `self.last_epoch`, one for each group."""
+    """Base class. A subclass writes get_lr(), the rates for `self.last_epoch`, one for each group.
 
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+    `verbose=True`, which once printed each rate, only warns now.
+    """
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1, verbose: bool = False) -> None:
+        name = type(self).__name__
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(self).__name__}: optimizer must be an Optimizer, got {type(optimizer).__name__}")
+            raise TypeError(f"{name}: optimizer must be an Optimizer, got {type(optimizer).__name__}")
+        if verbose and verbose != "deprecated":
+            warnings.warn(f"{name}: verbose prints nothing any more; print get_last_lr()", UserWarning, stacklevel=3)
         self.optimizer = optimizer
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
-                group["initial_lr"] = group["lr"]
+                group.setdefault("initial_lr", _number(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"{type(self).__name__}: last_epoch {last_epoch} resumes, but group {i} has no "
-                               "'initial_lr'; load the optimizer's state_dict first")
+                raise KeyError(f"{name}: last_epoch {last_epoch} resumes, but group {i} has no 'initial_lr'; load the "
+                               f"optimizer's state_dict first")
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        self._step_count = 0
-        self._last_lr = [group["lr"] for group in optimizer.param_groups]
+        self._last_lr = self._rates()
+        self._begin()
+
+    def _begin(self) -> None:
+        """The first step, made when a schedule is built; where it resumes, the rates are there already."""
+        self._step_count, self._initial = 0, True
         self.step()
+        self._initial = False
 
     def get_lr(self) -> list[float]:
         raise NotImplementedError(f"{type(self).__name__}: get_lr must be written by the subclass")
@@ -42,15 +62,28 @@ class LRScheduler:
         return self._last_lr
 
     def step(self, epoch: int | None = None) -> None:
+        """Sets the rates of the next epoch, or of `epoch`; the optimizer steps first."""
+        if self._step_count == 1 and not self.optimizer._stepped:
+            warnings.warn(f"{type(self).__name__}: lr_scheduler.step() before optimizer.step() leaves out the first "
+                          f"rate; call optimizer.step() first", UserWarning, stacklevel=2)
         self._step_count += 1
+        self._advance(epoch)
+
+    def _advance(self, epoch: int | None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         closed = getattr(self, "_get_closed_form_lr", None) if epoch is not None else None
-        for group, lr in zip(self.optimizer.param_groups, closed() if closed else self.get_lr(), strict=True):
-            group["lr"] = lr
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._set(closed() if closed else self.get_lr())
+
+    def _set(self, rates: Iterable[float]) -> None:
+        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self._last_lr = self._rates()
 
     def _rates(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
+        return [_number(group["lr"]) for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer."""
@@ -60,36 +93,73 @@ class LRScheduler:
         self.__dict__.update(state_dict)
 
 
+def _number(lr: Any) -> float:
+    return lr.item() if isinstance(lr, Tensor) else lr
+
+
+def _per_group(owner: str, name: str, value: Any, groups: Sequence) -> list:
+    """One value for each group, of a list of them or one for all."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(groups)
+    if len(values) != len(groups):
+        raise ValueError(f"{owner}: {name} must have one value for each group, got {len(values)} for {len(groups)}")
+    return values
+
+
+def _set_momentum(owner: str, group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    elif "momentum" in group:
+        group["momentum"] = momentum
+    else:
+        raise ValueError(f"{owner}: cycle_momentum needs an optimizer with momentum or betas")
+
+
 _LRScheduler = LRScheduler  # PyTorch's old name
 
 
 class LambdaLR(LRScheduler):
-    """lr = base_lr f(epoch); one function, or one for each group. Functions are not part of the state_dict."""
+    """lr = base_lr f(epoch); one function, or one for each group.
+
+    The state_dict holds the attributes of callable objects, and nothing of functions.
+    """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
-                 last_epoch: int = -1) -> None:
-        count = len(optimizer.param_groups)
-        self.lr_lambdas: list[Any] = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * count
-        if len(self.lr_lambdas) != count:
-            raise ValueError(f"LambdaLR: there must be one lr_lambda for each group, got {len(self.lr_lambdas)} for "
-                             f"{count}")
-        super().__init__(optimizer, last_epoch)
+                 last_epoch: int = -1, verbose: bool = False) -> None:
+        self.lr_lambdas = _per_group(type(self).__name__, "lr_lambda", lr_lambda, optimizer.param_groups)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def state_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in super().state_dict().items() if key != "lr_lambdas"}
+        return {**super().state_dict(), "lr_lambdas": [None if isinstance(f, types.FunctionType) else
+                                                       dict(getattr(f, "__dict__", {})) for f in self.lr_lambdas]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "lr_lambdas"})
+        for f, attributes in zip(self.lr_lambdas, state_dict.get("lr_lambdas", ()), strict=False):
+            if attributes:
+                f.__dict__.update(attributes)
 
     def get_lr(self) -> list[float]:
         return [base * f(self.last_epoch) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
+class MultiplicativeLR(LambdaLR):
+    """lr = lr f(epoch), from the second epoch on; one function, or one for each group."""
+
+    def get_lr(self) -> list[float]:
+        if self._initial:
+            return self._rates()
+        return [lr * f(self.last_epoch) for lr, f in zip(self._rates(), self.lr_lambdas, strict=True)]
+
+
 class StepLR(LRScheduler):
     """lr = base_lr gamma^floor(epoch / step_size)."""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1,
+                 verbose: bool = False) -> None:
         if step_size < 1:
             raise ValueError(f"StepLR: step_size must be >= 1, got {step_size}")
         self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def get_lr(self) -> list[float]:
         if self.last_epoch == 0 or self.last_epoch % self.step_size:
@@ -104,9 +174,9 @@ class MultiStepLR(LRScheduler):
     """lr = base_lr gamma^(number of milestones reached)."""
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1,
-                 last_epoch: int = -1) -> None:
+                 last_epoch: int = -1, verbose: bool = False) -> None:
         self.milestones, self.gamma = Counter(milestones), gamma
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def get_lr(self) -> list[float]:
         return [lr * self.gamma ** self.milestones[self.last_epoch] for lr in self._rates()]
@@ -119,28 +189,68 @@ class MultiStepLR(LRScheduler):
 class ExponentialLR(LRScheduler):
     """lr = base_lr gamma^epoch."""
 
-    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1, verbose: bool = False) -> None:
         self.gamma = gamma
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def get_lr(self) -> list[float]:
-        return self._rates() if self.last_epoch == 0 else [lr * self.gamma for lr in self._rates()]
+        return self._rates() if self._initial else [lr * self.gamma for lr in self._rates()]
 
     def _get_closed_form_lr(self) -> list[float]:
         return [base * self.gamma**self.last_epoch for base in self.base_lrs]
+
+
+class ConstantLR(LRScheduler):
+    """lr = base_lr factor for total_iters steps, then base_lr."""
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1,
+                 verbose: bool = False) -> None:
+        if not 0 <= factor <= 1:
+            raise ValueError(f"ConstantLR: factor must be in [0, 1], got {factor}")
+        self.factor, self.total_iters = factor, total_iters
+        super().__init__(optimizer, last_epoch, verbose)
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch == 0:
+            return [lr * self.factor for lr in self._rates()]
+        if self.last_epoch != self.total_iters:
+            return self._rates()
+        return [lr * (1.0 / self.factor) for lr in self._rates()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        return [base * (self.factor if self.last_epoch < self.total_iters else 1.0) for base in self.base_lrs]
+
+
+class PolynomialLR(LRScheduler):
+    """lr = base_lr (1 - epoch / total_iters)^power for total_iters steps, then 0."""
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1,
+                 verbose: bool = False) -> None:
+        self.total_iters, self.power = total_iters, power
+        super().__init__(optimizer, last_epoch, verbose)
+
+    def get_lr(self) -> list[float]:
+        if self._initial or self.last_epoch > self.total_iters:
+            return self._rates()
+        left = (1.0 - self.last_epoch / self.total_iters) / (1.0 - (self.last_epoch - 1) / self.total_iters)
+        return [lr * left**self.power for lr in self._rates()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        left = 1.0 - min(self.total_iters, self.last_epoch) / self.total_iters
+        return [base * left**self.power for base in self.base_lrs]
 
 
 class LinearLR(LRScheduler):
     """lr = base_lr times a factor that goes from start_factor to end_factor over total_iters steps, then stays."""
 
     def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0,
-                 total_iters: int = 5, last_epoch: int = -1) -> None:
+                 total_iters: int = 5, last_epoch: int = -1, verbose: bool = False) -> None:
         if not 0 < start_factor <= 1:
             raise ValueError(f"LinearLR: start_factor must be in (0, 1], got {start_factor}")
         if not 0 <= end_factor <= 1:
             raise ValueError(f"LinearLR: end_factor must be in [0, 1], got {end_factor}")
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def _factor(self, epoch: int) -> float:
         done = min(epoch, self.total_iters) / self.total_iters
@@ -149,7 +259,7 @@ class LinearLR(LRScheduler):
     def get_lr(self) -> list[float]:
         if self.last_epoch == 0:
             return [lr * self.start_factor for lr in self._rates()]
-        if self.last_epoch > self.total_iters:
+        if self._initial or self.last_epoch > self.total_iters:
             return self._rates()
         change = self._factor(self.last_epoch) / self._factor(self.last_epoch - 1)
         return [lr * change for lr in self._rates()]
@@ -164,21 +274,23 @@ class CosineAnnealingLR(LRScheduler):
     Source: Loshchilov & Hutter 2016 (arXiv:1608.03983).
     """
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1,
+                 verbose: bool = False) -> None:
         if T_max < 1:
             raise ValueError(f"CosineAnnealingLR: T_max must be >= 1, got {T_max}")
         self.T_max, self.eta_min = T_max, eta_min
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def _height(self, epoch: int) -> float:
         return 1 + math.cos(math.pi * epoch / self.T_max)
 
     def get_lr(self) -> list[float]:
-        if self.last_epoch == 0:
+        if self._initial:
             return self._rates()
-        if self._step_count == 1 or (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:
-            # Resuming, or leaving the lowest point, where the ratio below would divide by zero.
-            return self._get_closed_form_lr()
+        if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:
+            # Leaving the lowest point, where the ratio below would divide by zero.
+            rise = (1 - math.cos(math.pi / self.T_max)) / 2
+            return [lr + (base - self.eta_min) * rise for lr, base in zip(self._rates(), self.base_lrs, strict=True)]
         ratio = self._height(self.last_epoch) / self._height(self.last_epoch - 1)
         return [self.eta_min + (lr - self.eta_min) * ratio for lr in self._rates()]
 
@@ -186,86 +298,7 @@ class CosineAnnealingLR(LRScheduler):
         return [self.eta_min + (base - self.eta_min) * self._height(self.last_epoch) / 2 for base in self.base_lrs]
 
 
-class OneCycleLR(LRScheduler):
-    """One rise from max_lr / div_factor to max_lr and one fall to initial / final_div_factor, in total_steps steps.
-
-    The momentum (or Adam's first beta) goes the opposite way between max_momentum and base_momentum. With
-    three_phase the fall first mirrors the rise. Source: Smith & Topin 2017 (arXiv:1708.07120).
-    """
-
-    def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None,
-                 epochs: int | None = None, steps_per_epoch: int | None = None, pct_start: float = 0.3,
-                 anneal_strategy: str = "cos", cycle_momentum: bool = True, base_momentum: float = 0.85,
-                 max_momentum: float = 0.95, div_factor: float = 25.0, final_div_factor: float = 1e4,
-                 three_phase: bool = False, last_epoch: int = -1) -> None:
-        if total_steps is None:
-            if epochs is None or steps_per_epoch is None:
-                raise ValueError("OneCycleLR: give total_steps, or both epochs and steps_per_epoch")
-            total_steps = epochs * steps_per_epoch
-        if total_steps < 1:
-            raise ValueError(f"OneCycleLR: total_steps must be >= 1, got {total_steps}")
-        if not 0 <= pct_start <= 1:
-            raise ValueError(f"OneCycleLR: pct_start must be in [0, 1], got {pct_start}")
-        if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
-        groups = optimizer.param_groups
-        peaks: list[Any] = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * len(groups)
-        if len(peaks) != len(groups):
-            raise ValueError(f"OneCycleLR: max_lr must have one value for each group, got {len(peaks)} for "
-                             f"{len(groups)}")
-        self.total_steps, self.anneal_strategy, self.cycle_momentum = total_steps, anneal_strategy, cycle_momentum
-        rise = pct_start * total_steps - 1
-        low, high = ("max_momentum", "base_momentum")  # the momentum is highest where the rate is lowest
-        if three_phase:
-            self._phases = [(rise, "initial_lr", "max_lr", low, high), (2 * rise, "max_lr", "initial_lr", high, low),
-                            (total_steps - 1, "initial_lr", "min_lr", low, low)]
-        else:
-            self._phases = [(rise, "initial_lr", "max_lr", low, high), (total_steps - 1, "max_lr", "min_lr", high, low)]
-        if last_epoch == -1:
-            for group, peak in zip(groups, peaks, strict=True):
-                group["lr"] = peak / div_factor
-                group["max_lr"], group["min_lr"] = peak, peak / div_factor / final_div_factor
-                if cycle_momentum:
-                    self._set_momentum(group, max_momentum)
-                    group["max_momentum"], group["base_momentum"] = max_momentum, base_momentum
-        super().__init__(optimizer, last_epoch)
-
-    @staticmethod
-    def _set_momentum(group: dict[str, Any], momentum: float) -> None:
-        if "betas" in group:
-            group["betas"] = (momentum, *group["betas"][1:])
-        elif "momentum" in group:
-            group["momentum"] = momentum
-        else:
-            raise ValueError("OneCycleLR: cycle_momentum needs an optimizer with momentum or betas")
-
-    def _between(self, start: float, end: float, done: float) -> float:
-        if self.anneal_strategy == "linear":
-            return (end - start) * done + start
-        return end + (start - end) / 2.0 * (1 + math.cos(math.pi * done))
-
-    def get_lr(self) -> list[float]:
-        step = self.last_epoch
-        if step > self.total_steps:
-            raise ValueError(f"OneCycleLR: step must be called at most total_steps = {self.total_steps} times, got "
-                             f"step {step}")
-        begin = 0.0
-        for phase in self._phases:
-            end = phase[0]
-            if step <= end or phase is self._phases[-1]:
-                break
-            begin = end
-        done = (step - begin) / (end - begin)
-        _, lr_from, lr_to, momentum_from, momentum_to = phase
-        rates = []
-        for group in self.optimizer.param_groups:
-            rates.append(self._between(group[lr_from], group[lr_to], done))
-            if self.cycle_momentum:
-                self._set_momentum(group, self._between(group[momentum_from], group[momentum_to], done))
-        return rates
-
-
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(LRScheduler):
     """Multiplies the rate by `factor` when step(metric) has brought no improvement for more than `patience` steps.
 
     mode 'min' wants the metric smaller, 'max' larger; an improvement must exceed `threshold`, relative ('rel') or
@@ -275,7 +308,7 @@ class ReduceLROnPlateau:
 
     def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
                  threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0,
-                 min_lr: float | Sequence[float] = 0, eps: float = 1e-8) -> None:
+                 min_lr: float | Sequence[float] = 0, eps: float = 1e-8, verbose: bool = False) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"ReduceLROnPlateau: optimizer must be an Optimizer, got {type(optimizer).__name__}")
         if not 0 <= factor < 1:
@@ -284,11 +317,10 @@ class ReduceLROnPlateau:
             raise ValueError(f"ReduceLROnPlateau: mode must be 'min' or 'max', got {mode!r}")
         if threshold_mode not in ("rel", "abs"):
             raise ValueError(f"ReduceLROnPlateau: threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}")
-        count = len(optimizer.param_groups)
-        self.min_lrs = list(min_lr) if isinstance(min_lr, (list, tuple)) else [min_lr] * count
-        if len(self.min_lrs) != count:
-            raise ValueError(f"ReduceLROnPlateau: min_lr must have one value for each group, got "
-                             f"{len(self.min_lrs)} for {count}")
+        if verbose and verbose != "deprecated":
+            warnings.warn("ReduceLROnPlateau: verbose prints nothing any more; print get_last_lr()", UserWarning,
+                          stacklevel=2)
+        self.min_lrs = _per_group("ReduceLROnPlateau", "min_lr", min_lr, optimizer.param_groups)
         self.optimizer = optimizer
         self.mode, self.factor, self.patience, self.cooldown, self.eps = mode, factor, patience, cooldown, eps
         self.threshold, self.threshold_mode = threshold, threshold_mode
@@ -296,7 +328,11 @@ class ReduceLROnPlateau:
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
         self.last_epoch = 0
-        self._last_lr = [group["lr"] for group in optimizer.param_groups]
+        self._last_lr = self._rates()
+
+    @property
+    def in_cooldown(self) -> bool:
+        return self.cooldown_counter > 0
 
     def _is_better(self, value: float) -> bool:
         sign = 1 if self.mode == "max" else -1
@@ -306,7 +342,7 @@ class ReduceLROnPlateau:
             goal = self.best + sign * self.threshold
         return sign * value > sign * goal
 
-    def step(self, metrics: Any, epoch: int | None = None) -> None:
+    def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         value = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(value):
@@ -314,23 +350,94 @@ class ReduceLROnPlateau:
             self.num_bad_epochs = 0
         else:
             self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
+        if self.in_cooldown:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                reduced = max(group["lr"] * self.factor, least)
-                if group["lr"] - reduced > self.eps:
-                    group["lr"] = reduced
+            before = self._rates()
+            reduced = [max(lr * self.factor, least) for lr, least in zip(before, self.min_lrs, strict=True)]
+            self._set(new if lr - new > self.eps else lr for lr, new in zip(before, reduced, strict=True))
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = self._rates()
 
-    def get_last_lr(self) -> list[float]:
-        return self._last_lr
+
+# --- several together ------------------------------------------------------------------------------------------------
+class _Several(LRScheduler):
+    """What the two below share: their schedules' states, within their own."""
+
+    _schedulers: list[LRScheduler]
 
     def state_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
+        own = {key: value for key, value in super().state_dict().items() if key != "_schedulers"}
+        return {**own, "_schedulers": [schedule.state_dict() for schedule in self._schedulers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.__dict__.update(state_dict)
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "_schedulers"})
+        for schedule, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+            schedule.load_state_dict(state)
+
+    def _check(self, optimizer: Optimizer) -> None:
+        for i, schedule in enumerate(self._schedulers):
+            if schedule.optimizer is not optimizer:
+                raise ValueError(f"{type(self).__name__}: all schedulers must be of one optimizer, got another for "
+                                 f"scheduler {i}")
+
+
+class ChainedScheduler(_Several):
+    """A step of each scheduler in turn, on the rate that the one before it left."""
+
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        if not schedulers:
+            raise ValueError("ChainedScheduler: there must be at least one scheduler, got none")
+        self._schedulers = list(schedulers)
+        self.optimizer = schedulers[0].optimizer if optimizer is None else optimizer
+        self._check(self.optimizer)
+        self._last_lr = self._rates()
+
+    def step(self, epoch: int | None = None) -> None:
+        for schedule in self._schedulers:
+            schedule.step()
+        self._last_lr = self._rates()
+
+
+class SequentialLR(_Several):
+    """The first scheduler until step milestones[0], then the second, from its own step 0, and so on."""
+
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int],
+                 last_epoch: int = -1, verbose: bool = False) -> None:
+        if len(schedulers) < 1 or len(milestones) != len(schedulers) - 1:
+            raise ValueError(f"SequentialLR: there must be one milestone fewer than schedulers, got {len(milestones)} "
+                             f"for {len(schedulers)}")
+        self._schedulers, self._milestones = list(schedulers), list(milestones)
+        self.optimizer, self.last_epoch = optimizer, last_epoch + 1
+        self._check(optimizer)
+        if any(isinstance(schedule, ReduceLROnPlateau) for schedule in schedulers):
+            raise ValueError("SequentialLR: a ReduceLROnPlateau must be stepped with its metric, apart; got one among "
+                             "the schedulers")
+        # Each has made its first step when it was built; that is undone, and the first one begins.
+        self._set(group["initial_lr"] for group in optimizer.param_groups)
+        self._undo(self)
+        self._schedulers[0]._begin()
+        self._last_lr = self._schedulers[0].get_last_lr()
+
+    @classmethod
+    def _undo(cls, schedule: LRScheduler) -> None:
+        if isinstance(schedule, _Several):
+            for inner in schedule._schedulers:
+                cls._undo(inner)
+        else:
+            schedule.last_epoch -= 1
+
+    def step(self, epoch: int | None = None) -> None:
+        self.last_epoch += 1
+        k = bisect_right(self._milestones, self.last_epoch)
+        schedule = self._schedulers[k]
+        if k > 0 and self._milestones[k - 1] == self.last_epoch:
+            schedule._advance(0)
+        else:
+            schedule.step()
+        self._last_lr = schedule.get_last_lr()
+
+
+from tilewright.optim.cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR  # noqa: E402 - they build on it

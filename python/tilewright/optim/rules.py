@@ -1,7 +1,8 @@
 """The optimizers beside SGD and Adam. Each step is one kernel launch a group, by the formulas of
 csrc/kernels/optim_rules.h; g is grad + weight_decay p, its sign turned with `maximize`.
 
-`foreach`, `capturable`, `differentiable` and `fused` choose between PyTorch's implementations; here there is one.
+`foreach` and `fused` choose between PyTorch's implementations; here there is one, which is fused. `capturable` and
+`differentiable` are refused.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class _Ruled(Optimizer):
                     raise ValueError(f"{owner}: {name} must be a pair, got {value!r}")
                 for i, part in enumerate(value):
                     check_value(owner, f"{name}[{i}]", part, **self._limits.get(name, {}))
-            elif not isinstance(value, bool):
+            elif value is not None and not isinstance(value, bool):
                 check_value(owner, name, value, **self._limits.get(name, {}))
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
@@ -99,7 +100,8 @@ class RMSprop(_Ruled):
                  capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
                  differentiable: bool = False) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
-                                  "weight_decay": weight_decay, "maximize": maximize})
+                                  "weight_decay": weight_decay, "maximize": maximize, "foreach": foreach,
+                                  "capturable": capturable, "differentiable": differentiable})
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return ("square_avg", "grad_avg" if group["centered"] else None,
@@ -122,7 +124,8 @@ class Adagrad(_Ruled):
                  foreach: bool | None = None, *, maximize: bool = False, differentiable: bool = False,
                  fused: bool | None = None) -> None:
         super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
-                                  "initial_accumulator_value": initial_accumulator_value, "maximize": maximize})
+                                  "initial_accumulator_value": initial_accumulator_value, "maximize": maximize,
+                                  "foreach": foreach, "fused": fused, "differentiable": differentiable})
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return ("sum", None, None)
@@ -147,7 +150,8 @@ class Adadelta(_Ruled):
                  eps: float = 1e-6, weight_decay: float = 0.0, foreach: bool | None = None, *,
                  capturable: bool = False, maximize: bool = False, differentiable: bool = False) -> None:
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay,
-                                  "maximize": maximize})
+                                  "maximize": maximize, "foreach": foreach, "capturable": capturable,
+                                  "differentiable": differentiable})
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return ("square_avg", "acc_delta", None)
@@ -170,7 +174,8 @@ class Adamax(_Ruled):
                  foreach: bool | None = None, *, maximize: bool = False, differentiable: bool = False,
                  capturable: bool = False) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-                                  "maximize": maximize})
+                                  "maximize": maximize, "foreach": foreach, "capturable": capturable,
+                                  "differentiable": differentiable})
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return ("exp_avg", "exp_inf", None)
@@ -197,7 +202,8 @@ class NAdam(_Ruled):
                  maximize: bool = False, capturable: bool = False, differentiable: bool = False) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
                                   "momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay,
-                                  "maximize": maximize})
+                                  "maximize": maximize, "foreach": foreach, "capturable": capturable,
+                                  "differentiable": differentiable})
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return ("exp_avg", "exp_avg_sq", None)
@@ -226,7 +232,8 @@ class RAdam(_Ruled):
                  decoupled_weight_decay: bool = False, *, foreach: bool | None = None, maximize: bool = False,
                  capturable: bool = False, differentiable: bool = False) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-                                  "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize})
+                                  "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize,
+                                  "foreach": foreach, "capturable": capturable, "differentiable": differentiable})
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return ("exp_avg", "exp_avg_sq", None)
@@ -255,7 +262,8 @@ class Rprop(_Ruled):
                  etas: tuple[float, float] = (0.5, 1.2), step_sizes: tuple[float, float] = (1e-6, 50.0), *,
                  capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
                  differentiable: bool = False) -> None:
-        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize})
+        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize,
+                                  "foreach": foreach, "capturable": capturable, "differentiable": differentiable})
 
     def _check_options(self, group: dict[str, Any]) -> None:
         super()._check_options(group)
@@ -286,7 +294,8 @@ class ASGD(_Ruled):
                  alpha: float = 0.75, t0: float = 1e6, weight_decay: float = 0.0, foreach: bool | None = None,
                  maximize: bool = False, differentiable: bool = False, capturable: bool = False) -> None:
         super().__init__(params, {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay,
-                                  "maximize": maximize})
+                                  "maximize": maximize, "foreach": foreach, "capturable": capturable,
+                                  "differentiable": differentiable})
 
     def _states(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return ("ax", None, None)

@@ -1,4 +1,7 @@
-"""Boxes and regions of interest, under the names of torchvision.ops. A box is (x1, y1, x2, y2), x1 <= x2, y1 <= y2."""
+"""Boxes, regions of interest and the focal loss, under the names of torchvision.ops.
+
+A box is (x1, y1, x2, y2), x1 <= x2, y1 <= y2.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from tilewright import _engine, autograd
 from tilewright.autograd import first_order, record, wrap
 from tilewright.nn.module import Module
 from tilewright.ops import elementwise, shape
+from tilewright.ops.activation import sigmoid
+from tilewright.ops.loss import binary_cross_entropy_with_logits, reduced, reduction_of
 from tilewright.tensor import Tensor
 
-__all__ = ["RoIAlign", "RoIPool", "batched_nms", "box_area", "box_iou", "nms", "roi_align", "roi_pool"]
+__all__ = ["RoIAlign", "RoIPool", "batched_nms", "box_area", "box_iou", "nms", "roi_align", "roi_pool",
+           "sigmoid_focal_loss"]
 
 Size = int | tuple[int, int]
 
@@ -219,3 +225,30 @@ class RoIPool(Module):
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+def sigmoid_focal_loss(inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2,
+                       reduction: str = "none") -> Tensor:
+    """Binary cross-entropy of logits, times (1 - p)^gamma, p the probability given to the true class: what is easy
+    counts little. alpha weights class 1 and 1 - alpha class 0; alpha -1 leaves it out. Targets are 0 or 1.
+
+    Raises:
+        ValueError: shapes that differ; alpha outside [0, 1] and not -1.
+
+    Lin et al., Focal Loss for Dense Object Detection, arXiv:1708.02002, equation 5.
+
+    >>> import tilewright as tw
+    >>> loss = tw.vision.ops.sigmoid_focal_loss(tw.tensor([0.0, 5.0]), tw.tensor([1.0, 1.0]))
+    >>> [round(v, 6) for v in loss.tolist()]
+    [0.043322, 0.0]
+    """
+    reduction = reduction_of("sigmoid_focal_loss", None, None, reduction)
+    if not (0 <= alpha <= 1 or alpha == -1):
+        raise ValueError(f"sigmoid_focal_loss: alpha must be in [0, 1], or -1 for none, got {alpha}")
+    p = sigmoid(inputs)
+    missing = p + targets - 2 * p * targets  # 1 - p of the true class
+    loss = binary_cross_entropy_with_logits(inputs, targets, reduction="none") * missing**gamma
+    if alpha >= 0:
+        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+    return reduced(loss, reduction)

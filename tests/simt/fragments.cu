@@ -5,6 +5,10 @@
 
 using namespace tw::cuda;
 
+struct Pixels {  // (x, y, z) of a map of pixels
+  int size[3], lower[3], upper[3], step[3], by[3], out[3];
+};
+
 // c (16, 8) = a (16, 16) b (16, 8) through ldmatrix: a as rows, or across K; b across K or along it.
 template <class T, bool kAcross> __global__ void mma_16(const T* a, const T* b, float* c) {
   TW_SHARED(sa, T[16 * 16]);
@@ -104,6 +108,27 @@ __global__ void tma_copy(const __grid_constant__ TensorMap from, const __grid_co
   cluster_wait();
 }
 
+// y (blocks, 16 pixels, 8 channels): runs of pixels from the first on, each `by` further, `out` of them an image.
+template <int kDims>
+__global__ void copy_pixels_kernel(const __grid_constant__ TensorMap map, const __grid_constant__ Pixels p, float* y) {
+  float* const tile = dynamic_shared<float>();
+  TW_SHARED(bar, uint64_t[1]);
+  if (threadIdx.x == 0) {
+    mbarrier_init(bar, 1);
+    mbarrier_init_fence();
+    mbarrier_expect(bar, 16 * 8 * 4);
+    const int first = int(blockIdx.x) * 16, row = first / p.out[0], plane = row / p.out[1], n = plane / p.out[2];
+    int at[kDims] = {0, p.lower[0] + first % p.out[0] * p.step[0], p.lower[1] + row % p.out[1] * p.step[1]};
+    uint16_t by[kDims - 2] = {uint16_t(p.by[0]), uint16_t(p.by[1])};
+    if constexpr (kDims == 5) at[3] = p.lower[2] + plane % p.out[2] * p.step[2], by[2] = uint16_t(p.by[2]);
+    at[kDims - 1] = n;
+    tma_load_pixels(tile, map, bar, at, by);
+  }
+  __syncthreads();
+  mbarrier_wait(bar, 0);
+  for (int i = int(threadIdx.x); i < 128; i += 32) y[blockIdx.x * 128 + i] = tile[i];
+}
+
 namespace {
 
 template <class T> struct Copy {  // host values as device memory
@@ -182,6 +207,23 @@ extern "C" __attribute__((visibility("default"))) const char* copy_boxes(const f
   make_tensor_map(&from, dx.data, 4, 2, sizes, strides, box, swizzle);
   make_tensor_map(&to, dy.data, 4, 2, all, strides, box, swizzle);
   launch_cluster<tma_copy>(dim3(6, 3), 32, dim3(2, 1), 1024, nullptr, from, to);
+  __builtin_memcpy(y, dy.data, dy.bytes);
+  text = tw::simt::take_findings();
+  return text.c_str();
+}
+
+// Columns of images x (n, size, 8 channels), as a convolution's tap reads them; of 4 dimensions where z is of size 1.
+extern "C" __attribute__((visibility("default"))) const char* copy_pixels(const float* x, float* y, int n, int ndim,
+                                                                          const Pixels* p, int blocks) {
+  static std::string text;
+  const int64_t rows = int64_t{p->size[0]} * p->size[1], all = rows * p->size[2];
+  Copy<float> dx(x, static_cast<size_t>(n * all * 8)), dy(nullptr, static_cast<size_t>(blocks) * 128);
+  const int64_t deep[5] = {8, p->size[0], p->size[1], p->size[2], n}, flat[4] = {8, p->size[0], p->size[1], n};
+  const int64_t strides[4] = {32, 32 * p->size[0], 32 * rows, 32 * all};
+  TensorMap map;
+  make_pixel_map(&map, dx.data, 4, ndim, ndim == 5 ? deep : flat, strides, p->lower, p->upper, p->step, 8, 16, 0);
+  if (ndim == 5) launch_kernel<copy_pixels_kernel<5>>(unsigned(blocks), 32, 512, nullptr, map, *p, dy.data);
+  else launch_kernel<copy_pixels_kernel<4>>(unsigned(blocks), 32, 512, nullptr, map, *p, dy.data);
   __builtin_memcpy(y, dy.data, dy.bytes);
   text = tw::simt::take_findings();
   return text.c_str();

@@ -12,7 +12,7 @@
 // begin at odd items, from which cp.async cannot copy.) ldmatrix turns the tile. Tiles (rows, pixels, bytes of K): 128
 // x 128 x 64, or 64 x 256 x 64 where a group has at most 64 rows; others 128 x 128 or 64 x 64 by 16 steps.
 // Filters of one tap with whole rows of pixels are gemm's, batched, with no panels; so is dx where y is one pixel.
-// Groups of few rows: conv_direct.cu.
+// Groups of few rows: conv_direct.cu. Halves on Hopper: conv_sm90.cu, where it takes the shape.
 // Intensity: a tile of 1 MFLOP reads 8 KiB of weights and 8 KiB of pixels, from L1 and L2 but for the first time. In
 // clocks of an SM's shared memory and L1, 128 bytes each: 384 for ldmatrix, 128 for loads of pixels (2 bytes a lane),
 // 64 each to store both tiles; gemm.cu has 512 in all, so that 0.8 of its rate is the limit. An image's own bytes: (C
@@ -345,17 +345,20 @@ bool whole_backward_x(const ConvArgs& a) {
   return true;
 }
 
+// Code for sm_90a runs nowhere else.
+bool run_hopper(const ConvArgs& a, bool back) { return device_info().capability == 900 && conv_sm90(a, back); }
+
 }  // namespace
 
 void conv(const ConvArgs& a) {
   const Pass f(a, false);
-  if (!few_rows(f) && run_pointwise(a, false)) return;
+  if (!few_rows(f) && (run_pointwise(a, false) || run_hopper(a, false))) return;
   run_pass(f, a.N);
 }
 
 void conv_backward_x(const ConvArgs& a) {
   const Pass f(a, true);
-  if (whole_backward_x(a) || (!few_rows(f) && run_pointwise(a, true))) return;
+  if (whole_backward_x(a) || (!few_rows(f) && (run_pointwise(a, true) || run_hopper(a, true)))) return;
   run_pass(f, a.N);
 }
 

@@ -199,7 +199,14 @@ __global__ void __launch_bounds__(kSumThreads)
   }
 }
 
+template <class A> void launch_add(const Pass& f, const A* partial, int64_t pieces, void* dw) {
+  const int64_t size = int64_t{f.groups} * f.rows * f.terms();
+  launch_kernel<add_pieces<A>>(persistent_blocks(ceil_div<int64_t>(size, kSumThreads), 16), kSumThreads, 0,
+                               current_stream(), f, partial, pieces, dw);
+}
+
 template <class T, class A> void backward_w(const ConvArgs& a) {
+  if (device_info().capability == 900 && conv_sm90_backward_w(a)) return;
   Pass f(a, false);
   f.y = static_cast<char*>(const_cast<void*>(a.dy));
   const bool tensor = f.tensor && sizeof(T) < 8, few = few_rows(f), tiled = is_tiled_depthwise(f);
@@ -247,11 +254,14 @@ template <class T, class A> void backward_w(const ConvArgs& a) {
         }
       }
     });
-  launch_kernel<add_pieces<A>>(persistent_blocks(ceil_div<int64_t>(size, kSumThreads), 16), kSumThreads, 0,
-                               current_stream(), f, partial.as<const A>(), pieces, a.y);
+  launch_add<A>(f, partial.as<const A>(), pieces, a.y);
 }
 
 }  // namespace
+
+void conv_add_pieces(const Pass& f, const float* partial, int64_t pieces, void* dw) {
+  launch_add(f, partial, pieces, dw);
+}
 
 void conv_backward_w(const ConvArgs& a) {
   visit_float(a.dtype, [&](auto tag) {

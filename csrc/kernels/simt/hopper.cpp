@@ -20,6 +20,7 @@ struct BarState {
 struct Bulk {  // one box between global and shared memory
   TensorMapData map;
   int at[5];
+  uint16_t by[3];  // im2col's offsets
   char* shared;
   bool load;
   int agent;
@@ -75,9 +76,39 @@ char* block_base(const void* p) {
   return nullptr;
 }
 
+// The same for a map of pixels: from c.at on through the box between the corners, each read c.by further.
+template <class F> void for_pixels(const Bulk& c, const F& f) {
+  const TensorMapData& m = c.map;
+  const auto item = static_cast<size_t>(m.item);
+  int64_t at[4];
+  for (int d = 0; d < m.ndim - 1; ++d) at[d] = c.at[d + 1];
+  for (uint32_t r = 0; r < m.box[1]; ++r) {
+    char* p = m.data;
+    bool inside = true;
+    for (int d = 0; d < m.ndim - 1; ++d) {
+      const int64_t i = at[d] + (d < m.ndim - 2 ? c.by[d] : 0);
+      inside &= i >= 0 && i < static_cast<int64_t>(m.size[d + 1]);
+      p += i * static_cast<int64_t>(m.stride[d + 1]);
+    }
+    for (uint32_t i = 0; i < m.box[0]; ++i) {
+      const int64_t x = c.at[0] + static_cast<int64_t>(i);
+      const bool there = inside && x >= 0 && x < static_cast<int64_t>(m.size[0]);
+      f((r * m.box[0] + i) * item, there ? p + x * m.item : nullptr);
+    }
+    int d = 0;
+    for (; d < m.ndim - 2; ++d) {
+      at[d] += m.step[d];
+      if (at[d] <= static_cast<int64_t>(m.size[d + 1]) - 1 + m.upper[d]) break;
+      at[d] = m.lower[d];
+    }
+    at[m.ndim - 2] += d == m.ndim - 2;
+  }
+}
+
 // f(bytes of the box before this row, global address or null outside the tensor, bytes) for each row of the box.
 template <class F> void for_rows(const Bulk& c, const F& f) {
   const TensorMapData& m = c.map;
+  if (m.im2col) return for_pixels(c, f);
   size_t rows = 1;
   for (int d = 1; d < m.ndim; ++d) rows *= m.box[d];
   const size_t item = static_cast<size_t>(m.item);
@@ -109,7 +140,7 @@ void land(const Bulk& c) {
   const auto item = static_cast<size_t>(c.map.item);
   const size_t places = c.load ? c.destinations.size() : 1;
   size_t bytes = item;
-  for (int d = 0; d < c.map.ndim; ++d) bytes *= c.map.box[d];
+  for (int d = 0; d < (c.map.im2col ? 2 : c.map.ndim); ++d) bytes *= c.map.box[d];
   for (size_t i = 0; i < places; ++i) {
     char* const shared = c.load ? c.destinations[i] : c.shared;
     char* const base = block_base(shared);
@@ -267,10 +298,19 @@ void cluster_wait(Site site) {
   clock_acquire(cluster.current->index, b.clock);
 }
 
-void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, uint16_t blocks) {
+void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, const uint16_t* by, uint16_t blocks) {
   check_box(map, dst);
-  Bulk c{map, {}, static_cast<char*>(dst), true, agent_after_me(), {}, {}};
+  Bulk c{map, {}, {}, static_cast<char*>(dst), true, agent_after_me(), {}, {}};
   std::memcpy(c.at, at, sizeof(int) * static_cast<size_t>(map.ndim));
+  if (map.im2col != (by != nullptr)) finding(true, "tensor map", "a map of pixels is not one of boxes");
+  for (int d = 0; by && d < map.ndim - 2; ++d) {
+    c.by[d] = by[d];
+    if (at[d + 1] < map.lower[d] || at[d + 1] > static_cast<int64_t>(map.size[d + 1]) - 1 + map.upper[d])
+      finding(true, "tensor map", "pixels begin at %d in dimension %d, outside the box between the corners", at[d + 1],
+              d + 1);
+    if (by[d] >> (map.ndim == 3 ? 16 : map.ndim == 4 ? 8 : 5))
+      finding(true, "tensor map", "an offset of %d in %d dimensions", by[d], map.ndim);
+  }
   if (!blocks) c.bars = {bar}, c.destinations = {c.shared};
   for (unsigned r = 0; r < cluster.blocks.size(); ++r)
     if (blocks >> r & 1) {
@@ -283,7 +323,7 @@ void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at,
 }
 void tma_store(const TensorMapData& map, const void* src, const int* at) {
   check_box(map, src);
-  Bulk c{map, {}, static_cast<char*>(const_cast<void*>(src)), false, agent_after_me(), {}, {}};
+  Bulk c{map, {}, {}, static_cast<char*>(const_cast<void*>(src)), false, agent_after_me(), {}, {}};
   std::memcpy(c.at, at, sizeof(int) * static_cast<size_t>(map.ndim));
   auto& groups = stores[self()];
   if (groups.empty()) groups.emplace_back();
@@ -357,7 +397,7 @@ namespace tw::cuda {
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
                      const int* box, int swizzle, bool tf32) {
   simt::TensorMapData& m = map->map;
-  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, tf32};
+  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, tf32, false, {}, {}, {}};
   bool valid = reinterpret_cast<uintptr_t>(data) % 16 == 0 && box[0] * item % 16 == 0 && ndim >= 1 && ndim <= 5 &&
                (swizzle == 0 || box[0] * item <= swizzle);
   for (int d = 0; d < ndim; ++d) {
@@ -367,6 +407,28 @@ bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const
     valid &= sizes[d] > 0 && box[d] > 0 && box[d] <= 256 && (d == 0 || strides[d - 1] % 16 == 0);
   }
   if (!valid) simt::finding(false, "tensor map", "the copy engine cannot take this tensor or box");
+  return valid;
+}
+
+bool make_pixel_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
+                    const int* lower, const int* upper, const int* step, int channels, int pixels, int swizzle) {
+  simt::TensorMapData& m = map->map;
+  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, false, true, {}, {}, {}};
+  m.box[0] = static_cast<uint32_t>(channels), m.box[1] = static_cast<uint32_t>(pixels);
+  bool valid = reinterpret_cast<uintptr_t>(data) % 16 == 0 && channels * item % 16 == 0 && ndim >= 3 && ndim <= 5 &&
+               channels <= 256 && pixels > 0 && pixels <= 1024 && (swizzle == 0 || channels * item <= swizzle);
+  for (int d = 0; d < ndim; ++d) {
+    m.size[d] = static_cast<uint64_t>(sizes[d]);
+    m.stride[d] = static_cast<uint64_t>(d ? strides[d - 1] : item);
+    valid &= sizes[d] > 0 && (d == 0 || strides[d - 1] % 16 == 0);
+  }
+  const int most = ndim == 3 ? 1 << 15 : ndim == 4 ? 128 : 16;
+  for (int d = 0; d < ndim - 2; ++d) {
+    m.lower[d] = lower[d], m.upper[d] = upper[d], m.step[d] = step[d];
+    valid &= lower[d] >= -most && lower[d] < most && upper[d] >= -most && upper[d] < most;
+    valid &= sizes[d + 1] - 1 + upper[d] >= lower[d] && step[d] >= 1 && step[d] <= 8;
+  }
+  if (!valid) simt::finding(false, "tensor map", "the copy engine cannot take these images or pixels");
   return valid;
 }
 

@@ -20,8 +20,11 @@ struct TensorMapData {
   uint32_t box[5];
   int ndim, item, swizzle;  // swizzle: 0, 32, 64 or 128 bytes
   bool tf32;                // float32 that loads round
+  // A map of pixels (im2col): box is (channels, pixels), the rest from W on.
+  bool im2col;
+  int lower[3], upper[3], step[3];
 };
-void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, uint16_t blocks);
+void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, const uint16_t* by, uint16_t blocks);
 void tma_store(const TensorMapData& map, const void* src, const int* at);
 void tma_store_commit();
 void tma_store_wait(int groups_left, bool read_only);
@@ -72,7 +75,12 @@ struct alignas(64) TensorMap {
 };
 template <int kDims>
 void tma_load(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims], uint16_t blocks = 0) {
-  simt::tma_load(dst, map.map, bar, at, blocks);
+  simt::tma_load(dst, map.map, bar, at, nullptr, blocks);
+}
+template <int kDims>
+void tma_load_pixels(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims],
+                     const uint16_t (&by)[kDims - 2], uint16_t blocks = 0) {
+  simt::tma_load(dst, map.map, bar, at, by, blocks);
 }
 template <int kDims> void tma_store(const TensorMap& map, const void* src, const int (&at)[kDims]) {
   simt::tma_store(map.map, src, at);

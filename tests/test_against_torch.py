@@ -285,8 +285,10 @@ class Tally:
         self.name, self.exclusions = name, exclusions
         self.counts = dict.fromkeys(("passed", "failed", "excluded", "not here"), 0)
         self.problems: dict[str, list] = {}
+        self.unused = list(exclusions)
     def run(self, form: str, dtype, sample, check):
         entry = next((e for e in self.exclusions if e.matches(form, str(dtype).removeprefix("torch."), sample)), None)
+        self.unused = [e for e in self.unused if e is not entry]
         try:
             check()
             outcome = "passed"
@@ -308,9 +310,12 @@ class Tally:
 
     def finish(self, record_property):
         record_property("against_torch", {self.name: self.counts})
+        for entry in (e for e in self.unused if e.op == self.name):
+            self.problems[f"an exclusion meets no sample, so it goes: {entry.reason}"] = []
         if self.problems:
             lines = [f"{found[0][0]}\n    {', '.join(dict.fromkeys(where for _, where, _ in found))}; {len(found)} "
-                     f"samples, such as {shown(found[0][2])}" for found in self.problems.values()]
+                     f"samples, such as {shown(found[0][2])}" if found else what
+                     for what, found in self.problems.items()]
             raise AssertionError(f"{len(lines)} differences\n" + "\n".join(lines[:12]))
 
 

@@ -631,3 +631,105 @@ for x, each in zip(grouped[2:], gradients(q, *(x.expand(2, 2, 150, 64).contiguou
 def test_hopper_attention_has_no_findings():
     script(HOPPER_ATTENTION + "check(tw.bfloat16, 330, 129, 128, True), check(tw.float16, 129, 200, 64, True)",
            TILEWRIGHT_SIMT_CHECKS="1", TILEWRIGHT_SIMT_SEED="2")
+
+
+# Operands as TF32 has them, rounded to 10 bits of fraction: against the products of these in float64 only the order of
+# float32 sums is left, K 2^-24 of the sum of magnitudes. Fresh operands are 2^-10 of it away, and some more than 2^-17.
+TF32 = """
+rng = np.random.default_rng(5)
+def rounded(x):
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xffffe000)).view(np.float32)
+def check(got, product, a, b, terms):
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    got, size = got.cpu().numpy().astype(np.float64), product(abs(a.astype(np.float64)), abs(b.astype(np.float64)))
+    error = abs(got - product(rounded(a).astype(np.float64), rounded(b).astype(np.float64)))
+    assert (error <= terms * 2**-24 * size).all(), (a.shape, b.shape, (error / size).max())
+    fresh = abs(got - product(a.astype(np.float64), b.astype(np.float64)))
+    assert (fresh <= (2**-10 * 1.001 + terms * 2**-24) * size).all() and (fresh > 2**-17 * size).any()
+def matmul(a_shape, b_shape, across_a=False, across_b=True):
+    a, b = rng.standard_normal(a_shape).astype(np.float32), rng.standard_normal(b_shape).astype(np.float32)
+    at = lambda x, across: (tw.tensor(x.swapaxes(-1, -2).copy()).cuda().transpose(-1, -2) if across
+                            else tw.tensor(x).cuda())
+    check(at(a, across_a) @ at(b, across_b), np.matmul, a, b, a_shape[-1])
+tw.backends.cuda.matmul.allow_tf32 = tw.backends.cudnn.allow_tf32 = True
+"""
+
+
+@needs_emulator
+def test_tf32_products():
+    """mma.sync: all transpositions, tails of M, N and K, odd strides, a batch, slices of a long K."""
+    for seed, across_a in enumerate((False, True)):
+        script(TF32 + f"""
+for across_b in (False, True):
+    matmul((132, 72), (72, 60), {across_a}, across_b)
+matmul((3, 33), (33, 5), {across_a})
+matmul((2, 20, 37), (37, 130), {across_a})
+matmul((40, 1030), (1030, 20), {across_a})
+""", TILEWRIGHT_SIMT_SEED=str(seed))
+
+
+@needs_emulator
+def test_tf32_on_hopper():
+    """wgmma: b across K takes a's place, both across copy one, odd strides copy; batches; slices."""
+    for seed, across_a in enumerate((False, True)):
+        script(TF32 + f"""
+for across_b in (False, True):
+    matmul((300, 100), (100, 136), {across_a}, across_b)
+matmul((131, 67), (67, 257), {across_a}, {across_a})
+matmul((2, 136, 64), (2, 64, 140), {across_a}, {not across_a})
+matmul((136, 1100), (1100, 132), {across_a}, {across_a})
+""", TILEWRIGHT_SIMT_SEED=str(seed))
+
+
+@needs_emulator
+def test_tf32_has_no_findings():
+    script(TF32 + "matmul((136, 70), (70, 140), True, True)\nmatmul((50, 1030), (1030, 20), True, False)",
+           TILEWRIGHT_SIMT_CHECKS="1", TILEWRIGHT_SIMT_SEED="2")
+
+
+@needs_emulator
+def test_tf32_convolutions():
+    """Forward and both gradients through the tensor cores: many and few rows, odd rows of pixels, strides, groups."""
+    script(TF32 + """
+from tilewright import _engine
+conv = lambda x, w, **how: nn.functional.conv2d(tw.tensor(x), tw.tensor(w), **how).numpy()
+for N, C, O, H, W, k, groups, how in ((2, 9, 70, 7, 9, 3, 1, dict(padding=1)), (1, 24, 24, 9, 8, 3, 2, dict(stride=2)),
+                                      (2, 16, 20, 4, 8, 2, 1, {}), (3, 20, 72, 4, 4, 1, 1, {})):
+    how = dict(how, groups=groups)
+    x = rng.standard_normal((N, C, H, W)).astype(np.float32)
+    w = rng.standard_normal((O, C // groups, k, k)).astype(np.float32)
+    y = nn.functional.conv2d(tw.tensor(x).cuda(), tw.tensor(w).cuda(), **how)
+    check(y, lambda x, w: conv(x, w, **how), x, w, C // groups * k * k)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    array = lambda v, device: tw.tensor(v).to(device).array
+    rest = [how.get("stride", 1)], [how.get("padding", 0)], [1], groups
+    def dx(device, dy, w):
+        return _engine.conv_backward_x(2, array(dy, device), array(w, device), None, x.shape, *rest)
+    def dw(device, dy, x):
+        return _engine.conv_backward_w(2, array(dy, device), array(x, device), w.shape, *rest)
+    of = lambda a: tw.autograd.wrap(a)
+    check(of(dx("cuda", dy, w)), lambda a, b: of(dx("cpu", a, b)).numpy(), dy, w, O // groups * k * k)
+    check(of(dw("cuda", dy, x)), lambda a, b: of(dw("cpu", a, b)).numpy(), dy, x, y.numel() // O)
+""")
+
+
+@needs_emulator
+def test_slices_of_a_long_product():
+    """Cut along K, summed in order, and ended once: the same bits whatever the order of blocks and the layout."""
+    code = HOPPER + """
+for dtype, shape, n in ((tw.bfloat16, (130, 2100), 33), (tw.float16, (136, 1100), 136), (tw.float32, (70, 530), 68)):
+    a, b, c = rng.standard_normal(shape), rng.standard_normal((shape[1], n)), rng.standard_normal((shape[0], n))
+    bias = rng.standard_normal(n)
+    bits = []
+    for across in (False, True):
+        to = halves(c, tw.float32).cuda()
+        tw.kernels.gemm(operand(a, across, dtype), operand(b, across, dtype), out=to, bias=halves(bias, dtype).cuda(),
+                        activation="relu", alpha=0.25, beta=0.5)
+        bits.append(to.cpu().numpy())
+    wide = [halves(v, dtype).to(tw.float64).numpy() for v in (a, b, bias)]
+    expected = np.maximum(0.25 * (wide[0] @ wide[1]) + 0.5 * c.astype(np.float32) + wide[2], 0)
+    np.testing.assert_allclose(bits[0], expected, rtol=1e-5, atol=1e-4)
+    assert (bits[0] == bits[1]).all()
+    print(bits[0].tobytes().hex()[:4000])
+"""
+    assert script(code, TILEWRIGHT_SIMT_SEED="0") == script(code, TILEWRIGHT_SIMT_SEED="1")

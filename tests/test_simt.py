@@ -34,7 +34,7 @@ CLEAN = ("clean_sum", "clean_parts", "clean_pipeline", "clean_cluster")
 @pytest.fixture(scope="module")
 def library():
     lib = ctypes.CDLL(str(LIBRARY))
-    for name in ("run", "product", "copy_boxes"):
+    for name in ("run", "product", "copy_boxes", "copy_pixels"):
         getattr(lib, name).restype = ctypes.c_char_p
     return lib
 
@@ -77,17 +77,17 @@ def pointer(a):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("kind", range(7))
+@pytest.mark.parametrize("kind", range(9))
 def test_products(library, monkeypatch, kind, bf16):
     """ldmatrix, mma and wgmma in every layout give the matrix product: a wrong fragment would move a value."""
     rng = np.random.default_rng(kind)
-    M, N, K = (64, 64, 64) if 2 <= kind <= 5 else (16, 8, 8) if kind == 6 else (16, 8, 16)
+    M, N, K = (64, 64, 64) if 2 <= kind <= 5 else (16, 8, 8) if kind == 6 else (16, 8, 16) if kind < 2 else (64, 64, 32)
     a, b = (rng.integers(-8, 8, s).astype(np.float32) for s in ((M, K), (K, N)))  # exact in every dtype
     across_a, across_b = kind == 1, kind in (1, 3, 5, 6)
 
     def stored(x):
-        if kind == 6:
-            return np.ascontiguousarray(x)
+        if kind >= 6:
+            return np.ascontiguousarray(x) * np.float32(1 + 2**-13)  # which rounding to TF32 takes away
         if not bf16:
             return np.ascontiguousarray(x.astype(np.float16))
         return (np.ascontiguousarray(x).view(np.uint32) >> 16).astype(np.uint16)
@@ -110,6 +110,30 @@ def test_boxes_of_the_copy_engine(library, monkeypatch, swizzle):
         assert library.copy_boxes(pointer(x), pointer(y), swizzle) == b""
         np.testing.assert_array_equal(y[:20], x)
         np.testing.assert_array_equal(y[40:], x)
+
+
+@pytest.mark.parametrize("size, lower, upper, step, by", [
+    ((6, 5, 1), (-1, -2, 0), (-1, -2, 0), (1, 1, 1), (0, 1, 0)),
+    ((7, 4, 1), (-1, 0, 0), (-2, 0, 0), (2, 3, 1), (2, 0, 0)),
+    ((5, 4, 3), (-2, -1, -1), (-1, 1, -1), (1, 2, 1), (3, 0, 2))])
+def test_pixels_of_the_copy_engine(library, monkeypatch, size, lower, upper, step, by):
+    """im2col: runs of pixels over rows, planes and images, zeros outside of them and behind the last."""
+    n, ndim = 3, 4 if size[2] == 1 else 5
+    x = np.arange(1, n * np.prod(size) * 8 + 1, dtype=np.float32).reshape(n, *size[::-1], 8)
+    ranges = [range(lo, s + up, st) for s, lo, up, st in zip(size, lower, upper, step, strict=True)]
+    want = []
+    for i, pz, py, px in np.ndindex(n, *(len(r) for r in ranges[::-1])):
+        at = [r[p] + b for r, p, b in zip(ranges, (px, py, pz), by, strict=True)]
+        inside = all(0 <= a < s for a, s in zip(at, size, strict=True))
+        want.append(x[i, at[2], at[1], at[0]] if inside else np.zeros(8, np.float32))
+    blocks = len(want) // 16 + 1
+    want = np.concatenate([want, np.zeros((blocks * 16 - len(want), 8))])
+    pixels = np.array([size, lower, upper, step, by, [len(r) for r in ranges]], np.int32)
+    for seed in range(2):
+        monkeypatch.setenv("TILEWRIGHT_SIMT_SEED", str(seed))
+        y = np.full((blocks * 16, 8), np.nan, np.float32)
+        assert library.copy_pixels(pointer(x), pointer(y), n, ndim, pointer(pixels), blocks) == b""
+        np.testing.assert_array_equal(y, want)
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess:

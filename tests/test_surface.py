@@ -162,6 +162,31 @@ def test_older_names():
         tw.set_default_tensor_type("torch.FloatTensor")
 
 
+def test_tf32_switches():
+    """PyTorch's three words and two flags, and no effect on the CPU's products."""
+    def state():
+        return tw.get_float32_matmul_precision(), tw.backends.cuda.matmul.allow_tf32, tw.backends.cudnn.allow_tf32
+
+    assert state() == ("highest", False, False)
+    x, w = tw.randn(30, 40), tw.randn(5, 3, 3, 3)
+    before = x @ x.t(), tw.nn.functional.conv2d(tw.ones(1, 3, 8, 8), w)
+    try:
+        tw.set_float32_matmul_precision("medium")
+        assert state() == ("medium", True, False)
+        tw.backends.cuda.matmul.allow_tf32 = True
+        assert state() == ("high", True, False)
+        with tw.backends.cudnn.flags(enabled=True, allow_tf32=True):
+            assert state() == ("high", True, True)
+            assert (x @ x.t() == before[0]).all()
+            assert (tw.nn.functional.conv2d(tw.ones(1, 3, 8, 8), w) == before[1]).all()
+        assert state() == ("high", True, False)
+        with pytest.raises(ValueError, match="highest"):
+            tw.set_float32_matmul_precision("low")
+    finally:
+        tw.set_float32_matmul_precision("highest")
+    assert state() == ("highest", False, False)
+
+
 def test_shapes_changed_in_place():
     x = tw.arange(6).reshape(1, 2, 3).clone()
     assert x.squeeze_().shape == (2, 3) and x.t_().tolist() == [[0, 3], [1, 4], [2, 5]]

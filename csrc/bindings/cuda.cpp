@@ -9,6 +9,8 @@
 
 namespace tw {
 
+py::dict dict_of(const MemoryStats& s);  // engine.cpp
+
 namespace {
 
 Array pinned_empty(const char* op, const Array& like) {
@@ -87,16 +89,7 @@ void bind_cuda(py::module_& m) {
     ensure(backend().memory_info(device, &free, &total), "mem_get_info");
     return std::pair(free, total);
   });
-  m.def("cuda_memory_stats", [](int device) {
-    const MemoryStats s = cuda::memory_stats(device);
-    py::dict d;
-    d["allocated_bytes"] = s.allocated_bytes;
-    d["peak_allocated_bytes"] = s.peak_allocated_bytes;
-    d["reserved_bytes"] = s.reserved_bytes;
-    d["allocations"] = s.allocations;
-    d["cache_hits"] = s.cache_hits;
-    return d;
-  });
+  m.def("cuda_memory_stats", [](int device) { return dict_of(cuda::memory_stats(device)); });
   m.def("cuda_reset_peak", &cuda::reset_peak);
   m.def("cuda_empty_cache", [] {
     if (cuda::started()) cuda::empty_cache();

@@ -21,6 +21,16 @@ struct Recorder {
   ~Recorder() { end(); }
 };
 
+py::dict dict_of(const MemoryStats& s) {
+  py::dict d;
+  d["allocated_bytes"] = s.allocated_bytes;
+  d["peak_allocated_bytes"] = s.peak_allocated_bytes;
+  d["reserved_bytes"] = s.reserved_bytes;
+  d["allocations"] = s.allocations;
+  d["cache_hits"] = s.cache_hits;
+  return d;
+}
+
 void bind_runtime(py::module_& m) {
   // std::invalid_argument, std::out_of_range, std::overflow_error and std::bad_alloc have pybind11's own translators.
   py::register_exception_translator([](std::exception_ptr p) {
@@ -75,16 +85,7 @@ void bind_runtime(py::module_& m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads);
   m.def("available_cores", &available_cores);
-  m.def("memory_stats", [] {
-    const MemoryStats s = cpu_allocator::stats();
-    py::dict d;
-    d["allocated_bytes"] = s.allocated_bytes;
-    d["peak_allocated_bytes"] = s.peak_allocated_bytes;
-    d["reserved_bytes"] = s.reserved_bytes;
-    d["allocations"] = s.allocations;
-    d["cache_hits"] = s.cache_hits;
-    return d;
-  });
+  m.def("memory_stats", [] { return dict_of(cpu_allocator::stats()); });
   m.def("empty_cache", &cpu_allocator::empty_cache);
   m.def("reset_peak_memory_stats", &cpu_allocator::reset_peak);
   py::class_<Recorder>(m, "Plan", "A recorded sequence of kernel launches, replayed from C++ over the same memory.")

@@ -10,8 +10,8 @@
 // Integers: x / 0 and x % 0 are 0, since no check of the divisors comes before a launch and a kernel must not trap;
 // the lowest integer over -1 wraps round to itself.
 #pragma once
+#include "kernel_table.h"
 #include "kernels/elementwise_list.h"
-#include "tensor/dtype.h"
 
 namespace tw::TW_ISA {
 
@@ -113,6 +113,20 @@ TW_UNARY(LogicalNot, return x == V(0);)
 TW_UNARY(IsNan, return x != x;)
 TW_UNARY(IsInf, return abs(x) == V(__builtin_inf());)
 TW_UNARY(IsFinite, return abs(x) < V(__builtin_inf());)
+
+// What a product ends with.
+template <class V> TW_INLINE V activate(Activation activation, V x) {
+  if constexpr (!kIsInteger<V>) switch (activation) {
+      case Activation::kRelu: return Relu()(x, x, x);
+      case Activation::kGelu: return Gelu()(x, x, x);
+      case Activation::kGeluTanh: return GeluTanh()(x, x, x);
+      case Activation::kSigmoid: return Sigmoid()(x, x, x);
+      case Activation::kTanh: return Tanh()(x, x, x);
+      case Activation::kSilu: return Silu()(x, x, x);
+      case Activation::kNone: break;
+    }
+  return x;
+}
 
 // ---- binary ----
 

@@ -13,6 +13,8 @@ bool use_winograd = [] {
   return !(set && std::string(set) == "0");
 }();
 
+bool allow_tf32 = false;  // as matmul.cpp's
+
 // The name of the function that a caller used, from the number of spatial dimensions.
 std::string name_of(const char* prefix, int64_t nd, const char* suffix = "") { return str(prefix, nd, "d", suffix); }
 
@@ -68,6 +70,7 @@ ConvArgs arguments(const std::string& op, int64_t nd, const Dims& x_shape, const
   a.groups = groups;
   a.winograd = use_winograd && may_use_winograd && like.device().type == DeviceType::kCpu;  // others have none
   a.dtype = like.dtype();
+  a.tf32 = allow_tf32 && a.dtype == DType::kFloat32;
   for (int64_t i = 0; i < nd; ++i) {
     const int64_t d = 3 - nd + i;
     a.size[d] = x[2 + i];
@@ -266,6 +269,8 @@ void bind_conv(py::module_& m) {
   m.def("conv_backward_x", &conv_backward_x);
   m.def("conv_backward_w", &conv_backward_w);
   m.def("conv_transpose", &conv_transpose);
+  m.def("conv_tf32", [] { return allow_tf32; });
+  m.def("set_conv_tf32", [](bool on) { allow_tf32 = on; });
   m.def("winograd", [] { return use_winograd; });
   m.def("set_winograd", [](bool on) { use_winograd = on; });
 }

@@ -4,6 +4,8 @@
 namespace tw {
 namespace {
 
+bool allow_tf32 = false;  // in float32 products on CUDA; the CPU's are always float32
+
 void check_dtypes(const char* op, const Array& a, const Array& b) {
   TW_CHECK_TYPE(a.dtype() == b.dtype(), op, ": dtypes must match, got ", name(a.dtype()), " and ", name(b.dtype()));
 }
@@ -38,6 +40,7 @@ void gemm(const Array& a, const Array& b, const Array* bias, const Array& c, dou
   g.c_dtype = c.dtype();
   g.alpha = alpha;
   g.beta = beta;
+  g.tf32 = allow_tf32 && g.dtype == DType::kFloat32;
   g.activation = activation;
   launch(c.device(), slots::gemm, g);
 }
@@ -179,6 +182,8 @@ Array addmm(const char* op, const Array& input, const Array& a, const Array& b, 
 }  // namespace
 
 void bind_matmul(py::module_& m) {
+  m.def("matmul_tf32", [] { return allow_tf32; });
+  m.def("set_matmul_tf32", [](bool on) { allow_tf32 = on; });
   def<&matmul>(m, "matmul");
   def<&linear>(m, "linear");
   def<&linear_backward_w>(m, "linear_backward_w");

@@ -78,11 +78,13 @@ from tilewright.printing import set_printoptions
 from tilewright.runtime import (
     cpu_capability,
     empty_cache,
+    get_float32_matmul_precision,
     get_num_threads,
     memory_stats,
     promote_types,
     reset_peak_memory_stats,
     result_type,
+    set_float32_matmul_precision,
     set_num_threads,
 )
 
@@ -92,7 +94,7 @@ float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
 
 if TYPE_CHECKING:
-    from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing, utils, vision  # noqa: F401  # noqa: F401
+    from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing, utils, vision  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
 _SUBMODULES = ("amp", "backends", "compat", "distributed", "distributions", "linalg", "multiprocessing", "nn", "optim",
@@ -110,12 +112,13 @@ __all__ = [
     "channels_last_3d", "contiguous_format", "cpu_capability", "cuda", "device", "double", "dtype", "empty",
     "empty_cache", "empty_like", "enable_grad", "eye", "float", "float16", "float32", "float64", "from_dlpack",
     "from_numpy", "frombuffer", "full", "full_like", "get_autocast_cpu_dtype", "get_autocast_dtype",
-    "get_autocast_gpu_dtype", "get_default_device", "get_default_dtype", "get_num_threads", "half", "int", "int16",
-    "int32", "int64", "int8", "is_autocast_cpu_enabled", "is_autocast_enabled", "is_grad_enabled", "kernels",
-    "layout", "linspace", "logspace", "long", "memory_format", "memory_stats", "no_grad", "ones", "ones_like",
-    "preserve_format", "promote_types", "reset_peak_memory_stats", "result_type", "scalar_tensor",
-    "set_default_device", "set_default_dtype", "set_grad_enabled", "set_num_threads", "set_printoptions", "short",
-    "strided", "tensor", "uint8", "zeros", "zeros_like", *_legacy, *_ops, *_SAVING, *_LINALG, *_SUBMODULES,
+    "get_autocast_gpu_dtype", "get_default_device", "get_default_dtype", "get_float32_matmul_precision",
+    "get_num_threads", "half", "int", "int16", "int32", "int64", "int8", "is_autocast_cpu_enabled",
+    "is_autocast_enabled", "is_grad_enabled", "kernels", "layout", "linspace", "logspace", "long", "memory_format",
+    "memory_stats", "no_grad", "ones", "ones_like", "preserve_format", "promote_types", "reset_peak_memory_stats",
+    "result_type", "scalar_tensor", "set_default_device", "set_default_dtype", "set_float32_matmul_precision",
+    "set_grad_enabled", "set_num_threads", "set_printoptions", "short", "strided", "tensor", "uint8", "zeros",
+    "zeros_like", *_legacy, *_ops, *_SAVING, *_LINALG, *_SUBMODULES,
 ]
 
 

@@ -80,6 +80,11 @@ def _eye(n: int, like: Tensor) -> Tensor:
     return like.new_ones(n).diag()
 
 
+def _symmetric(x: Tensor) -> Tensor:
+    """The symmetric matrix of the lower triangle."""
+    return x.tril() + x.tril(-1).mT
+
+
 def _into(op: str, y: Any, out: Any) -> Any:
     return y if out is None else into(op, y, out, y)
 
@@ -206,8 +211,7 @@ def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
 
     The gradient is that of matrices of constant rank.
     """
-    whole = A.detach().tril() + A.detach().tril(-1).mT if hermitian else A  # only the lower triangle is read
-    a = _matrix("pinv", whole, hermitian)
+    a = _matrix("pinv", _symmetric(A.detach()) if hermitian else A, hermitian)
     u, s, vh = _call("pinv", functools.partial(np.linalg.svd, full_matrices=False), a)
     kept = s > _cutoff(A, s, atol, rtol)[..., None]
     y = _array(np.swapaxes((u * np.where(kept, 1 / np.where(kept, s, 1), 0)[..., None, :]) @ vh, -1, -2), A)
@@ -252,13 +256,16 @@ def matrix_power(A: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
     _matrix("matrix_power", A, True)
     if n < 0:
         return _into("matrix_power", matrix_power(inv(A), -n), out)
+    if n == 0:  # of A nothing is left, but its gradient is 0 rather than none
+        return _into("matrix_power", elementwise.where(wrap(_engine.full((), True, _engine.bool, A.device)),
+                                                       _eye(A.shape[-1], A), A), out)
     y, square = None, A
     while n:
         if n & 1:
             y = square if y is None else y @ square
         n >>= 1
         square = square @ square if n else square
-    return _into("matrix_power", _eye(A.shape[-1], A).expand(A.shape).clone() if y is None else y, out)
+    return _into("matrix_power", y, out)
 
 
 def multi_dot(tensors: Any, *, out: Tensor | None = None) -> Tensor:
@@ -312,9 +319,20 @@ def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -
 
 
 def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
-    """X of A X = B from A's Cholesky factor."""
-    low = L.mT if upper else L
-    return solve_triangular(low.mT, solve_triangular(low, B, upper=False), upper=True)
+    """X of A X = B from A's Cholesky factor, of which one triangle is read."""
+    with autograd.no_grad():
+        low = L.mT if upper else L
+        y = solve_triangular(low.tril().mT, solve_triangular(low, B, upper=False), upper=True)
+    return record(cholesky_solve_grad, y.array, (B, L), (L, y.array), (upper,))
+
+
+def cholesky_solve_grad(node, dy):
+    """As if A = L L^T, whatever lies in L's other triangle."""
+    (factor, y), (upper,) = node.saved, node.attrs
+    db = cholesky_solve(dy, factor, upper)
+    da = db @ y.mT
+    da = da + da.mT
+    return db, -(factor @ da if upper else da @ factor)
 
 
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
@@ -484,6 +502,7 @@ def norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, 
 def matrix_rank(A: Tensor, *, atol: Any = None, rtol: Any = None, tol: Any = None, hermitian: bool = False,
                 out: Tensor | None = None) -> Tensor:
     """How many singular values are above max(atol, rtol times the largest); rtol max(M, N) eps by default."""
+    A = _symmetric(A) if hermitian else A
     s = np.linalg.svd(_matrix("matrix_rank", A, hermitian), compute_uv=False)
     above = s > _cutoff(A, s, atol if tol is None else tol, rtol)[..., None]
     return _into("matrix_rank", wrap(_array(above.sum(-1).astype(np.int64), A)), out)

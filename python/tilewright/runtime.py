@@ -28,6 +28,38 @@ def set_num_threads(n: int) -> None:
     _engine.set_num_threads(n)
 
 
+_medium = False  # what 'high' cannot be told from by the engine's flag
+
+
+def get_float32_matmul_precision() -> str:
+    """What float32 products on CUDA keep of their operands, as `set_float32_matmul_precision` chose."""
+    return "highest" if not _engine.matmul_tf32() else "medium" if _medium else "high"
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """How float32 products on CUDA (matmul, linear, einsum and what is made of them) take their operands.
+
+    "highest", the default: whole. "high" and "medium": rounded to TF32, 10 bits of fraction, for the tensor cores; sums
+    stay float32. Each operand then has a relative error of at most 2^-11. The CPU's products are whole in any case.
+
+    Raises:
+        ValueError: another word.
+
+    >>> import tilewright as tw
+    >>> tw.set_float32_matmul_precision("high")
+    >>> tw.get_float32_matmul_precision(), tw.backends.cuda.matmul.allow_tf32
+    ('high', True)
+    >>> tw.backends.cuda.matmul.allow_tf32 = False
+    >>> tw.get_float32_matmul_precision()
+    'highest'
+    """
+    global _medium
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f"set_float32_matmul_precision: must be 'highest', 'high' or 'medium', got {precision!r}")
+    _medium = precision == "medium"
+    _engine.set_matmul_tf32(precision != "highest")
+
+
 def memory_stats() -> dict[str, int]:
     """Bytes of the caching CPU allocator: allocated now and at peak, reserved (allocated and cached); and how many
     allocations were asked for and how many of them the cache served.

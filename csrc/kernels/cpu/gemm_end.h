@@ -35,19 +35,6 @@ template <class T> TW_INLINE void store_any(void* p, DType dtype, int64_t i, Vec
   x.store(static_cast<T*>(p) + i, n);
 }
 
-template <class T> TW_INLINE Vec<T> activate(Activation activation, Vec<T> x) {
-  switch (activation) {
-    case Activation::kRelu: return Relu()(x, x, x);
-    case Activation::kGelu: return Gelu()(x, x, x);
-    case Activation::kGeluTanh: return GeluTanh()(x, x, x);
-    case Activation::kSigmoid: return Sigmoid()(x, x, x);
-    case Activation::kTanh: return Tanh()(x, x, x);
-    case Activation::kSilu: return Silu()(x, x, x);
-    case Activation::kNone: break;
-  }
-  return x;
-}
-
 template <class T> struct Epilogue {
   void* c;
   const void* bias;  // null: none
@@ -94,8 +81,7 @@ template <class T> struct Epilogue {
       if (alpha != 1) x = x * Vec<T>(T(alpha));
       if (beta != 0) x = fma(Vec<T>(T(beta)), load_any<T>(c, c_dtype, at + j, count), x);
       if (bias) x = x + (bias_rows ? row_bias : load_any<T>(bias, bias_dtype, bias_at + j, count));
-      if constexpr (kIsFloat<T>)
-        if (activation != Activation::kNone) x = activate(activation, x);
+      if (activation != Activation::kNone) x = activate(activation, x);
       store_any(c, c_dtype, at + j, x, count);
     }
   }

@@ -9,6 +9,7 @@
 // is copied by vector moves that overlap at its end, because a call to memcpy costs as much as a short row's copy.
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/windows.h"
 
 namespace tw::TW_ISA {
 namespace {
@@ -35,14 +36,6 @@ TW_INLINE void copy_bytes(void* dst, const void* src, int64_t n) {
   if (n >= 8) return move_run<8>(to, from, n);
   if (n >= 4) return move_run<4>(to, from, n);
   for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-}
-
-// The item of x that item i of y shows, counted from x's first; outside [0, n) only for constant.
-TW_INLINE int64_t source(PadMode mode, int64_t i, int64_t n) {
-  if (mode == PadMode::kConstant) return i;
-  if (mode == PadMode::kReplicate) return i < 0 ? 0 : i < n ? i : n - 1;
-  if (mode == PadMode::kReflect) return i < 0 ? -i : i < n ? i : 2 * (n - 1) - i;
-  return i < 0 ? i + n : i < n ? i : i - n;
 }
 
 // Coordinates over the outer dimensions of a shape, row by row.
@@ -119,33 +112,6 @@ template <class W> void pad_items(const PadArgs& a) {
   });
 }
 
-// The items of y that show item i of x along one dimension: up to three runs.
-struct Shown {
-  int runs;
-  int64_t begin[3], end[3];
-  TW_INLINE void push(int64_t from, int64_t to, int64_t out) {
-    from = from < 0 ? 0 : from;
-    to = least(to, out);
-    if (from >= to) return;
-    begin[runs] = from;
-    end[runs++] = to;
-  }
-  TW_INLINE Shown(PadMode mode, int64_t i, int64_t n, int64_t before, int64_t out) : runs(0) {
-    const int64_t own = i + before;
-    const bool all = mode == PadMode::kReplicate;
-    push(all && i == 0 ? 0 : own, all && i == n - 1 ? out : own + 1, out);
-    if (all) {
-      return;
-    } else if (mode == PadMode::kCircular) {
-      push(own - n, own - n + 1, out);
-      push(own + n, own + n + 1, out);
-    } else {
-      if (i > 0) push(before - i, before - i + 1, out);
-      if (i < n - 1) push(before + 2 * (n - 1) - i, before + 2 * (n - 1) - i + 1, out);
-    }
-  }
-};
-
 template <class T, class S> void pad_gradient(const PadArgs& a) {
   const int outer = a.ndim - 1;
   const int64_t n = a.n[outer], out = a.out[outer], before = a.before[outer], block = a.block;
@@ -197,7 +163,7 @@ template <class T, class S> void pad_gradient(const PadArgs& a) {
       auto combine = [&](auto&& self, int d, int64_t row) -> void {
         if (d == outer) return add_row(static_cast<const S*>(a.x) + row * out * block);
         const Shown s(a.mode, at.at[d], a.n[d], a.before[d], a.out[d]);
-        for (int k = 0; k < s.runs; ++k)
+        for (int k = 0; k < 3; ++k)
           for (int64_t o = s.begin[k]; o < s.end[k]; ++o) self(self, d + 1, row * a.out[d] + o);
       };
       combine(combine, 0, 0);

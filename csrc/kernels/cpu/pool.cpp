@@ -16,39 +16,15 @@
 // the backward; short rows, whose last vector is part empty, cost the rest. Uneven adaptive windows fold their columns
 // one by one and reach 5 to 20 GB/s.
 #include "kernels/cpu/rows.h"
+#include "kernels/windows.h"
 
 namespace tw::TW_ISA {
 namespace {
 
 constexpr int64_t kPiece = 1 << 15;  // items of the plane that a piece reads: enough to be worth waking a thread
 
-// Items begin, begin + step, ... below end of one axis.
-struct Span {
-  int64_t begin, end, step;
-};
-
-// What output o sees along an axis, clipped to the plane.
-TW_INLINE Span window(const PoolArgs& a, int axis, int64_t o) {
-  const int64_t n = a.in[axis], step = a.dilation[axis];
-  if (a.adaptive) return {o * n / a.out[axis], ceil_div((o + 1) * n, a.out[axis]), 1};
-  int64_t begin = o * a.stride[axis] - a.pad[axis];
-  const int64_t end = least(n, begin + (a.k[axis] - 1) * step + 1);
-  if (begin < 0) begin += ceil_div(-begin, step) * step;
-  return {begin, end, step};
-}
-
-// The divisor of an output is the product of its axes' counts, except for the override.
-TW_INLINE int64_t count(const PoolArgs& a, int axis, int64_t o) {
-  if (a.divisor != 0) return 1;
-  if (a.adaptive || !a.count_include_pad) {
-    const Span s = window(a, axis, o);
-    return s.end - s.begin;
-  }
-  return least(a.k[axis], a.in[axis] + 2 * a.pad[axis] - o * a.stride[axis]);
-}
-
 // The outputs whose windows (of step 1) hold item i.
-TW_INLINE Span holders(const PoolArgs& a, int axis, int64_t i) {
+TW_INLINE Steps holders(const PoolArgs& a, int axis, int64_t i) {
   const int64_t n = a.in[axis], out = a.out[axis];
   if (n == 1 && out == 1) return {0, 1, 1};
   if (a.adaptive) return {i * out / n, ceil_div((i + 1) * out, n), 1};
@@ -102,8 +78,8 @@ struct Margins {
 
 // The windows of a row's outputs, or the outputs that hold its items, in scratch memory: found once a piece, because
 // they take divisions.
-template <class Find> TW_INLINE const Span* spans(int64_t n, const Find& find) {
-  Span* s = static_cast<Span*>(scratch(2, size_t(n) * sizeof(Span)));
+template <class Find> TW_INLINE const Steps* spans(int64_t n, const Find& find) {
+  Steps* s = static_cast<Steps*>(scratch(2, size_t(n) * sizeof(Steps)));
   for (int64_t i = 0; i < n; ++i) s[i] = find(i);
   return s;
 }
@@ -137,7 +113,7 @@ template <class T> struct MaxRow {
   Position<T>* where;  // the first item of the row that a column's maximum stands in
   T* best;             // of the outputs, where they come item by item
   Position<T>* at;
-  const Span* windows;
+  const Steps* windows;
 };
 
 // later: comes after b in row order. Whether a replaces b.
@@ -146,7 +122,7 @@ template <class V, class P> TW_INLINE auto replaces(V a, V b, P a_at, P b_at) {
 }
 
 template <class T, bool kIndices, class S>
-TW_INLINE void max_of_rows(const PoolArgs& a, const S* x, const Span& d, const Span& h, const MaxRow<T>& row) {
+TW_INLINE void max_of_rows(const PoolArgs& a, const S* x, const Steps& d, const Steps& h, const MaxRow<T>& row) {
   using P = Vec<Position<T>>;
   for_row<T>(
       a.in[2], [&](int64_t c, auto... n) __attribute__((always_inline)) {
@@ -202,7 +178,7 @@ TW_INLINE void max_of_columns(const PoolArgs& a, const MaxRow<T>& row, S* y, int
 template <class T, bool kIndices, class S>
 __attribute__((noinline)) void max_of_spans(const PoolArgs& a, const MaxRow<T>& row, S* y, int64_t out_row) {
   for (int64_t o = 0; o < a.out[2]; ++o) {
-    const Span s = row.windows[o];
+    const Steps s = row.windows[o];
     T best = -T(__builtin_inff());
     Position<T> at = INT32_MAX;
     for (int64_t c = s.begin; c < s.end; c += s.step) {
@@ -263,7 +239,7 @@ template <class T, class S, class I> void max_pairs_gradient(const PoolArgs& a) 
       a, a.in, [] { return 0; },
       [&](int, int64_t plane, int64_t d, int64_t h, int64_t r) {
         S* dx = static_cast<S*>(a.y) + r * W;
-        const Span od = holders(a, 0, d), oh = holders(a, 1, h);
+        const Steps od = holders(a, 0, d), oh = holders(a, 1, h);
         int64_t done = 0;
         if (od.begin < od.end && oh.begin < oh.end) {
           const int64_t at = ((plane * a.out[0] + od.begin) * a.out[1] + oh.begin) * ow;
@@ -319,10 +295,10 @@ template <class T, class S, class I> void max_gradient(const PoolArgs& a) {
 
 // --- average --
 template <class T> struct AvgRow {
-  T* sums;              // the plane's width (forward) or the outputs' (backward), with margins
-  T* counts;            // of each output column
-  T* means;             // of the outputs, where they come item by item
-  const Span* columns;  // forward: the outputs' windows; backward: the items' holders
+  T* sums;               // the plane's width (forward) or the outputs' (backward), with margins
+  T* counts;             // of each output column
+  T* means;              // of the outputs, where they come item by item
+  const Steps* columns;  // forward: the outputs' windows; backward: the items' holders
 };
 
 template <int kStride, class T, class S>
@@ -371,7 +347,7 @@ template <class T, class S> void avg_rows(const PoolArgs& a) {
   for_rows<S>(a, a.out, setup, [&](const AvgRow<T>& row, int64_t plane, int64_t d, int64_t h, int64_t r) {
     const S* x = static_cast<const S*>(a.x) + plane * plane_size;
     S* y = static_cast<S*>(a.y) + r * a.out[2];
-    const Span ds = window(a, 0, d), hs = window(a, 1, h);
+    const Steps ds = window(a, 0, d), hs = window(a, 1, h);
     for_row<T>(
         a.in[2], [&](int64_t c, auto... n) __attribute__((always_inline)) {
           Vec<T> sum = T(0);
@@ -383,7 +359,7 @@ template <class T, class S> void avg_rows(const PoolArgs& a) {
     if (!a.adaptive && a.stride[2] == 1) return avg_of_columns<1>(a, row, rows, y);
     if (!a.adaptive && a.stride[2] == 2) return avg_of_columns<2>(a, row, rows, y);
     for (int64_t o = 0; o < a.out[2]; ++o) {
-      const Span s = row.columns[o];
+      const Steps s = row.columns[o];
       row.means[o] = sum_of_span(row.sums + s.begin, s.end - s.begin) / (rows * row.counts[o]);
     }
     convert(y, static_cast<const T*>(row.means), a.out[2]);
@@ -425,7 +401,7 @@ template <class T, class S> void avg_gradient(const PoolArgs& a) {
     const AvgRow<T>& row = memory.row;
     const S* dy = static_cast<const S*>(a.x) + plane * y_size;
     S* dx = static_cast<S*>(a.y) + r * W;
-    const Span ds = holders(a, 0, d), hs = holders(a, 1, h);
+    const Steps ds = holders(a, 0, d), hs = holders(a, 1, h);
     // One row of dy, as where windows do not meet, goes without the loops round it.
     const bool single = ds.end - ds.begin == 1 && hs.end - hs.begin == 1;
     const T share = single ? 1 / row_divisor<T>(a, ds.begin, hs.begin) : T(0);
@@ -441,7 +417,7 @@ template <class T, class S> void avg_gradient(const PoolArgs& a) {
         });
     if (a.adaptive) {
       for (int64_t c = 0; c < W; ++c) {
-        const Span os = row.columns[c];
+        const Steps os = row.columns[c];
         T sum = 0;
         for (int64_t o = os.begin; o < os.end; ++o) sum += row.sums[o];
         memory.dx[c] = sum;

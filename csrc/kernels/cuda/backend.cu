@@ -62,36 +62,68 @@ const DeviceInfo& device_info() {
   return d;
 }
 
+namespace {
+
+template <class Encode> Encode driver_function(const char* name) {
+  void* entry = nullptr;
+  cudaDriverEntryPointQueryResult found;
+  note_error(cudaGetDriverEntryPointByVersion(name, &entry, 12000, cudaEnableDefault, &found), name);
+  return reinterpret_cast<Encode>(entry);
+}
+CUtensorMapDataType map_type(int item, bool tf32 = false) {
+  return item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16
+         : tf32    ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32
+                   : CU_TENSOR_MAP_DATA_TYPE_UINT32;
+}
+CUtensorMapSwizzle map_swizzle(int bytes) {
+  return bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
+         : bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+         : bytes == 32 ? CU_TENSOR_MAP_SWIZZLE_32B
+                       : CU_TENSOR_MAP_SWIZZLE_NONE;
+}
+bool made(CUresult status) {
+  if (status != CUDA_SUCCESS) note_error(cudaErrorInvalidValue, "tensor map");
+  return status == CUDA_SUCCESS;
+}
+struct MapSizes {
+  cuuint64_t size[5], stride[5];
+  MapSizes(int ndim, const int64_t* sizes, const int64_t* strides) {
+    for (int d = 0; d < ndim; ++d) size[d] = static_cast<cuuint64_t>(sizes[d]);
+    for (int d = 1; d < ndim; ++d) stride[d - 1] = static_cast<cuuint64_t>(strides[d - 1]);
+  }
+};
+
+}  // namespace
+
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
-                     const int* box, int swizzle) {
+                     const int* box, int swizzle, bool tf32) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  static const Encode encode = [] {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    note_error(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found),
-               "cuTensorMapEncodeTiled");
-    return reinterpret_cast<Encode>(entry);
-  }();
-  cuuint64_t size[5], stride[5];
+  static const Encode encode = driver_function<Encode>("cuTensorMapEncodeTiled");
+  const MapSizes s(ndim, sizes, strides);
   cuuint32_t sides[5], ones[5] = {1, 1, 1, 1, 1};
-  for (int d = 0; d < ndim; ++d) {
-    size[d] = static_cast<cuuint64_t>(sizes[d]);
-    sides[d] = static_cast<cuuint32_t>(box[d]);
-    if (d) stride[d - 1] = static_cast<cuuint64_t>(strides[d - 1]);
-  }
-  const auto mode = swizzle == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
-                    : swizzle == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
-                    : swizzle == 32 ? CU_TENSOR_MAP_SWIZZLE_32B
-                                    : CU_TENSOR_MAP_SWIZZLE_NONE;
-  const auto type = item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16 : CU_TENSOR_MAP_DATA_TYPE_UINT32;
-  if (encode && encode(&map->map, type, static_cast<cuuint32_t>(ndim), const_cast<void*>(data), size, stride, sides,
-                       ones, CU_TENSOR_MAP_INTERLEAVE_NONE, mode, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS)
-    return true;
-  note_error(cudaErrorInvalidValue, "tensor map");
-  return false;
+  for (int d = 0; d < ndim; ++d) sides[d] = static_cast<cuuint32_t>(box[d]);
+  return encode && made(encode(&map->map, map_type(item, tf32), static_cast<cuuint32_t>(ndim), const_cast<void*>(data),
+                               s.size, s.stride, sides, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, map_swizzle(swizzle),
+                               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+}
+
+bool make_pixel_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
+                    const int* lower, const int* upper, const int* step, int channels, int pixels, int swizzle) {
+  using Encode =
+      CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
+                   const int*, const int*, cuuint32_t, cuuint32_t, const cuuint32_t*, CUtensorMapInterleave,
+                   CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  static const Encode encode = driver_function<Encode>("cuTensorMapEncodeIm2col");
+  const MapSizes s(ndim, sizes, strides);
+  cuuint32_t steps[5] = {1, 1, 1, 1, 1};
+  for (int d = 0; d < ndim - 2; ++d) steps[d + 1] = static_cast<cuuint32_t>(step[d]);
+  return encode &&
+         made(encode(&map->map, map_type(item), static_cast<cuuint32_t>(ndim), const_cast<void*>(data), s.size,
+                     s.stride, lower, upper, static_cast<cuuint32_t>(channels), static_cast<cuuint32_t>(pixels), steps,
+                     CU_TENSOR_MAP_INTERLEAVE_NONE, map_swizzle(swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
 }
 
 }  // namespace cuda

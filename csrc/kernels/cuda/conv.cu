@@ -2,20 +2,22 @@
 // dilation and groups; and what both share with conv_backward_w.cu.
 //
 // Shapes, formulas and phases: conv.cuh. float16, bfloat16 and float32 accumulate in float32, float64 in float64, and
-// the bias is added before the one rounding. Error: gemm.cu's, |K| 2^-24 of the sum of magnitudes, K = taps times
-// channels of a group; measured by tests/op_table/conv.py.
+// the bias is added before the one rounding. Error: gemm.cu's, |K| 2^-24 of the sum of magnitudes, and 2^-10 with TF32,
+// K = taps times channels of a group; measured by tests/op_table/conv.py and
+// tests/test_cuda.py::test_tf32_convolutions.
 // Method: implicit GEMM. Weights are first copied to panels, K (tap, channel) contiguous and rows aligned to 16 bytes:
-// cp.async brings them three tiles ahead. The images' tile is K by pixels, as they lie, since pixels are contiguous:
-// a thread has two pixels and walks over the terms, channels fastest, so that bounds are looked at once a tap; its
-// values for the next tile are loaded before the tensor cores start and stored behind them. (Neighbouring pixels of an
-// odd tap begin at odd items, from which cp.async cannot copy.) ldmatrix turns the tile. Tiles (rows, pixels, K): halves
-// 128 x 128 x 32, or 64 x 256 x 32 where a group has at most 64 rows; others 128 x 128 x 16 or 64 x 64 x 16.
+// cp.async brings them three tiles ahead. The images' tile is K by pixels, as they lie, since pixels are contiguous: a
+// thread has two pixels and walks over the terms, channels fastest, so that bounds are looked at once a tap; its values
+// for the next tile are loaded before the tensor cores start and stored behind them. (Neighbouring pixels of an odd tap
+// begin at odd items, from which cp.async cannot copy.) ldmatrix turns the tile. Tiles (rows, pixels, bytes of K): 128
+// x 128 x 64, or 64 x 256 x 64 where a group has at most 64 rows; others 128 x 128 or 64 x 64 by 16 steps.
 // Filters of one tap with whole rows of pixels are gemm's, batched, with no panels; so is dx where y is one pixel.
-// Groups of few rows: conv_direct.cu.
+// Groups of few rows: conv_direct.cu. Halves on Hopper: conv_sm90.cu, where it takes the shape.
 // Intensity: a tile of 1 MFLOP reads 8 KiB of weights and 8 KiB of pixels, from L1 and L2 but for the first time. In
 // clocks of an SM's shared memory and L1, 128 bytes each: 384 for ldmatrix, 128 for loads of pixels (2 bytes a lane),
-// 64 each to store both tiles; gemm.cu has 512 in all, so that 0.8 of its rate is the limit. An image's own bytes: (C HW + O P) / (2 C O P taps) a FLOP, below 1 / 150 from 64
-// channels and 3x3 on, so that memory is no limit. Not yet timed on a GPU.
+// 64 each to store both tiles; gemm.cu has 512 in all, so that 0.8 of its rate is the limit. An image's own bytes: (C
+// HW + O P) / (2 C O P taps) a FLOP, below 1 / 150 from 64 channels and 3x3 on, so that memory is no limit. Not yet
+// timed on a GPU.
 #include "kernels/cuda/conv.cuh"
 
 namespace tw::cuda {
@@ -36,6 +38,7 @@ Pass::Pass(const ConvArgs& a, bool back) {
   constexpr int64_t kMost = 1 << 30;  // a stride or dilation beyond every image is as good as this one
   backward = back;
   dtype = a.dtype;
+  tensor = itemsize(dtype) == 2 || a.tf32;
   groups = static_cast<int>(a.groups);
   rows = static_cast<int>((back ? a.C : a.O) / a.groups);
   channels = static_cast<int>((back ? a.O : a.C) / a.groups);
@@ -72,7 +75,7 @@ Pass::Pass(const ConvArgs& a, bool back) {
     y_channel *= p.results;
     taps_of_phase *= ceil_div(p.kernel, p.tap_step);
     cols = ceil_div(p.results, p.phases);
-    const bool pairs = d == 2 && itemsize(dtype) == 2 && !few_rows(*this);
+    const bool pairs = d == 2 && tensor && !few_rows(*this);
     steps[d] = Divisor(static_cast<uint32_t>(pairs ? ceil_div(cols, 2) * 2 : cols));
   }
   image = groups * channels * channel;
@@ -123,23 +126,23 @@ template <class T> TW_DEVICE const T* panel_of(const Pass& f, const T* panels, c
   return panels + (int64_t(t.phase) * f.groups + t.group) * f.rows * f.K_room;
 }
 
-template <int kWarpsM> struct HalvesTile {
+template <class T, int kWarpsM> struct TensorTile {
   static constexpr int kBlockM = 64 * kWarpsM, kBlockN = 256 / kWarpsM;
-  static constexpr int kItems = kBlockN / 32;  // of 16 steps of K, that a thread with two pixels brings
-  static constexpr int kItemsA = kTileItems<Lie::kAlong, kBlockM>, kItemsB = kTileItems<Lie::kAcross, kBlockN>;
-  static constexpr size_t kSharedBytes = size_t{kTileStages} * (kItemsA + kItemsB) * 2;
+  static constexpr int kItems = kBlockN * kMmaK<T> / 512;  // of kMmaK steps of K, that a thread with two pixels brings
+  static constexpr int kItemsA = kTileItems<T, Lie::kAlong, kBlockM>, kItemsB = kTileItems<T, Lie::kAcross, kBlockN>;
+  static constexpr size_t kSharedBytes = kTileStages * (kItemsA + kItemsB) * sizeof(T);
   static_assert(kSumsBytes <= kSharedBytes);
 };
 
 template <class T, int kWarpsM>
 __global__ void __launch_bounds__(kTileThreads, 2)
-    conv_halves(const __grid_constant__ Pass f, const T* panels, int first_group) {
-  using Tile = HalvesTile<kWarpsM>;
+    conv_tensor(const __grid_constant__ Pass f, const T* panels, int first_group) {
+  using Tile = TensorTile<T, kWarpsM>;
   constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN, kItems = Tile::kItems;
-  constexpr int kRow = kTileRow<Lie::kAcross, kBlockN>;
+  constexpr int kRow = kTileRow<T, Lie::kAcross, kBlockN>;
   TW_SHARED(taps, Taps[3]);
   const TileAt t = tile_at<kBlockM, kBlockN>(f, first_group);
-  const int K = set_taps(taps, f, t.phase), steps = ceil_div(K, kTileK);
+  const int K = set_taps(taps, f, t.phase), steps = ceil_div(K, kTileK<T>);
   const Lines<T> a{panel_of(f, panels, t), f.K_room, 1, f.rows, K};
   const int warp = threadIdx.x / 32, warp_m = warp % kWarpsM * 64, warp_n = warp / kWarpsM * 32;
   const bool busy = t.m0 + warp_m < f.rows && t.n0 + warp_n < f.positions;
@@ -155,13 +158,13 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   };
   const auto tile_b = [&](int step) { return tile_a(step) + Tile::kItemsA; };
   const auto load_a = [&](int step) {
-    if (step < steps) fetch<Lie::kAlong, kBlockM>(tile_a(step), a, t.m0, int64_t(step) * kTileK);
+    if (step < steps) fetch<Lie::kAlong, kBlockM>(tile_a(step), a, t.m0, int64_t(step) * kTileK<T>);
     cp_async_commit();
   };
-  Vector<T, 2> next[kItems];  // the thread's part of 16 steps of K of the tile of pixels
+  Vector<T, 2> next[kItems];  // the thread's part of kMmaK steps of the tile of pixels
   const auto take = [&] {
     terms.take(next, f, taps);
-    terms.skip(f, taps, 16 - kItems);
+    terms.skip(f, taps, kMmaK<T> - kItems);
   };
   const auto put = [&](int step, int k) {
     T* to = tile_b(step) + (k + first_item) * kRow + pixel;
@@ -172,7 +175,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   float acc[4][4][4] = {};  // (16 rows, 8 columns, fragment)
   load_a(0);
   load_a(1);
-  for (int k = 0; k < kTileK && steps > 0; k += 16) {
+  for (int k = 0; k < kTileK<T> && steps > 0; k += kMmaK<T>) {
     take();
     put(0, k);
   }
@@ -181,7 +184,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     __syncthreads();  // everybody's part of the tile is there, and the oldest tile is no longer read
     load_a(step + 2);
 #pragma unroll
-    for (int k = 0; k < kTileK; k += 16) {
+    for (int k = 0; k < kTileK<T>; k += kMmaK<T>) {
       if (step + 1 < steps) take();
       if (busy)
         multiply<Lie::kAlong, kBlockM, Lie::kAcross, kBlockN>(acc, tile_a(step), tile_b(step), warp_m, warp_n, k);
@@ -197,7 +200,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const T* bias = f.bias ? static_cast<const T*>(f.bias) + t.group * f.rows + m0 : nullptr;
   each_sum(acc, dynamic_shared<float>(), [&](int row, float sum) {
     if (place < 0 || m0 + row >= f.rows) return;
-    y[row * f.y_channel] = round_to<T>(bias ? sum + widen(bias[row]) : sum);
+    y[row * f.y_channel] = convert<T>(bias ? sum + widen(bias[row]) : sum);
   });
 }
 
@@ -263,19 +266,21 @@ void run_pass(const Pass& f, int64_t N) {
     using S = typename decltype(tag)::type;
     if (f.K_room > 0) launch_kernel<pack_weights<S>>(rows, kPackThreads, 0, current_stream(), f, panels.as<S>());
   };
-  const auto halves = [&](auto tag) {
+  const auto tensor = [&](auto tag) {
     using T = typename decltype(tag)::type;
-    pack(Tag<uint16_t>());
-    if (f.rows > 64) launch_pass<conv_halves<T, 2>, 128, 128>(f, N, panels.as<const T>(), HalvesTile<2>::kSharedBytes);
-    else launch_pass<conv_halves<T, 1>, 64, 256>(f, N, panels.as<const T>(), HalvesTile<1>::kSharedBytes);
+    pack(Tag<std::conditional_t<sizeof(T) == 2, uint16_t, uint32_t>>());
+    const T* const to = panels.as<const T>();
+    if (f.rows > 64) launch_pass<conv_tensor<T, 2>, 128, 128>(f, N, to, TensorTile<T, 2>::kSharedBytes);
+    else launch_pass<conv_tensor<T, 1>, 64, 256>(f, N, to, TensorTile<T, 1>::kSharedBytes);
   };
   switch (f.dtype) {
-    case DType::kFloat16: return halves(Tag<float16>());
-    case DType::kBFloat16: return halves(Tag<bfloat16>());
+    case DType::kFloat16: return tensor(Tag<float16>());
+    case DType::kBFloat16: return tensor(Tag<bfloat16>());
     case DType::kFloat64:
       pack(Tag<uint64_t>());
       return launch_pass<conv_plain<double, 4>, 64, 64>(f, N, panels.as<const double>(), 0);
     default:
+      if (f.tensor) return tensor(Tag<float>());
       pack(Tag<uint32_t>());
       if (f.rows > 64 && N * f.depth() * f.plane() > 64)
         return launch_pass<conv_plain<float, 8>, 128, 128>(f, N, panels.as<const float>(), 0);
@@ -290,6 +295,7 @@ GemmArgs product(const ConvArgs& a) {
   g.c = a.y;
   g.bias = a.b;
   g.alpha = 1;
+  g.tf32 = a.tf32;
   g.bias_rows = true;
   g.activation = Activation::kNone;
   return g;
@@ -339,17 +345,20 @@ bool whole_backward_x(const ConvArgs& a) {
   return true;
 }
 
+// Code for sm_90a runs nowhere else.
+bool run_hopper(const ConvArgs& a, bool back) { return device_info().capability == 900 && conv_sm90(a, back); }
+
 }  // namespace
 
 void conv(const ConvArgs& a) {
   const Pass f(a, false);
-  if (!few_rows(f) && run_pointwise(a, false)) return;
+  if (!few_rows(f) && (run_pointwise(a, false) || run_hopper(a, false))) return;
   run_pass(f, a.N);
 }
 
 void conv_backward_x(const ConvArgs& a) {
   const Pass f(a, true);
-  if (whole_backward_x(a) || (!few_rows(f) && run_pointwise(a, true))) return;
+  if (whole_backward_x(a) || (!few_rows(f) && (run_pointwise(a, true) || run_hopper(a, true)))) return;
   run_pass(f, a.N);
 }
 

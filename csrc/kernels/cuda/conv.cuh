@@ -7,7 +7,7 @@
 //   dw (O, k)    = dy (O, j) @ x  at (k, j)^T
 // so that a pass is: for each dimension taps i < count, which read the coordinate j * pitch + base + i * step.
 // One and two dimensions are three with leading sizes of 1. Phases have as many positions each; those past the result's
-// end are not stored. Products of halves take positions in pairs, rows of odd length being one longer. Positions of a
+// end are not stored. The tensor cores' products take positions in pairs, rows of odd length being one longer. Positions of a
 // launch are below 2^31: longer results go in parts of images, or of their depth.
 #pragma once
 #include "kernels/cuda/elementwise.cuh"
@@ -39,6 +39,7 @@ struct Pass {
   int phases;
   int K_room;  // items of a panel's row
   bool backward;
+  bool tensor;  // by the tensor cores: halves, and float32 as TF32
   DType dtype;
 
   Pass(const ConvArgs& a, bool backward);
@@ -70,7 +71,7 @@ template <class F> void for_parts(const Pass& f, int64_t N, const F& run) {
 struct Taps {
   int count, base, step, r, r_step;
 };
-TW_DEVICE Taps taps_of(const PassAxis& x, bool backward, int phase) {
+__host__ TW_DEVICE Taps taps_of(const PassAxis& x, bool backward, int phase) {
   if (!backward) return {x.kernel, -x.pad, x.dilation, 0, 1};
   const int most = least(x.tap_step, x.kernel);
   int r = 0;
@@ -219,6 +220,12 @@ constexpr int kDirectTerms = 16;  // of a block of conv_direct_backward_w
 bool is_tiled_depthwise(const Pass& f);
 void conv_depthwise(const Pass& f, int64_t N);
 int64_t conv_depthwise_backward_w(const Pass& f, int64_t N, float* partial);  // its pieces; partial null: that alone
+
+// conv_sm90.cu: halves on Hopper's tensor cores; false where a shape is better off here, or not for it.
+bool conv_sm90(const ConvArgs& a, bool backward);
+bool conv_sm90_backward_w(const ConvArgs& a);
+// dw from the sums of its pieces, (pieces, O, (tap, channel)).
+void conv_add_pieces(const Pass& f, const float* partial, int64_t pieces, void* dw);
 
 void gemm(const GemmArgs& a);
 

@@ -6,8 +6,9 @@
 // positions while dw is small; a piece's sums, (O, (tap, channel)), go to a workspace, (pieces, O, terms), and a second
 // launch adds them in order of pieces. Both operands' tiles lie along K: a thread has two positions of the next tile
 // and walks over its terms of x there, half of them before each half of the tile's mma, to store them behind it; dy
-// comes by cp.async where its rows are aligned to 16 bytes, else as x. Tiles (rows, terms, positions): halves
-// 128 x 128 x 32, or 64 x 256 x 32 for at most 64 rows; others 128 or 64 square x 16. Groups of few rows: conv_direct.cu.
+// comes by cp.async where its rows are aligned to 16 bytes, else as x. Tiles (rows, terms, positions) of halves and
+// TF32: 128 x 128 x 64 bytes, 64 x 256 for at most 64 rows; others 128 or 64 square x 16. Groups of few rows:
+// conv_direct.cu.
 // Intensity: as conv.cu. The workspace is written and read once: some 512 tiles of 64 KiB for a large dw, 256 MiB at
 // most. Not yet timed on a GPU.
 #include "kernels/cuda/conv.cuh"
@@ -49,10 +50,10 @@ TW_DEVICE void take_dy(Vector<T, kPixels> (&v)[kItems], const Pass& f, const Pie
     for (int p = 0; p < kPixels; ++p) v[i][p] = p < pixels && row + i < f.rows ? dy[i * f.y_channel + p] : T{};
 }
 
-template <int kWarpsM> struct HalvesTile {
+template <class T, int kWarpsM> struct TensorTile {
   static constexpr int kBlockM = 64 * kWarpsM, kBlockN = 256 / kWarpsM;
-  static constexpr int kItemsA = kTileItems<Lie::kAlong, kBlockM>, kItemsB = kTileItems<Lie::kAlong, kBlockN>;
-  static constexpr size_t kSharedBytes = size_t{2} * (kItemsA + kItemsB) * 2;
+  static constexpr int kItemsA = kTileItems<T, Lie::kAlong, kBlockM>, kItemsB = kTileItems<T, Lie::kAlong, kBlockN>;
+  static constexpr size_t kSharedBytes = 2 * (kItemsA + kItemsB) * sizeof(T);
   static_assert(kSumsBytes <= kSharedBytes);
 };
 
@@ -60,34 +61,35 @@ template <int kWarpsM> struct HalvesTile {
 // brings them.
 template <class T, int kWarpsM>
 __global__ void __launch_bounds__(kTileThreads, 2)
-    backward_w_halves(const __grid_constant__ Pass f, float* partial, uint32_t length, int first_group, bool aligned) {
-  using Tile = HalvesTile<kWarpsM>;
-  constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN, kRow = kTileRow<Lie::kAlong, kBlockM>;
+    backward_w_tensor(const __grid_constant__ Pass f, float* partial, uint32_t length, int first_group, bool aligned) {
+  using Tile = TensorTile<T, kWarpsM>;
+  constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN, kRow = kTileRow<T, Lie::kAlong, kBlockM>;
   constexpr int kBlocksN = 2 / kWarpsM;  // half of a warp's lines of x are so many blocks of 8; of dy kWarpsM
-  TW_SHARED(firsts, Term[kTileThreads / 16]);
+  constexpr int kPairs = kTileK<T> / 2, kPer = kTileK<T> / 8;
+  TW_SHARED(firsts, Term[kTileThreads / kPairs]);
   TW_SHARED(taps, Taps[3]);
   TW_SHARED(t, PieceAt);  // in shared memory, as registers are short
   set_taps(taps, f, 0);
   if (threadIdx.x == 0) t = piece_at<kBlockM, kBlockN>(f, count_terms(taps, f), length, first_group);
   __syncthreads();
-  const int steps = int(ceil_div<uint32_t>(t.end - t.begin, kTileK));
+  const int steps = int(ceil_div<uint32_t>(t.end - t.begin, kTileK<T>));
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int warp_m = warp % kWarpsM * 64, warp_n = warp / kWarpsM * 32;
   const bool busy = t.m0 + warp_m < f.rows && t.q0 + warp_n < count_terms(taps, f);
-  // A thread has two positions and 4 of 8 lines: the two halves of a warp then store to different banks.
-  const int pixel = lane % 16 * 2, line = lane / 16 * 4;
-  const int group = int(threadIdx.x) / 16;  // of threads with the same terms
+  // A thread has two positions and kPer of 8 lines: the two halves of a warp then store to different banks.
+  const int pixel = lane % kPairs * 2, line = lane / kPairs * kPer;
+  const int group = int(threadIdx.x) / kPairs;  // of threads with the same terms
   TW_SHARED(walks, Walks);
   Terms<T, 2> terms(walks);
   terms.skip(f, taps, t.q0 + warp * 16 * kBlocksN + line);
-  if (threadIdx.x % 16 == 0) firsts[group] = terms.term();
+  if (threadIdx.x % kPairs == 0) firsts[group] = terms.term();
   __syncthreads();
 
   const auto tile_a = [&](int step) { return dynamic_shared<T>() + step % 2 * (Tile::kItemsA + Tile::kItemsB); };
   const auto tile_b = [&](int step) { return tile_a(step) + Tile::kItemsA; };
-  const auto bring_dy = [&](int step) {  // 8 positions of each 64th row
-    const int row = int(threadIdx.x) / 4, column = int(threadIdx.x) % 4 * 8;
-    const uint32_t position = t.begin + uint32_t(step) * kTileK + column;
+  const auto bring_dy = [&](int step) {  // 16 bytes of each 64th row
+    const int row = int(threadIdx.x) / 4, column = int(threadIdx.x) % 4 * kTileChunk<T>;
+    const uint32_t position = t.begin + uint32_t(step) * kTileK<T> + column;
     const T* dy = reinterpret_cast<const T*>(f.y) + (int64_t(t.group) * f.rows + t.m0) * f.y_channel;
     if (position < t.end) dy += dy_place(f, spot_of(f, position));
 #pragma unroll
@@ -97,9 +99,9 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                    inside ? 16 : 0);
     }
   };
-  Vector<T, 2> next_a[4], next_b[kBlocksN][4];
+  Vector<T, 2> next_a[kPer], next_b[kBlocksN][kPer];
   const auto take = [&](int step, int half) {
-    const uint32_t position = t.begin + uint32_t(step) * kTileK + pixel;
+    const uint32_t position = t.begin + uint32_t(step) * kTileK<T> + pixel;
     if (aligned && half == 0) bring_dy(step);
     if (!aligned && half < kWarpsM) take_dy(next_a, f, t, t.m0 + (warp * kWarpsM + half) * 8 + line, position);
     if (half == 0) {
@@ -109,12 +111,12 @@ __global__ void __launch_bounds__(kTileThreads, 2)
 #pragma unroll
     for (int b = 0; b < kBlocksN; ++b) {
       terms.take(next_b[b], f, taps);
-      terms.skip(f, taps, 4);
+      terms.skip(f, taps, 8 - kPer);
     }
   };
-  const auto put = [&](T* tile, int block, const Vector<T, 2>(&v)[4]) {
+  const auto put = [&](T* tile, int block, const Vector<T, 2>(&v)[kPer]) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) store_vector(tile + (block * 8 + line + i) * kRow + pixel, v[i]);
+    for (int i = 0; i < kPer; ++i) store_vector(tile + (block * 8 + line + i) * kRow + pixel, v[i]);
   };
   const auto put_all = [&](int step, int half) {
     if (!aligned && half < kWarpsM) put(tile_a(step), warp * kWarpsM + half, next_a);
@@ -136,7 +138,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
       if (step + 1 < steps) take(step + 1, half);
       if (busy)
         multiply<Lie::kAlong, kBlockM, Lie::kAlong, kBlockN>(acc, tile_a(step), tile_b(step), warp_m, warp_n,
-                                                             16 * half);
+                                                             kMmaK<T> * half);
       if (step + 1 < steps) put_all(step + 1, half);
     }
   }
@@ -197,13 +199,20 @@ __global__ void __launch_bounds__(kSumThreads)
   }
 }
 
+template <class A> void launch_add(const Pass& f, const A* partial, int64_t pieces, void* dw) {
+  const int64_t size = int64_t{f.groups} * f.rows * f.terms();
+  launch_kernel<add_pieces<A>>(persistent_blocks(ceil_div<int64_t>(size, kSumThreads), 16), kSumThreads, 0,
+                               current_stream(), f, partial, pieces, dw);
+}
+
 template <class T, class A> void backward_w(const ConvArgs& a) {
+  if (device_info().capability == 900 && conv_sm90_backward_w(a)) return;
   Pass f(a, false);
   f.y = static_cast<char*>(const_cast<void*>(a.dy));
-  const bool half = sizeof(T) == 2, few = few_rows(f), tiled = is_tiled_depthwise(f);
+  const bool tensor = f.tensor && sizeof(T) < 8, few = few_rows(f), tiled = is_tiled_depthwise(f);
   const int64_t O = a.O, terms = f.terms(), size = O * terms, positions = a.N * f.depth() * f.plane();
-  const bool large = f.rows > 64 && (half || (sizeof(T) == 4 && terms > 64));
-  const int64_t block_m = large ? 128 : 64, block_n = half ? 16384 / block_m : block_m;
+  const bool large = f.rows > 64 && (tensor || (sizeof(T) == 4 && terms > 64));
+  const int64_t block_m = large ? 128 : 64, block_n = tensor ? 16384 / block_m : block_m;
   const int64_t tiles = few ? O * ceil_div<int64_t>(terms, kDirectTerms)
                             : f.groups * ceil_div<int64_t>(f.rows, block_m) * ceil_div(terms, block_n);
   const int64_t wanted = greatest(ceil_div<int64_t>(512, tiles), positions / 16384);
@@ -226,25 +235,33 @@ template <class T, class A> void backward_w(const ConvArgs& a) {
         const dim3 grid(static_cast<unsigned>(here * (tiles / f.groups)), 1, static_cast<unsigned>(groups));
         const bool rows_aligned = f.y_channel % 8 == 0 && part.steps[0].divisor * f.plane() % 8 == 0 &&
                                   f.cols % 2 == 0 && aligned(part.y, 16);
-        if constexpr (half) {
-          const auto halves = [&](auto warps) {
-            constexpr int kWarpsM = decltype(warps)::value;
-            launch_kernel<backward_w_halves<T, kWarpsM>>(grid, kTileThreads, HalvesTile<kWarpsM>::kSharedBytes,
-                                                         current_stream(), part, to, length, group, rows_aligned);
-          };
-          if (large) halves(std::integral_constant<int, 2>());
-          else halves(std::integral_constant<int, 1>());
-        } else if (large)
-          launch_kernel<backward_w_plain<T, sizeof(T) == 4 ? 8 : 4>>(grid, kTileThreads, 0, current_stream(), part, to,
-                                                                     length, group);
-        else launch_kernel<backward_w_plain<T, 4>>(grid, kTileThreads, 0, current_stream(), part, to, length, group);
+        if constexpr (sizeof(T) < 8)
+          if (tensor) {
+            const auto go = [&](auto warps) {
+              constexpr int kWarpsM = decltype(warps)::value;
+              launch_kernel<backward_w_tensor<T, kWarpsM>>(grid, kTileThreads, TensorTile<T, kWarpsM>::kSharedBytes,
+                                                           current_stream(), part, to, length, group, rows_aligned);
+            };
+            if (large) go(std::integral_constant<int, 2>());
+            else go(std::integral_constant<int, 1>());
+            continue;
+          }
+        if constexpr (sizeof(T) > 2) {
+          if (large)
+            launch_kernel<backward_w_plain<T, sizeof(T) == 4 ? 8 : 4>>(grid, kTileThreads, 0, current_stream(), part,
+                                                                       to, length, group);
+          else launch_kernel<backward_w_plain<T, 4>>(grid, kTileThreads, 0, current_stream(), part, to, length, group);
+        }
       }
     });
-  launch_kernel<add_pieces<A>>(persistent_blocks(ceil_div<int64_t>(size, kSumThreads), 16), kSumThreads, 0,
-                               current_stream(), f, partial.as<const A>(), pieces, a.y);
+  launch_add<A>(f, partial.as<const A>(), pieces, a.y);
 }
 
 }  // namespace
+
+void conv_add_pieces(const Pass& f, const float* partial, int64_t pieces, void* dw) {
+  launch_add(f, partial, pieces, dw);
+}
 
 void conv_backward_w(const ConvArgs& a) {
   visit_float(a.dtype, [&](auto tag) {

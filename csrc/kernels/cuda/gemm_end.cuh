@@ -41,21 +41,6 @@ template <class A> TW_DEVICE void store_any(void* p, DType t, int64_t i, A v) {
   }
 }
 
-template <class A> TW_DEVICE A activate(Activation activation, A x) {
-  if constexpr (std::is_floating_point_v<A>) {
-    switch (activation) {
-      case Activation::kRelu: return Relu()(x, x, x);
-      case Activation::kGelu: return Gelu()(x, x, x);
-      case Activation::kGeluTanh: return GeluTanh()(x, x, x);
-      case Activation::kSigmoid: return Sigmoid()(x, x, x);
-      case Activation::kTanh: return Tanh()(x, x, x);
-      case Activation::kSilu: return Silu()(x, x, x);
-      case Activation::kNone: break;
-    }
-  }
-  return x;
-}
-
 // The sum for row m and column n of the product whose c begins at item `start`.
 template <class A> TW_DEVICE void finish(const GemmArgs& g, int64_t start, int64_t m, int64_t n, A x) {
   if (m >= g.M || n >= g.N) return;
@@ -104,15 +89,44 @@ TW_DEVICE void finish_pack(const GemmArgs& g, int64_t start, int64_t m, int64_t 
   store_packs<float, 1>(x, g.c, g.c_dtype, c_aligned, [&](int) { return at; });
 }
 
-// gemm_sm90.cu's product of halves; false where gemm.cu's serves the shape better.
+// gemm_sm90.cu's product of halves or TF32; false where gemm.cu's serves the shape better.
 bool gemm_sm90(const GemmArgs& g);
 
-// Where the operands of the batch's product `number` begin.
+// A product whose tiles are too few to fill a device is cut along K: slice s sums its `length` steps from s * length on
+// into float32 of its own, `items` behind the slice before, and add_slices adds them in order and ends the product. How
+// many slices follows from the shape alone, so that a product has the same bits on every device that takes its path.
+struct Slices {
+  int count;
+  int64_t length, items;
+};
+void add_slices(const GemmArgs& g, const float* sums, const Slices& slices);  // gemm.cu
+
+// run(g, slices), with the sums of slices in place of g's result where there is more than one.
+template <class F> void run_slices(const GemmArgs& g, int64_t count, const F& run) {
+  constexpr int64_t kStep = 64;
+  const int64_t length = greatest<int64_t>(1, ceil_div(ceil_div(g.K, count), kStep)) * kStep;
+  Slices slices{static_cast<int>(ceil_div(g.K, length)), length, g.M * g.N};
+  if (slices.count <= 1) return run(g, Slices{1, g.K, 0});
+  GemmArgs part = g;
+  for (int d = g.batch_ndim - 1; d >= 0; --d) part.c_batch[d] = slices.items, slices.items *= g.batch[d];
+  const Workspace sums(static_cast<size_t>(slices.count * slices.items) * sizeof(float));
+  part.c = sums.as<void>();
+  part.c_row = g.N;
+  part.c_dtype = DType::kFloat32;
+  part.bias = nullptr;
+  part.alpha = 1, part.beta = 0;
+  part.activation = Activation::kNone;
+  run(part, slices);
+  add_slices(g, sums.as<float>(), slices);
+}
+
+// Where the operands of the batch's product `number` begin, and a slice's sums.
 struct Start {
   int64_t a = 0, b = 0, c = 0;
 };
-TW_DEVICE Start start_of(const GemmArgs& g, int64_t number) {
+TW_DEVICE Start start_of(const GemmArgs& g, int64_t number, const Slices& slices = {}, int slice = 0) {
   Start s;
+  s.c = slice * slices.items;
   for (int d = g.batch_ndim - 1; d >= 0; --d) {
     const int64_t at = number % g.batch[d];
     number /= g.batch[d];

@@ -1,25 +1,32 @@
 // The tiles that products and convolutions are made of: how an operand's tile comes into shared memory, and what the
 // threads of a block do with two of them. gemm.cu and conv.cu bring operands of their own shapes.
 //
-// Halves: 8 warps with 64 x 32 sums each, 32 steps of K a tile, mma.sync m16n8k16. A tile lies in shared memory as it
-// does in memory, along K or across it, in rows padded by 16 bytes, so that ldmatrix (transposed where it lies across)
-// meets no bank twice. Others: 16 x 16 threads with kPer x kPer sums each, 16 steps of K a tile.
+// Tensor cores: 8 warps with 64 x 32 sums each, tiles of 64 bytes along K: 32 steps of halves in mma.sync m16n8k16, or
+// 16 of float as TF32 in m16n8k8. A tile lies in shared memory as it does in memory, along K or across it, in rows
+// padded by 8 items across K and 16 bytes along it, so that ldmatrix (transposed where halves lie across) and single
+// loads (floats across: banks 8 k + line) meet no bank twice. float is rounded on its way into registers, cvt.rna: 24
+// roundings for 16 mma. Others: 16 x 16 threads with kPer x kPer sums each, 16 steps of K a tile.
 #pragma once
 #include "kernels/cuda/gemm_end.cuh"
 
 namespace tw::cuda {
 
-constexpr int kTileThreads = 256, kTileK = 32, kTileStages = 3, kTilePad = 8;
+constexpr int kTileThreads = 256, kTileStages = 3;
 constexpr int kSumsRow = 36;                       // floats, of a warp's sums on their way out
 constexpr int kSumsBytes = 8 * 16 * kSumsRow * 4;  // of all warps
 constexpr int kPlainStep = 16;                     // steps of K
+template <class T> constexpr int kTileK = 64 / int(sizeof(T));
+template <class T> constexpr int kMmaK = kTileK<T> / 2;
+template <class T> constexpr int kTileChunk = kTileK<T> / 4;  // 16 bytes
 
-// How an operand's tile of kLines lines (rows of a, columns of b) by 32 steps of K lies in memory and in shared memory.
+// How an operand's tile of kLines lines (rows of a, columns of b) by kTileK steps of K lies in memory and in shared
+// memory.
 enum class Lie { kAlong, kAcross, kAny };  // contiguous along K; across K; neither (in shared memory as kAlong)
 
-template <Lie kLie, int kLines> constexpr int kTileRow = (kLie == Lie::kAcross ? kLines : kTileK) + kTilePad;
-template <Lie kLie, int kLines>
-constexpr int kTileItems = kTileRow<kLie, kLines> * (kLie == Lie::kAcross ? kTileK : kLines);
+template <class T, Lie kLie, int kLines>
+constexpr int kTileRow = kLie == Lie::kAcross ? kLines + 8 : kTileK<T> + kTileChunk<T>;
+template <class T, Lie kLie, int kLines>
+constexpr int kTileItems = kTileRow<T, kLie, kLines> * (kLie == Lie::kAcross ? kTileK<T> : kLines);
 
 template <class T> struct Lines {
   const T* data;
@@ -30,39 +37,47 @@ template <class T> struct Lines {
 // Brings the tile that begins at line `line0` and step k0 into `tile`.
 template <Lie kLie, int kLines = 128, class T>
 TW_DEVICE void fetch(T* tile, const Lines<T>& x, int64_t line0, int64_t k0) {
-  constexpr int kRow = kTileRow<kLie, kLines>;
+  constexpr int kRow = kTileRow<T, kLie, kLines>, kK = kTileK<T>, kItems = kTileChunk<T>;
   if constexpr (kLie == Lie::kAny) {
-    for (int i = threadIdx.x; i < kLines * kTileK; i += kTileThreads) {
-      const int line = i / kTileK, k = i % kTileK;
+    for (int i = threadIdx.x; i < kLines * kK; i += kTileThreads) {
+      const int line = i / kK, k = i % kK;
       const bool inside = line0 + line < x.lines && k0 + k < x.K;
       tile[line * kRow + k] = inside ? x.data[(line0 + line) * x.line + (k0 + k) * x.step] : T{0};
     }
   } else {
     constexpr bool kAlongK = kLie == Lie::kAlong;
-    constexpr int kChunks = (kRow - kTilePad) / 8;  // of a row: 8 items, 16 bytes
+    constexpr int kChunks = (kAlongK ? kK : kLines) / kItems;  // of a row: 16 bytes
 #pragma unroll
-    for (int i = 0; i < kLines * kTileK / 8 / kTileThreads; ++i) {
-      const int chunk = int(threadIdx.x) + i * kTileThreads, row = chunk / kChunks, at = chunk % kChunks * 8;
+    for (int i = 0; i < kLines * kK / kItems / kTileThreads; ++i) {
+      const int chunk = int(threadIdx.x) + i * kTileThreads, row = chunk / kChunks, at = chunk % kChunks * kItems;
       const int64_t outer = (kAlongK ? line0 : k0) + row, inner = (kAlongK ? k0 : line0) + at;
       const int64_t outers = kAlongK ? x.lines : x.K, inners = kAlongK ? x.K : x.lines;
-      const int valid = outer < outers ? int(greatest<int64_t>(0, least<int64_t>(8, inners - inner))) : 0;
+      const int valid = outer < outers ? int(greatest<int64_t>(0, least<int64_t>(kItems, inners - inner))) : 0;
       const T* from = x.data + (valid ? outer * (kAlongK ? x.line : x.step) + inner : 0);
-      cp_async<16>(tile + row * kRow + at, from, 2 * valid);
+      cp_async<16>(tile + row * kRow + at, from, int(sizeof(T)) * valid);
     }
   }
 }
 
-// The 16 x 16 block of lines and K at (line, k) of a tile, as an mma operand: registers (0, 0), (8, 0), (0, 8), (8, 8)
-// of lines and K.
+// The block of 16 lines by kMmaK steps at (line, k) of a tile, as an mma operand: registers of lines and K (0, 0),
+// (8, 0), (0, kMmaK / 2), (8, kMmaK / 2).
 template <Lie kLie, int kLines, class T> TW_DEVICE void fragment(uint32_t (&r)[4], const T* tile, int line, int k) {
-  constexpr int kRow = kTileRow<kLie, kLines>;
+  constexpr int kRow = kTileRow<T, kLie, kLines>;
   const int lane = threadIdx.x % 32, matrix = lane / 8, in = lane % 8;
-  if constexpr (kLie == Lie::kAcross)
+  if constexpr (kLie != Lie::kAcross)
+    ldmatrix<4>(r, tile + (line + in + matrix % 2 * 8) * kRow + k + matrix / 2 * kTileChunk<T>);
+  else if constexpr (sizeof(T) == 2)
     ldmatrix<4, true>(r, tile + (k + in + matrix / 2 * 8) * kRow + line + matrix % 2 * 8);
-  else ldmatrix<4>(r, tile + (line + in + matrix % 2 * 8) * kRow + k + matrix / 2 * 8);
+  else
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      r[i] = __float_as_uint(tile[(k + lane % 4 + i / 2 * 4) * kRow + line + lane / 4 + i % 2 * 8]);
+  if constexpr (sizeof(T) == 4)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) r[i] = round_to_tf32(__uint_as_float(r[i]));
 }
 
-// A warp's sums (64, 32) += a (64, 16) b (16, 32), from line m of tile a, line n of tile b and step k of both.
+// A warp's sums (64, 32) += a (64, kMmaK) b (kMmaK, 32), from line m of tile a, line n of tile b and step k of both.
 template <Lie kLieA, int kLinesA, Lie kLieB, int kLinesB, class T>
 TW_DEVICE void multiply(float (&acc)[4][4][4], const T* a, const T* b, int m, int n, int k) {
   uint32_t fa[2][4], fb[2][4];  // rows of a one ahead of the sums: all four would cost registers that others need
@@ -75,7 +90,8 @@ TW_DEVICE void multiply(float (&acc)[4][4][4], const T* a, const T* b, int m, in
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const uint32_t pair[2] = {fb[j / 2][j % 2], fb[j / 2][j % 2 + 2]};
-      mma_16x8x16<T>(acc[i][j], fa[i % 2], pair);
+      if constexpr (sizeof(T) == 4) mma_16x8x8_tf32(acc[i][j], fa[i % 2], pair);
+      else mma_16x8x16<T>(acc[i][j], fa[i % 2], pair);
     }
   }
 }

@@ -6,6 +6,7 @@
 //   mbarrier_arrive(bar), mbarrier_arrive_at(bar, rank)           rank: the barrier at the same place of that block
 //   mbarrier_wait(bar, parity)                                    until the phase of that parity has completed
 //   tma_load(dst, map, bar, {x, y}, blocks)                       one thread; blocks: a mask of the cluster, 0: this one
+//   tma_load_pixels(dst, map, bar, {c, x, y, n}, {dx, dy}, blocks)   im2col: from (x, y, n) on, all read (dx, dy) further
 //   tma_store(map, src, {x, y}), tma_store_commit(), tma_store_wait<N>()
 //   fence_async()                          ordinary stores to shared memory, before the engine or wgmma reads them
 //   wgmma_fence(); wgmma<T, N>(acc, a, b, keep) ...; wgmma_commit(); wgmma_wait<N>()
@@ -85,25 +86,38 @@ template <int kDims>
 TW_DEVICE void tma_load(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims], uint16_t blocks = 0) {
   const unsigned d = shared_address(dst), b = shared_address(bar);
   static_assert(kDims >= 2 && kDims <= 4, "boxes of 2, 3 or 4 dimensions");
-#define TW_LOAD(dims, coordinates, ...)                                                 \
-  if (blocks)                                                                           \
-    asm volatile("cp.async.bulk.tensor." dims                                           \
-                 ".shared::cluster.global.tile.mbarrier::complete_tx::bytes"            \
-                 ".multicast::cluster [%0], [%1, " coordinates "], [%2], %3;" ::"r"(d), \
-                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                        \
-                 : "memory");                                                           \
-  else                                                                                  \
-    asm volatile("cp.async.bulk.tensor." dims                                           \
-                 ".shared::cluster.global.tile.mbarrier::complete_tx::bytes"            \
-                 " [%0], [%1, " coordinates "], [%2];" ::"r"(d),                        \
-                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                        \
+#define TW_LOAD(dims, mode, coordinates, offsets, ...)                                             \
+  if (blocks)                                                                                      \
+    asm volatile("cp.async.bulk.tensor." dims ".shared::cluster.global." mode                      \
+                 ".mbarrier::complete_tx::bytes"                                                   \
+                 ".multicast::cluster [%0], [%1, " coordinates "], [%2]" offsets ", %3;" ::"r"(d), \
+                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                                   \
+                 : "memory");                                                                      \
+  else                                                                                             \
+    asm volatile("cp.async.bulk.tensor." dims ".shared::cluster.global." mode                      \
+                 ".mbarrier::complete_tx::bytes"                                                   \
+                 " [%0], [%1, " coordinates "], [%2]" offsets ";" ::"r"(d),                        \
+                 "l"(&map.map), "r"(b), "h"(blocks), __VA_ARGS__                                   \
                  : "memory");
   if constexpr (kDims == 2) {
-    TW_LOAD("2d", "{%4, %5}", "r"(at[0]), "r"(at[1]))
+    TW_LOAD("2d", "tile", "{%4, %5}", "", "r"(at[0]), "r"(at[1]))
   } else if constexpr (kDims == 3) {
-    TW_LOAD("3d", "{%4, %5, %6}", "r"(at[0]), "r"(at[1]), "r"(at[2]))
+    TW_LOAD("3d", "tile", "{%4, %5, %6}", "", "r"(at[0]), "r"(at[1]), "r"(at[2]))
   } else {
-    TW_LOAD("4d", "{%4, %5, %6, %7}", "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]))
+    TW_LOAD("4d", "tile", "{%4, %5, %6, %7}", "", "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]))
+  }
+}
+template <int kDims>
+TW_DEVICE void tma_load_pixels(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims],
+                               const uint16_t (&by)[kDims - 2], uint16_t blocks = 0) {
+  const unsigned d = shared_address(dst), b = shared_address(bar);
+  static_assert(kDims == 4 || kDims == 5, "images or volumes");
+  if constexpr (kDims == 4) {
+    TW_LOAD("4d", "im2col", "{%4, %5, %6, %7}", ", {%8, %9}", "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]),
+            "h"(by[0]), "h"(by[1]))
+  } else {
+    TW_LOAD("5d", "im2col", "{%4, %5, %6, %7, %8}", ", {%9, %10, %11}", "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]),
+            "r"(at[4]), "h"(by[0]), "h"(by[1]), "h"(by[2]))
   }
 #undef TW_LOAD
 }
@@ -179,6 +193,16 @@ template <int N> TW_DEVICE void wgmma_hold(float (&acc)[N]) {
                "." type " {" names "}, {" o0 "," o1 "," o2 "," o3 "}, " o4 ", p, 1, 1, " o6 ";\n}"                \
                : __VA_ARGS__                                                                                      \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(keep)), "n"(int(kAcrossB)))
+#define TW_WGMMA_SHARED_TF32(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                     \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n \
+               "k8.f32.tf32.tf32 {" names "}, " o0 ", " o1 ", p, 1, 1;\n}"                        \
+               : __VA_ARGS__                                                                      \
+               : "l"(a), "l"(b), "r"(int(keep)))
+#define TW_WGMMA_REGISTERS_TF32(n, type, names, o0, o1, o2, o3, o4, o5, o6, ...)                  \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " o5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" n \
+               "k8.f32.tf32.tf32 {" names "}, {" o0 "," o1 "," o2 "," o3 "}, " o4 ", p, 1, 1;\n}" \
+               : __VA_ARGS__                                                                      \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(keep)))
 #define TW_WGMMA_SIZES(FORM, type)                                                                                    \
   if constexpr (N == 64) FORM("64", type, TW_NAMES32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", TW_ACC32(0));  \
   else if constexpr (N == 128)                                                                                        \
@@ -187,12 +211,16 @@ template <int N> TW_DEVICE void wgmma_hold(float (&acc)[N]) {
     FORM("256", type, TW_NAMES128, "%128", "%129", "%130", "%131", "%132", "%133", "%134", TW_ACC32(0), TW_ACC32(32), \
          TW_ACC32(64), TW_ACC32(96));
 
-// acc (64, N) = a (64, 16) b (16, N) + (keep ? acc : 0) for a warpgroup; T float16 or bfloat16, N 64, 128 or 256.
+// acc (64, N) = a (64, 16) b (16, N) + (keep ? acc : 0) for a warpgroup; T float16 or bfloat16, N 64, 128 or 256. T
+// float: 8 steps of K of TF32, whose low 13 bits are not read, along K both; a in registers as m16n8k8's.
 template <class T, int N, bool kAcrossA = false, bool kAcrossB = false>
 TW_DEVICE void wgmma(float (&acc)[N / 2], uint64_t a, uint64_t b, bool keep) {
   static_assert(N == 64 || N == 128 || N == 256);
   if constexpr (std::is_same_v<T, float16>) {
     TW_WGMMA_SIZES(TW_WGMMA_SHARED, "f16")
+  } else if constexpr (std::is_same_v<T, float>) {
+    static_assert(!kAcrossA && !kAcrossB);
+    TW_WGMMA_SIZES(TW_WGMMA_SHARED_TF32, "")
   } else {
     TW_WGMMA_SIZES(TW_WGMMA_SHARED, "bf16")
   }
@@ -202,6 +230,9 @@ TW_DEVICE void wgmma(float (&acc)[N / 2], const uint32_t (&a)[4], uint64_t b, bo
   static_assert(N == 64 || N == 128 || N == 256);
   if constexpr (std::is_same_v<T, float16>) {
     TW_WGMMA_SIZES(TW_WGMMA_REGISTERS, "f16")
+  } else if constexpr (std::is_same_v<T, float>) {
+    static_assert(!kAcrossB);
+    TW_WGMMA_SIZES(TW_WGMMA_REGISTERS_TF32, "")
   } else {
     TW_WGMMA_SIZES(TW_WGMMA_REGISTERS, "bf16")
   }
@@ -213,10 +244,19 @@ TW_DEVICE void wgmma(float (&acc)[N / 2], const uint32_t (&a)[4], uint64_t b, bo
 namespace tw::cuda {
 
 // How a tensor in global memory is cut into boxes. Sizes innermost first; strides in bytes, of dimensions 1 ...;
-// `item` bytes an element (2 or 4), halves told apart for nobody: the engine moves bits. Zeros outside the tensor.
+// `item` bytes an element (2 or 4), halves told apart for nobody: the engine moves bits, but for `tf32`, float32 that
+// loads round to TF32 (CUTLASS leaves operands to it, too; the emulator's ties go away from zero). Zeros outside.
 // False, with the reason kept for the engine, where the hardware cannot: 16-byte alignment of data and strides, boxes of
 // at most 256 a side, rows of the box no longer than the swizzle.
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
-                     const int* box, int swizzle);
+                     const int* box, int swizzle, bool tf32 = false);
+
+// The same of images for tma_load_pixels: sizes (C, W, H, N) or (C, W, H, D, N); a load takes `channels` of `pixels`
+// pixels one after another, in steps of `step`, whose coordinates go from `lower` to size - 1 + `upper` in each
+// dimension, row by row, image by image. Corners and steps from W on, as the offsets of a load: (the driver's manual
+// names its corners D, H, W; that the array begins with W is CUTLASS's reading.) Corners are within 7 bits and a sign,
+// offsets 8 bits; 4 and 5 bits in volumes.
+bool make_pixel_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
+                    const int* lower, const int* upper, const int* step, int channels, int pixels, int swizzle);
 
 }  // namespace tw::cuda

@@ -8,7 +8,8 @@
 // Items move as bits, in words of 1 to 16 bytes: as wide as sizes, strides and pointers of both sides allow. Negative
 // indices count from the end in index and, where asked, take. The result of a bad index is not written.
 // Bytes: each output item read and written once, and 8 an index. The innermost dimension of the result goes to
-// neighbouring threads; 4 words in flight a thread, so 2048 threads of a multiprocessor have 32 to 128 KiB on the way.
+// neighbouring threads; 4 words in flight a thread, so that the 768 threads that a multiprocessor has at least (three
+// blocks, as the launch bounds say) keep 12 to 48 KiB of words of 4 to 16 bytes on the way.
 #include "kernels/cuda/index.cuh"
 
 namespace tw::cuda {

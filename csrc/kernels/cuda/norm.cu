@@ -138,9 +138,28 @@ struct Place {
   TW_DEVICE Span span(int64_t r, int64_t width) const { return {r * width + column, 0, r < last ? count : 0}; }
 };
 
+// item(row, x, g) for a thread's rows of a part, P packs of x (and, with T 2, of dy; else g is x) in flight; then
+// after(x, places) for each P of them.
+template <class A, int T, int P, class Item, class After>
+TW_DEVICE void each_row(const NormView& v, const Place& at, bool aligned, const Item& item, const After& after) {
+  const int64_t width = v.params * v.run;
+  for (int64_t r = at.first + at.row; r < at.last; r += P * at.rows) {
+    const auto place = [&](int p) { return at.span(r + p * at.rows, width); };
+    A values[T][P][kPack<A>];
+    if constexpr (T == 2) load_tensors<A, 2, P>(values, {v.x, v.dy}, v.dtype, aligned, A(0), place);
+    else load_tensors<A, 1, P>(values, {v.x}, v.dtype, aligned, A(0), place);
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      if (r + p * at.rows >= at.last) break;
+      item(r + p * at.rows, values[0][p], values[T - 1][p]);
+    }
+    after(values[0], place);
+  }
+}
+
 template <class A, bool kGradient>
 __global__ void __launch_bounds__(kThreads) column_cells(NormView v, ColumnParts parts, bool aligned, A* cells) {
-  constexpr int L = kPack<A>, P = kGradient ? 2 : 4;
+  constexpr int L = kPack<A>;
   TW_SHARED(shared, A[kThreads][2 * L]);
   const int64_t width = v.params * v.run;
   const Place at(parts, v.outer, width, L);
@@ -155,41 +174,33 @@ __global__ void __launch_bounds__(kThreads) column_cells(NormView v, ColumnParts
     }
   }
   A n = 0;
-  for (int64_t r = at.first + at.row; r < at.last; r += P * at.rows) {
-    const auto place = [&](int p) { return at.span(r + p * at.rows, width); };
-    A values[kGradient ? 2 : 1][P][L];
-    if constexpr (kGradient) load_tensors<A, 2, P>(values, {v.x, v.dy}, v.dtype, aligned, A(0), place);
-    else load_tensors<A, 1, P>(values, {v.x}, v.dtype, aligned, A(0), place);
-    auto &x = values[0], &g = values[kGradient];
-#pragma unroll
-    for (int p = 0; p < P; ++p) {
-      if (r + p * at.rows >= at.last) break;
-      if constexpr (kGradient) {
-        if (v.stat_step > 0) {
-#pragma unroll
-          for (int j = 0; j < L; ++j) {
-            const int64_t s = (r + p * at.rows) * v.stat_step + stat[j];
-            mean[j] = static_cast<const A*>(v.mean)[s];
-            rstd[j] = static_cast<const A*>(v.rstd)[s];
-          }
-        }
+  const auto add = [&](int64_t row, A(&x)[L], A(&g)[L]) {
+    if constexpr (kGradient) {
+      if (v.stat_step > 0) {
 #pragma unroll
         for (int j = 0; j < L; ++j) {
-          first[j] += g[p][j];
-          second[j] += g[p][j] * ((x[p][j] - mean[j]) * rstd[j]);
-        }
-      } else {
-        n += 1;
-        const A share = A(1) / n;
-#pragma unroll
-        for (int j = 0; j < L; ++j) {
-          const A d = x[p][j] - first[j];
-          first[j] += d * share;
-          second[j] += d * (x[p][j] - first[j]);
+          const int64_t s = row * v.stat_step + stat[j];
+          mean[j] = static_cast<const A*>(v.mean)[s];
+          rstd[j] = static_cast<const A*>(v.rstd)[s];
         }
       }
+#pragma unroll
+      for (int j = 0; j < L; ++j) {
+        first[j] += g[j];
+        second[j] += g[j] * ((x[j] - mean[j]) * rstd[j]);
+      }
+    } else {
+      n += 1;
+      const A share = A(1) / n;
+#pragma unroll
+      for (int j = 0; j < L; ++j) {
+        const A d = x[j] - first[j];
+        first[j] += d * share;
+        second[j] += d * (x[j] - first[j]);
+      }
     }
-  }
+  };
+  each_row<A, kGradient ? 2 : 1, kGradient ? 2 : 4>(v, at, aligned, add, [](const auto&, const auto&) {});
 #pragma unroll
   for (int j = 0; j < L; ++j) shared[threadIdx.x][2 * j] = first[j], shared[threadIdx.x][2 * j + 1] = second[j];
   __syncthreads();
@@ -266,9 +277,8 @@ __global__ void __launch_bounds__(kThreads) apply_flat(NormView v, Divisor run, 
 
 template <class A, bool kBackward>
 __global__ void __launch_bounds__(kThreads, 2) apply_columns(NormView v, ColumnParts parts, bool aligned) {
-  constexpr int L = kPack<A>, P = kBackward ? 1 : 2;  // what two blocks have registers for
-  const int64_t width = v.params * v.run;
-  const Place at(parts, v.outer, width, L);
+  constexpr int L = kPack<A>;
+  const Place at(parts, v.outer, v.params * v.run, L);
   if (at.count == 0) return;
   Coefficients<A, kBackward> k[L];
   int64_t stat[L];
@@ -279,23 +289,16 @@ __global__ void __launch_bounds__(kThreads, 2) apply_columns(NormView v, ColumnP
     k[j].load_param(v, param);
     if (v.stat_step == 0) k[j].load_statistic(v, stat[j]);
   }
-  for (int64_t r = at.first + at.row; r < at.last; r += P * at.rows) {
-    const auto place = [&](int p) { return at.span(r + p * at.rows, width); };
-    A values[kBackward ? 2 : 1][P][L];
-    if constexpr (kBackward) load_tensors<A, 2, P>(values, {v.x, v.dy}, v.dtype, aligned, A(0), place);
-    else load_tensors<A, 1, P>(values, {v.x}, v.dtype, aligned, A(0), place);
-    auto &x = values[0], &g = values[kBackward];
+  each_row<A, kBackward ? 2 : 1, kBackward ? 1 : 2>(  // what two blocks have registers for
+      v, at, aligned,
+      [&](int64_t row, A(&x)[L], A(&g)[L]) {
 #pragma unroll
-    for (int p = 0; p < P; ++p) {
-      if (r + p * at.rows >= at.last) break;
-#pragma unroll
-      for (int j = 0; j < L; ++j) {
-        if (v.stat_step > 0) k[j].load_statistic(v, (r + p * at.rows) * v.stat_step + stat[j]);
-        x[p][j] = k[j].apply(x[p][j], g[p][j]);
-      }
-    }
-    store_packs<A, P>(x, v.y, v.dtype, aligned, place);
-  }
+        for (int j = 0; j < L; ++j) {
+          if (v.stat_step > 0) k[j].load_statistic(v, row * v.stat_step + stat[j]);
+          x[j] = k[j].apply(x[j], g[j]);
+        }
+      },
+      [&](const auto& x, const auto& place) { store_packs<A, kBackward ? 1 : 2>(x, v.y, v.dtype, aligned, place); });
 }
 
 template <class A, bool kGradient> void rows_of(const NormView& v, const RowWeights& weights, A* cells) {

@@ -10,6 +10,7 @@
 // thread; away from the ends each has one term, which the count of terms tells.
 // Bytes: x and y once; the gradient's accesses are of an item each, neighbours beside neighbours.
 #include "kernels/cuda/places.cuh"
+#include "kernels/windows.h"
 
 namespace tw::cuda {
 namespace {
@@ -23,14 +24,6 @@ struct PadWalk {
   int last;                                                                // dimension
   PadMode mode;
 };
-
-// The item of x that item i of y shows, counted from x's first; outside [0, n) only for constant.
-TW_DEVICE int64_t source(PadMode mode, int64_t i, int64_t n) {
-  if (mode == PadMode::kConstant || (i >= 0 && i < n)) return i;
-  if (mode == PadMode::kReplicate) return i < 0 ? 0 : n - 1;
-  if (mode == PadMode::kReflect) return i < 0 ? -i : 2 * (n - 1) - i;
-  return i < 0 ? i + n : i - n;
-}
 
 // Where an item of y is found: its block's place in the last dimension and within, and x's row; null outside.
 template <class W> struct Place {
@@ -104,39 +97,6 @@ __global__ void __launch_bounds__(kPlaceThreads) pad_kernel(const __grid_constan
   }
 }
 
-// The items of y that show item i of x along one dimension: how many, and which is number k.
-struct Shown {
-  int64_t begin, count;  // replicate: a run
-  int64_t places[3];
-  TW_DEVICE Shown(PadMode mode, int64_t i, int64_t n, int64_t before, int64_t out) {
-    const int64_t own = i + before;
-    places[0] = own;
-    if (mode == PadMode::kReplicate) {
-      begin = i == 0 ? 0 : greatest<int64_t>(own, 0);
-      count = greatest<int64_t>(0, least(i == n - 1 ? out : own + 1, out) - begin);
-      return;
-    }
-    const bool circular = mode == PadMode::kCircular;
-    places[1] = circular ? own - n : i > 0 ? before - i : -1;
-    places[2] = circular ? own + n : i < n - 1 ? before + 2 * (n - 1) - i : -1;
-    begin = -1;
-    count = 0;
-#pragma unroll
-    for (int k = 0; k < 3; ++k) {
-      if (places[k] < 0 || places[k] >= out) places[k] = -1;
-      else ++count;
-    }
-  }
-  TW_DEVICE int64_t at(int64_t k) const {
-    if (begin >= 0) return begin + k;
-    int64_t found = -1;
-#pragma unroll
-    for (int j = 0; j < 3; ++j)
-      if (places[j] >= 0 && k-- == 0) found = places[j];
-    return found;
-  }
-};
-
 // x: dy (out..., block); y: dx (n..., block); size: n; stride: of dy. Each term of an item is one combination of places,
 // the last dimension fastest.
 template <class S>
@@ -150,11 +110,12 @@ __global__ void __launch_bounds__(kPlaceThreads) pad_backward_kernel(const __gri
       int64_t rest = i, which = term, all = 1, offset = w.block.split(&rest);
       for (int d = w.last; d >= 0; --d) {
         const Shown shown(w.mode, w.size[d].split(&rest), w.n[d], w.before[d], w.out[d]);
-        all *= shown.count;
+        const int64_t count = shown.count();
+        all *= count;
         int64_t k = 0;
-        if (shown.count > 1) {
-          const int64_t q = which / shown.count;
-          k = which - q * shown.count;
+        if (count > 1) {
+          const int64_t q = which / count;
+          k = which - q * count;
           which = q;
         }
         offset += shown.at(k) * w.stride[d];

@@ -12,6 +12,7 @@
 // comes from the caches. 2x2 windows of float32 move 20 bytes an output, 130 of a thread's instructions on an H100-class
 // GPU at its bandwidth; they take some 20 of loads, comparisons and loop, and a quarter of 150 for the place.
 #include "kernels/cuda/places.cuh"
+#include "kernels/windows.h"
 
 namespace tw::cuda {
 namespace {
@@ -26,34 +27,11 @@ struct PoolWalk {
   int64_t x_size, y_size;
 };
 
-// Items begin, begin + step, ... below end of one axis.
-struct Span {
-  int64_t begin, end, step;
-};
-
-// What output o sees along an axis, clipped to the plane.
-TW_DEVICE Span window(const PoolArgs& a, int axis, int64_t o) {
-  const int64_t n = a.in[axis], step = a.dilation[axis];
-  if (a.adaptive) return {o * n / a.out[axis], ceil_div((o + 1) * n, a.out[axis]), 1};
-  int64_t begin = o * a.stride[axis] - a.pad[axis];
-  const int64_t end = least(n, begin + (a.k[axis] - 1) * step + 1);
-  if (begin < 0) begin = step == 1 ? 0 : begin + ceil_div(-begin, step) * step;
-  return {begin, end, step};
-}
-// The divisor of an output is the product of its axes' counts, except for the override.
-TW_DEVICE int64_t count(const PoolArgs& a, int axis, int64_t o) {
-  if (a.divisor != 0) return 1;
-  if (a.adaptive || !a.count_include_pad) {
-    const Span s = window(a, axis, o);
-    return s.end - s.begin;
-  }
-  return least(a.k[axis], a.in[axis] + 2 * a.pad[axis] - o * a.stride[axis]);
-}
 template <class A> TW_DEVICE A row_divisor(const PoolArgs& a, int64_t d, int64_t h) {
   return a.divisor != 0 ? A(a.divisor) : A(count(a, 0, d) * count(a, 1, h));
 }
 // The outputs whose windows reach over item i: those of a dilated window may step over it.
-TW_DEVICE Span holders(const PoolWalk& w, int axis, int64_t i) {
+TW_DEVICE Steps holders(const PoolWalk& w, int axis, int64_t i) {
   const PoolArgs& a = w.a;
   const int64_t n = a.in[axis], out = a.out[axis], reach = (a.k[axis] - 1) * a.dilation[axis] + 1;
   if (n == 1 && out == 1) return {0, 1, 1};
@@ -93,7 +71,7 @@ template <class S> __global__ void __launch_bounds__(kPlaceThreads) max_kernel(c
   const PoolArgs& a = w.a;
   for (int64_t item = first_item(); item < w.items; item += item_step()) {
     const Place o(w, item);
-    const Span d = window(a, 0, o.d), h = window(a, 1, o.h), c = window(a, 2, o.w);
+    const Steps d = window(a, 0, o.d), h = window(a, 1, o.h), c = window(a, 2, o.w);
     const S* x[kPlanes];
     planes_of(x, a.x, w.x_size, o.first, a.planes);
     A best[kPlanes];
@@ -129,7 +107,7 @@ template <class S> __global__ void __launch_bounds__(kPlaceThreads) max_backward
   const bool narrow = a.index_dtype == DType::kInt32;
   for (int64_t item = first_item(); item < w.items; item += item_step()) {
     const Place i(w, item);
-    const Span d = holders(w, 0, i.d), h = holders(w, 1, i.h), c = holders(w, 2, i.w);
+    const Steps d = holders(w, 0, i.d), h = holders(w, 1, i.h), c = holders(w, 2, i.w);
     const int64_t at = (i.d * a.in[1] + i.h) * a.in[2] + i.w;
     int64_t plane[kPlanes];
 #pragma unroll
@@ -152,56 +130,39 @@ template <class S> __global__ void __launch_bounds__(kPlaceThreads) max_backward
   }
 }
 
-template <class S> __global__ void __launch_bounds__(kPlaceThreads) avg_kernel(const __grid_constant__ PoolWalk w) {
+// Sums over a window of x, or over the windows of dy that hold an item, each with its share.
+template <class S, bool kBackward>
+__global__ void __launch_bounds__(kPlaceThreads) avg_kernel(const __grid_constant__ PoolWalk w) {
   using A = Accumulator<S>;
   const PoolArgs& a = w.a;
+  const int64_t *from = kBackward ? a.out : a.in, *to = kBackward ? a.in : a.out;
+  const auto reach = [&](int axis, int64_t o) { return kBackward ? holders(w, axis, o) : window(a, axis, o); };
   for (int64_t item = first_item(); item < w.items; item += item_step()) {
     const Place o(w, item);
-    const Span d = window(a, 0, o.d), h = window(a, 1, o.h), c = window(a, 2, o.w);
+    const Steps d = reach(0, o.d), h = reach(1, o.h), c = reach(2, o.w);
     const S* x[kPlanes];
-    planes_of(x, a.x, w.x_size, o.first, a.planes);
+    planes_of(x, a.x, kBackward ? w.y_size : w.x_size, o.first, a.planes);
     A total[kPlanes] = {};
     for (int64_t l = c.begin; l < c.end; ++l) {
       A column[kPlanes] = {};
       for (int64_t i = d.begin; i < d.end; ++i)
         for (int64_t j = h.begin; j < h.end; ++j) {
-          const int64_t here = (i * a.in[1] + j) * a.in[2] + l;
+          const int64_t here = (i * from[1] + j) * from[2] + l;
+          const A share = kBackward ? A(1) / row_divisor<A>(a, i, j) : A(1);
 #pragma unroll
-          for (int p = 0; p < kPlanes; ++p) column[p] += convert<A>(x[p][here]);
+          for (int p = 0; p < kPlanes; ++p) column[p] += convert<A>(x[p][here]) * share;
         }
-#pragma unroll
-      for (int p = 0; p < kPlanes; ++p) total[p] += column[p];
-    }
-    const A divisor = row_divisor<A>(a, o.d, o.h) * A(count(a, 2, o.w));
-#pragma unroll
-    for (int p = 0; p < kPlanes; ++p) total[p] = total[p] / divisor;
-    store_planes(static_cast<S*>(a.y) + (o.d * a.out[1] + o.h) * a.out[2] + o.w, w.y_size, total, o.first, a.planes);
-  }
-}
-
-template <class S> __global__ void __launch_bounds__(kPlaceThreads) avg_backward(const __grid_constant__ PoolWalk w) {
-  using A = Accumulator<S>;
-  const PoolArgs& a = w.a;
-  for (int64_t item = first_item(); item < w.items; item += item_step()) {
-    const Place i(w, item);
-    const Span d = holders(w, 0, i.d), h = holders(w, 1, i.h), c = holders(w, 2, i.w);
-    const S* dy[kPlanes];
-    planes_of(dy, a.x, w.y_size, i.first, a.planes);
-    A total[kPlanes] = {};
-    for (int64_t ow = c.begin; ow < c.end; ++ow) {
-      A column[kPlanes] = {};
-      for (int64_t od = d.begin; od < d.end; ++od)
-        for (int64_t oh = h.begin; oh < h.end; ++oh) {
-          const A share = A(1) / row_divisor<A>(a, od, oh);
-          const int64_t o = (od * a.out[1] + oh) * a.out[2] + ow;
-#pragma unroll
-          for (int p = 0; p < kPlanes; ++p) column[p] += convert<A>(dy[p][o]) * share;
-        }
-      const A share = A(1) / A(count(a, 2, ow));
+      const A share = kBackward ? A(1) / A(count(a, 2, l)) : A(1);
 #pragma unroll
       for (int p = 0; p < kPlanes; ++p) total[p] += column[p] * share;
     }
-    store_planes(static_cast<S*>(a.y) + (i.d * a.in[1] + i.h) * a.in[2] + i.w, w.x_size, total, i.first, a.planes);
+    if constexpr (!kBackward) {
+      const A divisor = row_divisor<A>(a, o.d, o.h) * A(count(a, 2, o.w));
+#pragma unroll
+      for (int p = 0; p < kPlanes; ++p) total[p] = total[p] / divisor;
+    }
+    store_planes(static_cast<S*>(a.y) + (o.d * to[1] + o.h) * to[2] + o.w, kBackward ? w.x_size : w.y_size, total,
+                 o.first, a.planes);
   }
 }
 
@@ -222,18 +183,19 @@ PoolWalk walk_of(const PoolArgs& a, bool backward) {
 
 }  // namespace
 
-#define TW_POOL(slot, kernel, backward)                                                                       \
-  void slot(const PoolArgs& a) {                                                                              \
-    const PoolWalk w = walk_of(a, backward);                                                                  \
-    const Grid grid = grid_of(w.items);                                                                       \
-    visit_float(a.dtype, [&](auto tag) {                                                                      \
-      launch_kernel<kernel<typename decltype(tag)::type>>(grid.blocks, grid.threads, 0, current_stream(), w); \
-    });                                                                                                       \
+#define TW_POOL(slot, backward, ...)                                                 \
+  void slot(const PoolArgs& a) {                                                     \
+    const PoolWalk w = walk_of(a, backward);                                         \
+    const Grid grid = grid_of(w.items);                                              \
+    visit_float(a.dtype, [&](auto tag) {                                             \
+      using S = typename decltype(tag)::type;                                        \
+      launch_kernel<__VA_ARGS__>(grid.blocks, grid.threads, 0, current_stream(), w); \
+    });                                                                              \
   }
-TW_POOL(max_pool, max_kernel, false)
-TW_POOL(max_pool_backward, max_backward, true)
-TW_POOL(avg_pool, avg_kernel, false)
-TW_POOL(avg_pool_backward, avg_backward, true)
+TW_POOL(max_pool, false, max_kernel<S>)
+TW_POOL(max_pool_backward, true, max_backward<S>)
+TW_POOL(avg_pool, false, avg_kernel<S, false>)
+TW_POOL(avg_pool_backward, true, avg_kernel<S, true>)
 #undef TW_POOL
 
 }  // namespace tw::cuda

@@ -20,6 +20,7 @@ struct BarState {
 struct Bulk {  // one box between global and shared memory
   TensorMapData map;
   int at[5];
+  uint16_t by[3];  // im2col's offsets
   char* shared;
   bool load;
   int agent;
@@ -75,9 +76,39 @@ char* block_base(const void* p) {
   return nullptr;
 }
 
+// The same for a map of pixels: from c.at on through the box between the corners, each read c.by further.
+template <class F> void for_pixels(const Bulk& c, const F& f) {
+  const TensorMapData& m = c.map;
+  const auto item = static_cast<size_t>(m.item);
+  int64_t at[4];
+  for (int d = 0; d < m.ndim - 1; ++d) at[d] = c.at[d + 1];
+  for (uint32_t r = 0; r < m.box[1]; ++r) {
+    char* p = m.data;
+    bool inside = true;
+    for (int d = 0; d < m.ndim - 1; ++d) {
+      const int64_t i = at[d] + (d < m.ndim - 2 ? c.by[d] : 0);
+      inside &= i >= 0 && i < static_cast<int64_t>(m.size[d + 1]);
+      p += i * static_cast<int64_t>(m.stride[d + 1]);
+    }
+    for (uint32_t i = 0; i < m.box[0]; ++i) {
+      const int64_t x = c.at[0] + static_cast<int64_t>(i);
+      const bool there = inside && x >= 0 && x < static_cast<int64_t>(m.size[0]);
+      f((r * m.box[0] + i) * item, there ? p + x * m.item : nullptr);
+    }
+    int d = 0;
+    for (; d < m.ndim - 2; ++d) {
+      at[d] += m.step[d];
+      if (at[d] <= static_cast<int64_t>(m.size[d + 1]) - 1 + m.upper[d]) break;
+      at[d] = m.lower[d];
+    }
+    at[m.ndim - 2] += d == m.ndim - 2;
+  }
+}
+
 // f(bytes of the box before this row, global address or null outside the tensor, bytes) for each row of the box.
 template <class F> void for_rows(const Bulk& c, const F& f) {
   const TensorMapData& m = c.map;
+  if (m.im2col) return for_pixels(c, f);
   size_t rows = 1;
   for (int d = 1; d < m.ndim; ++d) rows *= m.box[d];
   const size_t item = static_cast<size_t>(m.item);
@@ -99,11 +130,17 @@ template <class F> void for_rows(const Bulk& c, const F& f) {
   }
 }
 
+uint32_t round_item(const char* p) {
+  float v;
+  std::memcpy(&v, p, 4);
+  return cuda::round_to_tf32(v);
+}
+
 void land(const Bulk& c) {
   const auto item = static_cast<size_t>(c.map.item);
   const size_t places = c.load ? c.destinations.size() : 1;
   size_t bytes = item;
-  for (int d = 0; d < c.map.ndim; ++d) bytes *= c.map.box[d];
+  for (int d = 0; d < (c.map.im2col ? 2 : c.map.ndim); ++d) bytes *= c.map.box[d];
   for (size_t i = 0; i < places; ++i) {
     char* const shared = c.load ? c.destinations[i] : c.shared;
     char* const base = block_base(shared);
@@ -112,6 +149,7 @@ void land(const Bulk& c) {
       char* at = base + swizzled(static_cast<size_t>(shared - base) + offset, c.map.swizzle);
       if (kChecked && global) touch_as(c.agent, global, item, !c.load, false);
       if (!c.load && global) std::memcpy(global, at, item);
+      else if (c.load && global && c.map.tf32) *reinterpret_cast<uint32_t*>(at) = round_item(global);
       else if (c.load && global) std::memcpy(at, global, item);
       else if (c.load) std::memset(at, 0, item);
     });
@@ -145,39 +183,40 @@ float value_at(uint64_t descriptor, bool across, int line, int k, const WgmmaOp&
   const size_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4,
                stride = (descriptor >> 32 & 0x3fff) << 4;
   const int mode = static_cast<int>(descriptor >> 62), swizzle = mode == 1 ? 128 : mode == 2 ? 64 : mode == 3 ? 32 : 0;
-  const auto l = static_cast<size_t>(line), s = static_cast<size_t>(k);
+  const auto l = static_cast<size_t>(line), s = static_cast<size_t>(k), item = static_cast<size_t>(op.item);
   size_t at;
   if (!across) {
-    at = swizzle ? start + l / 8 * stride + l % 8 * static_cast<size_t>(swizzle) + s * 2
-                 : start + l / 8 * stride + s / 8 * leading + l % 8 * 16 + s % 8 * 2;
+    const size_t chunk = 16 / item;
+    at = swizzle ? start + l / 8 * stride + l % 8 * static_cast<size_t>(swizzle) + s * item
+                 : start + l / 8 * stride + s / chunk * leading + l % 8 * 16 + s % chunk * item;
   } else {
     const auto row = static_cast<size_t>(swizzle) / 2;  // items of a row along the lines
     at = swizzle ? start + l / row * leading + s / 8 * stride + s % 8 * row * 2 + l % row * 2
                  : start + l / 8 * stride + s / 8 * leading + s % 8 * 16 + l % 8 * 2;
   }
   const char* p = my_block().shared + swizzled(at, swizzle);
-  if ((across ? l : s) % 8 == 0) touch(p, 16, false);
-  uint16_t bits;
-  std::memcpy(&bits, p, 2);
+  if ((across ? l : s) * item % 16 == 0) touch(p, 16, false);
+  uint32_t bits = 0;
+  std::memcpy(&bits, p, item);
   return op.read(bits);
 }
 
 void multiply(const Product& p) {
   const WgmmaOp& op = p.op;
   const Fiber& f = *cluster.current;
-  const int warp = f.thread / 32 % 4, g = f.lane() / 4, t = f.lane() % 4;
+  const int warp = f.thread / 32 % 4, g = f.lane() / 4, t = f.lane() % 4, K = 32 / op.item;
   float a[2][16];
   for (int r = 0; r < 2; ++r)
-    for (int k = 0; k < 16; ++k)
+    for (int k = 0; k < K; ++k)
       a[r][k] = op.a_in_registers ? p.a[r][k] : value_at(op.a, op.a_across, 16 * warp + g + 8 * r, k, op);
   for (int j = 0; j < op.n / 8; ++j)
     for (int i = 0; i < 2; ++i) {
       float b[16];
-      for (int k = 0; k < 16; ++k) b[k] = value_at(op.b, op.b_across, 8 * j + 2 * t + i, k, op);
+      for (int k = 0; k < K; ++k) b[k] = value_at(op.b, op.b_across, 8 * j + 2 * t + i, k, op);
       for (int r = 0; r < 2; ++r) {
         float& d = op.acc[4 * j + 2 * r + i];
         double sum = op.keep ? d : 0;
-        for (int k = 0; k < 16; ++k) sum += double{a[r][k]} * b[k];
+        for (int k = 0; k < K; ++k) sum += double{a[r][k]} * b[k];
         d = static_cast<float>(sum);
       }
     }
@@ -259,10 +298,19 @@ void cluster_wait(Site site) {
   clock_acquire(cluster.current->index, b.clock);
 }
 
-void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, uint16_t blocks) {
+void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, const uint16_t* by, uint16_t blocks) {
   check_box(map, dst);
-  Bulk c{map, {}, static_cast<char*>(dst), true, agent_after_me(), {}, {}};
+  Bulk c{map, {}, {}, static_cast<char*>(dst), true, agent_after_me(), {}, {}};
   std::memcpy(c.at, at, sizeof(int) * static_cast<size_t>(map.ndim));
+  if (map.im2col != (by != nullptr)) finding(true, "tensor map", "a map of pixels is not one of boxes");
+  for (int d = 0; by && d < map.ndim - 2; ++d) {
+    c.by[d] = by[d];
+    if (at[d + 1] < map.lower[d] || at[d + 1] > static_cast<int64_t>(map.size[d + 1]) - 1 + map.upper[d])
+      finding(true, "tensor map", "pixels begin at %d in dimension %d, outside the box between the corners", at[d + 1],
+              d + 1);
+    if (by[d] >> (map.ndim == 3 ? 16 : map.ndim == 4 ? 8 : 5))
+      finding(true, "tensor map", "an offset of %d in %d dimensions", by[d], map.ndim);
+  }
   if (!blocks) c.bars = {bar}, c.destinations = {c.shared};
   for (unsigned r = 0; r < cluster.blocks.size(); ++r)
     if (blocks >> r & 1) {
@@ -275,7 +323,7 @@ void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at,
 }
 void tma_store(const TensorMapData& map, const void* src, const int* at) {
   check_box(map, src);
-  Bulk c{map, {}, static_cast<char*>(const_cast<void*>(src)), false, agent_after_me(), {}, {}};
+  Bulk c{map, {}, {}, static_cast<char*>(const_cast<void*>(src)), false, agent_after_me(), {}, {}};
   std::memcpy(c.at, at, sizeof(int) * static_cast<size_t>(map.ndim));
   auto& groups = stores[self()];
   if (groups.empty()) groups.emplace_back();
@@ -315,9 +363,11 @@ void wgmma(const WgmmaOp& op, Site site) {
         for (int lane = 0; lane < 32; ++lane)
           for (int r = 0; r < 2; ++r)
             for (int k = 0; k < 16; ++k) {
-              const auto* from = static_cast<const Product*>(in[lane / 4 * 4 + k % 8 / 2]);
-              const uint32_t bits = from->op.a_registers[r + k / 8 * 2] >> (k % 2 * 16);
-              static_cast<Product*>(out[lane])->a[r][k] = from->op.read(static_cast<uint16_t>(bits));
+              const bool half = static_cast<const Product*>(in[lane])->op.item == 2;
+              if (!half && k >= 8) break;
+              const auto* from = static_cast<const Product*>(in[lane / 4 * 4 + (half ? k % 8 / 2 : k % 4)]);
+              const uint32_t bits = from->op.a_registers[r + k / (half ? 8 : 4) * 2] >> (half ? k % 2 * 16 : 0);
+              static_cast<Product*>(out[lane])->a[r][k] = from->op.read(bits);
             }
       },
       nullptr, site);
@@ -345,9 +395,9 @@ void wgmma_wait(int groups_left) {
 namespace tw::cuda {
 
 bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
-                     const int* box, int swizzle) {
+                     const int* box, int swizzle, bool tf32) {
   simt::TensorMapData& m = map->map;
-  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle};
+  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, tf32, false, {}, {}, {}};
   bool valid = reinterpret_cast<uintptr_t>(data) % 16 == 0 && box[0] * item % 16 == 0 && ndim >= 1 && ndim <= 5 &&
                (swizzle == 0 || box[0] * item <= swizzle);
   for (int d = 0; d < ndim; ++d) {
@@ -357,6 +407,28 @@ bool make_tensor_map(TensorMap* map, const void* data, int item, int ndim, const
     valid &= sizes[d] > 0 && box[d] > 0 && box[d] <= 256 && (d == 0 || strides[d - 1] % 16 == 0);
   }
   if (!valid) simt::finding(false, "tensor map", "the copy engine cannot take this tensor or box");
+  return valid;
+}
+
+bool make_pixel_map(TensorMap* map, const void* data, int item, int ndim, const int64_t* sizes, const int64_t* strides,
+                    const int* lower, const int* upper, const int* step, int channels, int pixels, int swizzle) {
+  simt::TensorMapData& m = map->map;
+  m = {const_cast<char*>(static_cast<const char*>(data)), {}, {}, {}, ndim, item, swizzle, false, true, {}, {}, {}};
+  m.box[0] = static_cast<uint32_t>(channels), m.box[1] = static_cast<uint32_t>(pixels);
+  bool valid = reinterpret_cast<uintptr_t>(data) % 16 == 0 && channels * item % 16 == 0 && ndim >= 3 && ndim <= 5 &&
+               channels <= 256 && pixels > 0 && pixels <= 1024 && (swizzle == 0 || channels * item <= swizzle);
+  for (int d = 0; d < ndim; ++d) {
+    m.size[d] = static_cast<uint64_t>(sizes[d]);
+    m.stride[d] = static_cast<uint64_t>(d ? strides[d - 1] : item);
+    valid &= sizes[d] > 0 && (d == 0 || strides[d - 1] % 16 == 0);
+  }
+  const int most = ndim == 3 ? 1 << 15 : ndim == 4 ? 128 : 16;
+  for (int d = 0; d < ndim - 2; ++d) {
+    m.lower[d] = lower[d], m.upper[d] = upper[d], m.step[d] = step[d];
+    valid &= lower[d] >= -most && lower[d] < most && upper[d] >= -most && upper[d] < most;
+    valid &= sizes[d + 1] - 1 + upper[d] >= lower[d] && step[d] >= 1 && step[d] <= 8;
+  }
+  if (!valid) simt::finding(false, "tensor map", "the copy engine cannot take these images or pixels");
   return valid;
 }
 

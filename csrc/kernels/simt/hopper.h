@@ -19,20 +19,24 @@ struct TensorMapData {
   uint64_t size[5], stride[5];  // innermost first; strides in bytes
   uint32_t box[5];
   int ndim, item, swizzle;  // swizzle: 0, 32, 64 or 128 bytes
+  bool tf32;                // float32 that loads round
+  // A map of pixels (im2col): box is (channels, pixels), the rest from W on.
+  bool im2col;
+  int lower[3], upper[3], step[3];
 };
-void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, uint16_t blocks);
+void tma_load(void* dst, const TensorMapData& map, uint64_t* bar, const int* at, const uint16_t* by, uint16_t blocks);
 void tma_store(const TensorMapData& map, const void* src, const int* at);
 void tma_store_commit();
 void tma_store_wait(int groups_left, bool read_only);
 void fence_async();
-using ReadHalf = float (*)(uint16_t bits);
+using ReadItem = float (*)(uint32_t bits);
 struct WgmmaOp {
   float* acc;  // (N / 8, 4) of this thread
   uint64_t a, b;
   bool a_in_registers, keep, a_across, b_across;  // across: not contiguous along K
   uint32_t a_registers[4];
   int n, item;  // columns; bytes an item: 2, or 4 for tf32
-  ReadHalf read;
+  ReadItem read;
 };
 void wgmma(const WgmmaOp& op, Site site);
 void wgmma_commit();
@@ -71,7 +75,12 @@ struct alignas(64) TensorMap {
 };
 template <int kDims>
 void tma_load(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims], uint16_t blocks = 0) {
-  simt::tma_load(dst, map.map, bar, at, blocks);
+  simt::tma_load(dst, map.map, bar, at, nullptr, blocks);
+}
+template <int kDims>
+void tma_load_pixels(void* dst, const TensorMap& map, uint64_t* bar, const int (&at)[kDims],
+                     const uint16_t (&by)[kDims - 2], uint16_t blocks = 0) {
+  simt::tma_load(dst, map.map, bar, at, by, blocks);
 }
 template <int kDims> void tma_store(const TensorMap& map, const void* src, const int (&at)[kDims]) {
   simt::tma_store(map.map, src, at);
@@ -81,7 +90,10 @@ template <int kLeft, bool kReadOnly = true> void tma_store_wait() { simt::tma_st
 inline void fence_async() { simt::fence_async(); }
 inline void prefetch_map(const TensorMap&) {}
 
-template <class T> float read_wgmma(uint16_t bits) { return widen(T{bits}); }
+template <class T> float read_wgmma(uint32_t bits) {
+  if constexpr (sizeof(T) == 4) return __uint_as_float(bits & ~0x1fffu);
+  else return widen(T{static_cast<uint16_t>(bits)});
+}
 inline uint64_t wgmma_descriptor(const void* p, unsigned leading, unsigned stride, int swizzle) {
   return simt::descriptor(p, leading, stride, swizzle);
 }
@@ -91,11 +103,11 @@ template <int kLeft> void wgmma_wait() { simt::wgmma_wait(kLeft); }
 template <int N> void wgmma_hold(float (&)[N]) {}
 template <class T, int N, bool kAcrossA = false, bool kAcrossB = false>
 void wgmma(float (&acc)[N / 2], uint64_t a, uint64_t b, bool keep, simt::Site at = simt::Site::here()) {
-  simt::wgmma({acc, a, b, false, keep, kAcrossA, kAcrossB, {}, N, 2, &read_wgmma<T>}, at);
+  simt::wgmma({acc, a, b, false, keep, kAcrossA, kAcrossB, {}, N, sizeof(T), &read_wgmma<T>}, at);
 }
 template <class T, int N, bool kAcrossB = false>
 void wgmma(float (&acc)[N / 2], const uint32_t (&a)[4], uint64_t b, bool keep, simt::Site at = simt::Site::here()) {
-  simt::wgmma({acc, 0, b, true, keep, false, kAcrossB, {a[0], a[1], a[2], a[3]}, N, 2, &read_wgmma<T>}, at);
+  simt::wgmma({acc, 0, b, true, keep, false, kAcrossB, {a[0], a[1], a[2], a[3]}, N, sizeof(T), &read_wgmma<T>}, at);
 }
 
 }  // namespace tw::cuda

@@ -90,6 +90,6 @@ inline void mma_16x8x8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_
       },
       nullptr, at);
 }
-inline uint32_t round_to_tf32(float v) { return (__float_as_uint(v) + 0x1000u) & ~0x1fffu; }
+inline uint32_t round_to_tf32(float v) { return v != v ? 0x7fffe000u : (__float_as_uint(v) + 0x1000u) & ~0x1fffu; }
 
 }  // namespace tw::cuda

@@ -228,6 +228,8 @@ def logaddexp2(input, other):
 
 def _pair_of(op: str, x, y):
     """Both as floating-point Tensors of the dtype they promote to."""
+    if op != "xlogy":
+        _two_tensors(op, x, y)
     (a, av), (b, bv) = operand(op, x), operand(op, y)
     if a is NUMBER and b is NUMBER:
         raise TypeError(f"{op}: one operand must be a Tensor, got {x!r} and {y!r}")
@@ -287,12 +289,14 @@ def ldexp(input, other):
 @takes_out
 def fmax(input, other):
     """The larger of each pair; of a NaN and a number the number."""
+    _two_tensors("fmax", input, other)
     return where((input >= other) | elementwise.isnan(other), input, other)
 
 
 @takes_out
 def fmin(input, other):
     """The smaller of each pair; of a NaN and a number the number."""
+    _two_tensors("fmin", input, other)
     return where((input <= other) | elementwise.isnan(other), input, other)
 
 

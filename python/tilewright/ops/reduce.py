@@ -386,6 +386,7 @@ def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correctio
 @widen
 def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=None, keepdims: bool = False):
     """The vector norm sum(|x|^p)^(1/p) over `dim`; p "fro" is 2, inf and -inf the largest and smallest |x|, 0 counts.
+    "nuc" is the sum of a matrix's singular values.
 
     Raises:
         TypeError: bool or integers. ValueError: another p.

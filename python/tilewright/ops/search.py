@@ -136,7 +136,8 @@ def _quantile(op, input, q, dim, keepdim, interpolation, skip_nan):
     y = where((nan > 0) if not skip_nan else (n == 0), math.nan, y)
     y = shape.movedim(y, -1, 0)
     if keepdim:
-        y = y.reshape((-1, *[1] * input.dim())) if dim is None else shape.unsqueeze(y, dim % input.dim() + 1)
+        whole = dim is None or not input.dim()
+        y = y.reshape((-1, *[1] * input.dim())) if whole else shape.unsqueeze(y, dim % input.dim() + 1)
     return y if q.dim() else shape.select(y, 0, 0)
 
 

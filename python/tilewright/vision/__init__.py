@@ -1,5 +1,5 @@
-"""What detection models need, under torchvision's names: `ops`."""
+"""What detection models need, under torchvision's names: `ops`, and networks for images: `models`."""
 
-from tilewright.vision import ops
+from tilewright.vision import models, ops
 
-__all__ = ["ops"]
+__all__ = ["models", "ops"]

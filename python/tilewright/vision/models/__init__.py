@@ -7,4 +7,6 @@ from tilewright.vision.models.inception import *  # noqa: F403
 from tilewright.vision.models.lenet import *  # noqa: F403
 from tilewright.vision.models.mobilenet import *  # noqa: F403
 from tilewright.vision.models.resnet import *  # noqa: F403
+from tilewright.vision.models.unet import *  # noqa: F403
 from tilewright.vision.models.vgg import *  # noqa: F403
+from tilewright.vision.models.vision_transformer import *  # noqa: F403

@@ -33,6 +33,14 @@ class BERTConfig:
                              f"{self.num_attention_heads} and {self.hidden_size}")
 
 
+def _group(**parts: nn.Module) -> nn.Module:
+    """Modules under names, as the public weights nest them."""
+    group = nn.Module()
+    for name, part in parts.items():
+        group.add_module(name, part)
+    return group
+
+
 class Residual(nn.Module):
     """norm(x + dropout(dense(y)))."""
 
@@ -67,13 +75,13 @@ class Layer(nn.Module):
 
     def __init__(self, config: BERTConfig):
         super().__init__()
-        self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Residual(config, config.hidden_size)})
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.attention = _group(self=SelfAttention(config), output=Residual(config, config.hidden_size))
+        self.intermediate = _group(dense=nn.Linear(config.hidden_size, config.intermediate_size))
         self.output = Residual(config, config.intermediate_size)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = self.attention["output"](self.attention["self"](x, mask), x)
-        return self.output(F.gelu(self.intermediate["dense"](x)), x)
+        x = self.attention.output(self.attention.self(x, mask), x)
+        return self.output(F.gelu(self.intermediate.dense(x)), x)
 
 
 class Embeddings(nn.Module):
@@ -119,14 +127,12 @@ class BERT(nn.Module):
         self.config = config
         width, eps = config.hidden_size, config.layer_norm_eps
         layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
-        self.bert = nn.ModuleDict({
-            "embeddings": Embeddings(config), "encoder": nn.ModuleDict({"layer": layers}),
-            "pooler": nn.ModuleDict({"dense": nn.Linear(width, width)})})
-        transform = nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps)})
-        self.cls = nn.ModuleDict({
-            "predictions": nn.ModuleDict({"transform": transform, "decoder": nn.Linear(width, config.vocab_size)}),
-            "seq_relationship": nn.Linear(width, 2)})
-        words, decoder = self.bert["embeddings"].word_embeddings, self.cls["predictions"]["decoder"]
+        self.bert = _group(embeddings=Embeddings(config), encoder=_group(layer=layers),
+                           pooler=_group(dense=nn.Linear(width, width)))
+        transform = _group(dense=nn.Linear(width, width), LayerNorm=nn.LayerNorm(width, eps))
+        self.cls = _group(predictions=_group(transform=transform, decoder=nn.Linear(width, config.vocab_size)),
+                          seq_relationship=nn.Linear(width, 2))
+        words, decoder = self.bert.embeddings.word_embeddings, self.cls.predictions.decoder
         for p in self.parameters():
             if p.ndim == 2:
                 nn.init.normal_(p, 0.0, 0.02)
@@ -142,13 +148,13 @@ class BERT(nn.Module):
         if ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(f"BERT: at most {self.config.max_position_embeddings} tokens, got {ids.shape[1]}")
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-        x = self.bert["embeddings"](ids, token_type_ids)
-        for layer in self.bert["encoder"]["layer"]:
+        x = self.bert.embeddings(ids, token_type_ids)
+        for layer in self.bert.encoder.layer:
             x = layer(x, mask)
-        pooled = tw.tanh(self.bert["pooler"]["dense"](x[:, 0]))
-        head = self.cls["predictions"]
-        guess = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](x)))
-        return BERTOutput(head["decoder"](guess), self.cls["seq_relationship"](pooled), x, pooled)
+        pooled = tw.tanh(self.bert.pooler.dense(x[:, 0]))
+        head = self.cls.predictions
+        guess = head.transform.LayerNorm(F.gelu(head.transform.dense(x)))
+        return BERTOutput(head.decoder(guess), self.cls.seq_relationship(pooled), x, pooled)
 
 
 def mask_tokens(ids: Tensor, mask_id: int, vocab_size: int, special: Tensor | None = None, share: float = 0.15,

@@ -140,7 +140,8 @@ class GPT(nn.Module):
                               n_head or width // 64, **options))
         state.setdefault("lm_head.weight", state["transformer.wte.weight"])
         model.load_state_dict(state)
-        return model.eval()
+        model.eval()
+        return model
 
     def features(self, ids: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """The last layer's (B, T, n_embd), normalized, and the keys and values for the call that goes on after it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tilewright as tw
 from tilewright import nn
@@ -17,7 +17,7 @@ class UNetOutput(NamedTuple):
     scores: Tensor  # (N, scores), from the deepest features
 
 
-def _double(conv: type[nn.Module], norm: type[nn.Module], c: int, o: int) -> nn.Sequential:
+def _double(conv: Any, norm: Any, c: int, o: int) -> nn.Sequential:
     return nn.Sequential(conv(c, o, 3, padding=1, bias=False), norm(o), nn.ReLU(inplace=True),
                          conv(o, o, 3, padding=1, bias=False), norm(o), nn.ReLU(inplace=True))
 
@@ -96,8 +96,7 @@ def dice_loss(input: Tensor, target: Tensor, smooth: float = 1.0, background: bo
 
 
 def dice_score(input: Tensor, target: Tensor) -> Tensor:
-    """2 |A and B| / (|A| + |B|) of each class (C,); A: where its logit of (N, C, ...) is the largest. 1 if both are empty.
-    """
+    """2 |A and B| / (|A| + |B|) of each class (C,); A: where its logit of (N, C, ...) is largest. 1 if both are empty."""
     best = nn.functional.one_hot(input.argmax(1), input.shape[1]).movedim(-1, 1).float()
     top, bottom = _overlap("dice_score", best, target)
     return tw.where(bottom > 0, top / bottom.clamp(min=1), 1.0)

@@ -2,6 +2,7 @@
 
 from tilewright.vision.models.alexnet import *  # noqa: F403
 from tilewright.vision.models.densenet import *  # noqa: F403
+from tilewright.vision.models.detection import *  # noqa: F403
 from tilewright.vision.models.fcn import *  # noqa: F403
 from tilewright.vision.models.inception import *  # noqa: F403
 from tilewright.vision.models.lenet import *  # noqa: F403

@@ -96,7 +96,7 @@ def dice_loss(input: Tensor, target: Tensor, smooth: float = 1.0, background: bo
 
 
 def dice_score(input: Tensor, target: Tensor) -> Tensor:
-    """2 |A and B| / (|A| + |B|) of each class (C,); A: where its logit of (N, C, ...) is largest. 1 if both are empty."""
+    """2 |A and B| / (|A| + |B|) by class (C,); A: where its logit of (N, C, ...) is highest; 1 if both are empty."""
     best = nn.functional.one_hot(input.argmax(1), input.shape[1]).movedim(-1, 1).float()
     top, bottom = _overlap("dice_score", best, target)
     return tw.where(bottom > 0, top / bottom.clamp(min=1), 1.0)

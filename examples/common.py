@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,33 @@ def arguments(doc: str, **more: Any) -> argparse.Namespace:
     tw.manual_seed(options.seed)
     np.random.seed(options.seed)
     return options
+
+
+class Study:
+    """Results of an example's parts, kept in NAME.results as each is done: --resume skips what is there.
+
+    A part is seeded by itself, so what it gives does not depend on which others ran. Inside, `file(part)` is where a
+    Trainer keeps its checkpoint, so that the part which Ctrl-C cut goes on in its last epoch.
+    """
+
+    def __init__(self, options: argparse.Namespace, name: str):
+        self.options, self.name, self.path = options, name, options.out / f"{name}.results"
+        self.done: dict[str, Any] = tw.load(self.path) if options.resume and self.path.exists() else {}
+
+    def file(self, part: str) -> Path:
+        return self.options.out / f"{self.name}-{part}.checkpoint".replace(" ", "-")
+
+    def run(self, part: str, function: Callable[[], Any]) -> Any:
+        """What function() returns: tensors and plain values in dicts, lists or tuples."""
+        if part not in self.done:
+            tw.manual_seed(self.options.seed)
+            np.random.seed(self.options.seed)
+            try:
+                self.done[part] = function()
+            except KeyboardInterrupt:
+                raise SystemExit(f"stopped in {part}; --resume goes on there") from None
+            tw.save(self.done, self.path)
+        return self.done[part]
 
 
 def save_picture(figure: Any, options: argparse.Namespace, name: str) -> None:

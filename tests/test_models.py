@@ -104,3 +104,88 @@ def test_weights_come_from_a_file(tmp_path):
     assert tw.equal(a(x), c(x))
     with pytest.raises(TypeError, match="downloads nothing"):
         models.resnet18(weights="IMAGENET1K_V1")
+
+
+# --- segmentation and detection --------------------------------------------------------------------------------------
+def test_unet_keeps_any_size():
+    assert count(models.UNet(1, 2)) == 31_036_546  # the paper's widths; batch norm in place of the first one's biases
+    for dims, size in ((2, (17, 30)), (3, (5, 9, 12))):
+        for skip in (True, False):
+            model = models.UNet(1, 3, (4, 8, 16), dims, skip, scores=2)
+            y = model(tw.rand(2, 1, *size))
+            assert y.masks.shape == (2, 3, *size) and y.scores.shape == (2, 2)
+    with pytest.raises(ValueError, match="dims must be 2 or 3"):
+        models.UNet(dims=4)
+
+
+def test_dice():
+    target = tw.tensor([[[0, 1], [1, 1]]])
+    sure = 50.0 * nn.functional.one_hot(target, 3).movedim(-1, 1).float()
+    assert models.dice_score(sure, target).tolist() == [1, 1, 1]
+    assert models.dice_loss(sure, target, background=True).item() == pytest.approx(0, abs=1e-6)
+    half = 50.0 * nn.functional.one_hot(tw.tensor([[[0, 1], [0, 0]]]), 3).movedim(-1, 1).float()
+    assert models.dice_score(half, target).tolist() == pytest.approx([2 / 4, 2 / 4, 1])
+    assert models.dice_loss(half, target, smooth=0.0).item() > 0.5
+
+
+def test_vision_transformers(no_start):
+    assert count(models.vit_b_16()) == 86_567_656 and count(models.vit_b_32()) == 88_224_232
+    model = models.VisionTransformer(8, 2, 2, 2, 16, 32, num_classes=10, in_channels=1).eval()
+    x = tw.rand(3, 1, 8, 8)
+    assert model(x).shape == (3, 10)
+    for weights in model.attention(x):
+        assert weights.shape == (3, 17, 17) and tw.allclose(weights.sum(-1), tw.ones(3, 17), atol=1e-5)
+
+
+def test_boxes_and_their_numbers():
+    anchors = models.anchor_boxes(2, 3, 8, (4, 16), (0.5, 2.0))
+    assert anchors.shape == (24, 4)
+    centres = [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]
+    assert ((anchors[:, :2] + anchors[:, 2:])[::4] / 2).tolist() == centres
+    wide, high = (anchors[0, 2:] - anchors[0, :2]).tolist()
+    assert wide * high == pytest.approx(16) and high / wide == pytest.approx(0.5)
+    boxes = tw.tensor([[1.0, 2, 9, 12], [3, 3, 4, 4]])
+    assert tw.allclose(models.decode_boxes(models.encode_boxes(boxes, anchors[:2]), anchors[:2]), boxes, atol=1e-4)
+    cut = models.decode_boxes(tw.zeros(1, 4), tw.tensor([[-5.0, -5, 30, 30]]), (16, 20))
+    assert cut.tolist() == [[0, 0, 20, 16]]
+
+
+def test_mean_average_precision_by_hand():
+    """Three boxes of one class; results right, wrong, right, and one more on the first's box: recall 1/3 and 2/3."""
+    truth = [{"boxes": tw.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]]), "labels": tw.tensor([1, 1])},
+             {"boxes": tw.tensor([[5.0, 5, 15, 15]]), "labels": tw.tensor([1])}]
+    found = [{"boxes": tw.tensor([[0.0, 0, 10, 9], [20, 20, 30, 31], [1, 0, 10, 10]]), "labels": tw.tensor([1, 1, 1]),
+              "scores": tw.tensor([0.9, 0.7, 0.6])},
+             {"boxes": tw.tensor([[50.0, 50, 60, 60]]), "labels": tw.tensor([1]), "scores": tw.tensor([0.8])}]
+    assert models.mean_average_precision(found, truth) == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
+    assert models.mean_average_precision(found, truth, iou=0.99) == 0
+    assert models.mean_average_precision([t | {"scores": tw.ones(len(t["labels"]))} for t in truth], truth) == 1
+
+
+@pytest.mark.parametrize("name", ["FasterRCNN", "YOLO"])
+def test_detectors(name):
+    tw.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+    model = models.FasterRCNN(backbone, 16, 4, 3, sizes=(8, 16), proposals=20) if name == "FasterRCNN" else \
+        models.YOLO(backbone, 16, 4, 3, [(8, 8), (16, 12)])
+    x = tw.rand(3, 1, 32, 40)
+    targets = [{"boxes": tw.tensor([[2.0, 3, 12, 11], [20, 10, 36, 24]]), "labels": tw.tensor([1, 2])},
+               {"boxes": tw.zeros(0, 4), "labels": tw.zeros(0, dtype=tw.int64)},
+               {"boxes": tw.tensor([[0.0, 0, 39, 31]]), "labels": tw.tensor([2])}]
+    losses = model(x, targets)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    nothing = model(x, [targets[1]] * 3)
+    assert all(v.isfinite() for v in nothing.values())
+    model.eval()
+    model.score_thresh = 0.0
+    for found in model(x):
+        assert set(found) == {"boxes", "labels", "scores"} and len(found["boxes"]) == len(found["labels"]) > 0
+        assert found["labels"].min() >= 1 and found["labels"].max() <= 2
+        assert found["scores"].tolist() == sorted(found["scores"].tolist(), reverse=True)
+        assert found["boxes"][:, 2].max() <= 40 and found["boxes"][:, 3].max() <= 32 and found["boxes"].min() >= 0
+    model.train()
+    with pytest.raises(ValueError, match="training needs targets"):
+        model(x)
+    with pytest.raises(ValueError, match="one target an image, got 1 for 3"):
+        model(x, targets[:1])

@@ -21,7 +21,8 @@ LAYERS, WIDTH = 20, 64
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
 # name: activation, start, norm, residual, largest norm of the gradient
 CASES: dict[str, dict[str, tuple[str, str, str, bool, float]]] = {
-    "activation": {"sigmoid, Glorot": ("sigmoid", "glorot", "", False, 0), "tanh, Glorot": ("tanh", "glorot", "", False, 0),
+    "activation": {"sigmoid, Glorot": ("sigmoid", "glorot", "", False, 0),
+                   "tanh, Glorot": ("tanh", "glorot", "", False, 0),
                    "ReLU, Glorot": ("relu", "glorot", "", False, 0), "ReLU, He": ("relu", "he", "", False, 0)},
     "start, with ReLU": {"N(0, 0.01)": ("relu", "small", "", False, 0), "Glorot": ("relu", "glorot", "", False, 0),
                          "He": ("relu", "he", "", False, 0), "twice He": ("relu", "large", "", False, 0),

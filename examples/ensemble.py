@@ -76,8 +76,8 @@ def main() -> None:
     below.semilogy(single["losses"], ":", label="loss, one cosine")
     axes[0].legend(loc="upper left", fontsize=7)
     axes[1].bar([f"snapshot {i + 1}" for i in range(CYCLES)], cyclic["members"], color="#7799cc")
-    axes[1].bar(["ensemble", "mean weights", "one cosine"],
-                [cyclic["ensemble"], cyclic["averaged"], single["members"][-1]], color=["#cc7777", "#88aa77", "#999999"])
+    heights = [cyclic["ensemble"], cyclic["averaged"], single["members"][-1]]
+    axes[1].bar(["ensemble", "mean weights", "one cosine"], heights, color=["#cc7777", "#88aa77", "#999999"])
     axes[1].set(ylim=(min(cyclic["members"]) - 0.02, 1), ylabel="held-out accuracy")
     axes[1].tick_params(axis="x", rotation=60, labelsize=7)
     save_picture(figure, options, "ensemble")

@@ -1,5 +1,5 @@
-"""Pictures and volumes, under torchvision's names: `ops` for detection, `transforms`, and `datasets` of local files."""
+"""Pictures and volumes under torchvision's names: `models`, `ops` for detection, `transforms`, `datasets` of files."""
 
-from tilewright.vision import datasets, ops, transforms
+from tilewright.vision import datasets, models, ops, transforms
 
-__all__ = ["datasets", "ops", "transforms"]
+__all__ = ["datasets", "models", "ops", "transforms"]

@@ -359,7 +359,9 @@ struct Plan {
 Plan::Plan(const ConvArgs& a, bool back)
     : pass(a, back), N(a.N), item(static_cast<int>(itemsize(a.dtype))), room(room_of(pass.channels, item)) {
   const Pass& f = pass;
-  if (a.groups != 1 || !(item == 2 || (item == 4 && a.tf32)) || f.rows < 32 || f.channels < 32 || f.phases > kMostPhases) return;
+  if (a.groups != 1 || !(item == 2 || (item == 4 && a.tf32)) || f.rows < 32 || f.channels < 32 ||
+      f.phases > kMostPhases)
+    return;
   if (N >= 1 << 30 || f.depth() * f.plane() >= 1 << 30 || N * f.depth() * f.plane() < 128) return;
   PassAxis axis[3];
   int64_t pixels = 1;

@@ -287,6 +287,9 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, **options: An
     """base to the power of `steps` evenly spaced exponents from start to end."""
     dtype = _dtype("logspace", options.pop("dtype", None))
     exponents = linspace(start, end, steps, dtype=_engine.float64)
+    if not dtype.is_floating_point:  # as in PyTorch
+        start, end = (int(v) for v in (start, end))
+        exponents = linspace(start, end, steps, dtype=_engine.float64)
     return _new("logspace", _engine.cast((base**exponents).array, dtype), options.pop("device", None), **options)
 
 

@@ -46,6 +46,8 @@ def _in_place(name: str, op: Callable) -> Callable:
         y = op(elementwise._before(self) if mode.grad and wants(self) else self, *args, **kwargs)
         if y.array.shape != self.array.shape:
             raise ValueError(f"{name}_: the result must have the tensor's shape, got {y.shape} for {self.shape}")
+        if name == "float_power" and self.dtype is not y.dtype:
+            raise TypeError(f"float_power_: the tensor must be float64, as the result is, got {self.dtype.name}")
         if not maths.can_cast(y.dtype, self.dtype) and y.dtype is not _engine.bool:
             raise TypeError(f"{name}_: a result of {y.dtype.name} cannot be written into {self.dtype.name}")
         return autograd.inplace(rule, self, lambda: _engine.copy_into(self.array, y.array), (self, y))

@@ -63,7 +63,9 @@ atleast_3d = _atleast(3, "atleast_3d", "Tensors with at least three dimensions: 
 
 def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by 90 degrees k times, from the first of `dims` towards the second."""
-    first, second = dims
+    first, second = (d % max(input.dim(), 1) for d in dims)
+    if first == second:
+        raise ValueError(f"rot90: dims must differ, got {tuple(dims)}")
     if k % 4 == 2:
         return shape.flip(input, (first, second))
     if k % 2:
@@ -91,9 +93,10 @@ def broadcast_shapes(*shapes: Any) -> tuple:
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """The last dimension as diagonals of new matrices in dimensions dim1 and dim2."""
     n, total = input.shape[-1] + abs(offset), input.dim() + 1
+    dim1, dim2 = shape._dim("diag_embed", dim1, total), shape._dim("diag_embed", dim2, total)
     y = input.new_zeros((*input.shape[:-1], n, n))
     shape.diagonal(y, offset, -2, -1).copy_(input)
-    return shape.movedim(y, (-2, -1), (dim1 % total, dim2 % total))
+    return shape.movedim(y, (-2, -1), (dim1, dim2))
 
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
@@ -188,7 +191,8 @@ def _splits(name: str, dim: int, least: int):
         if input.dim() < least:
             raise ValueError(f"{name}: input must have at least {least} dimensions, got shape {tuple(input.shape)}")
         over = 0 if name == "hsplit" and input.dim() == 1 else dim
-        if isinstance(indices_or_sections, int) and input.shape[over] % indices_or_sections:
+        if isinstance(indices_or_sections, int) and (
+                indices_or_sections < 1 or input.shape[over] % indices_or_sections):
             raise ValueError(f"{name}: the size must be a multiple of the sections, got {input.shape[over]} for "
                              f"{indices_or_sections}")
         return tensor_split(input, indices_or_sections, over)
@@ -301,7 +305,8 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Any, reduce: str
     start = {"prod": 1, "amax": -math.inf, "amin": math.inf}[reduce]
     if not input.is_floating_point() and reduce != "prod":
         from tilewright.legacy import iinfo
-        start = 0 if input.dtype is _engine.bool else getattr(iinfo(input.dtype), "min" if reduce == "amax" else "max")
+        name = "min" if reduce == "amax" else "max"
+        start = reduce == "amin" if input.dtype is _engine.bool else getattr(iinfo(input.dtype), name)
     half = input.dtype in (_engine.float16, _engine.bfloat16)
     base = input.detach() if include_self else _scatter(input.detach(), dim, index, start)
     values, more = (numpy.array((v.detach().float() if half else v.detach()).cpu().numpy()) for v in (base, src))
@@ -362,6 +367,9 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
 
 def put_(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """Writes source's values to places of the flattened tensor, or adds them with `accumulate`; in place."""
+    if not input.dim():
+        put_(shape.unsqueeze(input, 0), index, source, accumulate)
+        return input
     flat = index.reshape(-1)
     flat = where(flat < 0, flat + input.numel(), flat)
     places, rest = [], flat
@@ -382,6 +390,8 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
 @takes_out
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """The slices along dim scaled down to a p-norm of at most maxnorm."""
+    if input.dim() < 2:
+        raise ValueError(f"renorm: input must have at least 2 dimensions, got {tuple(input.shape)}")
     over = [d for d in range(input.dim()) if d != dim % input.dim()]
     norms = reduce.norm(input, p, over, True)
     return input * where(norms > maxnorm, maxnorm / (norms + 1e-7), 1.0)
@@ -389,6 +399,9 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 
 # --- products --------------------------------------------------------------------------------------------------------
 def _plus(input, product, beta, alpha):
+    if not product.is_floating_point():  # the factors are cut to integers, or to bools
+        kind = bool if product.dtype is _engine.bool else int
+        alpha, beta = kind(alpha), kind(beta)
     product = product if alpha == 1 else product * alpha
     if beta == 0:
         return product

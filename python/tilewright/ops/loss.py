@@ -373,8 +373,10 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
     if log_target:
         loss = _m.exp(target) * (target - input)
     else:
-        loss = target * _m.log(_e.where(target > 0, target, 1.0)) - target * input
-    return _r.sum(loss) / input.shape[0] if reduction == "batchmean" else reduced(loss, reduction)
+        loss = target * _m.log(_e.where(target == 0, 1.0, target)) - target * input
+    if reduction == "batchmean":
+        return _r.sum(loss) / (input.shape[0] if input.dim() else 1)
+    return reduced(loss, reduction)
 
 
 @_e.in_float32

@@ -120,7 +120,7 @@ def _polygamma_values(n: int, x: Any) -> Any:
     for _ in range(n):
         cotangent = cotangent.deriv() * numpy.polynomial.Polynomial([-math.pi, 0, -math.pi])
     reflected = (-1) ** n * total - math.pi * cotangent(1 / numpy.tan(math.pi * (x - numpy.floor(x))))
-    return numpy.where(x > 0, total, numpy.where(x == numpy.floor(x), math.inf, reflected))
+    return numpy.where(x > 0, total, numpy.where(x == numpy.floor(x), sign * math.inf, reflected))
 
 
 def _erfinv_values(y: Any) -> Any:
@@ -203,11 +203,18 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     return elementary.log(x / (1 - x))
 
 
+def _two_tensors(op: str, *operands) -> None:
+    for x in operands:
+        if not isinstance(x, autograd.Tensor):
+            raise TypeError(f"{op}: expects a Tensor, got {type(x).__name__}")
+
+
 # --- functions of two ------------------------------------------------------------------------------------------------
 @takes_out
 @in_float32
 def logaddexp(input: Tensor, other: Tensor | float) -> Tensor:
     """log(exp x + exp y), computed from the larger one."""
+    _two_tensors("logaddexp", input, other)
     gap = where(input == other, 0.0, input - other)
     return elementwise.maximum(input, other) + elementary.log1p(elementary.exp(-elementary.abs(gap)))
 
@@ -216,6 +223,7 @@ def logaddexp(input: Tensor, other: Tensor | float) -> Tensor:
 @in_float32
 def logaddexp2(input: Tensor, other: Tensor | float) -> Tensor:
     """log2(2^x + 2^y), computed from the larger one."""
+    _two_tensors("logaddexp2", input, other)
     gap = where(input == other, 0.0, input - other)
     tail = elementary.log1p(elementary.exp2(-elementary.abs(gap)))
     return elementwise.maximum(input, other) + tail * (1 / math.log(2))
@@ -224,6 +232,8 @@ def logaddexp2(input: Tensor, other: Tensor | float) -> Tensor:
 def _pair_of(op: str, x, y):
     """Both as floating-point Tensors of the dtype they promote to."""
     (a, av), (b, bv) = operand(op, x), operand(op, y)
+    if a is NUMBER and b is NUMBER:
+        raise TypeError(f"{op}: one operand must be a Tensor, got {x!r} and {y!r}")
     dtype = _engine.result_type(av, bv)
     dtype = dtype if dtype.is_floating_point else _engine.get_default_dtype()
     device = (b if a is NUMBER else a).device

@@ -295,9 +295,9 @@ def random_(input: Tensor, *args: Any, generator: Any = None, **bounds: Any) -> 
     return _inplace_draw(draw__grad, input, _engine.randint_, int(low), int(high), generator=generator)
 
 
-def _draw_from_uniform(input, transform, generator):
+def _draw_from_uniform(input, transform, generator, integers=False):
     """Fills with transform(u), u uniform in [0, 1), computed in float32 or better."""
-    if not input.array.is_float:
+    if not input.array.is_float and not integers:
         raise TypeError(f"random: only floating-point tensors can be filled so, got {input.dtype.name}")
     with autograd.no_grad():
         dtype = _engine.float64 if input.dtype is _engine.float64 else _engine.float32
@@ -307,6 +307,8 @@ def _draw_from_uniform(input, transform, generator):
 
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fills with exponential numbers of rate lambd."""
+    if not lambd > 0:
+        raise ValueError(f"exponential_: lambd must be positive, got {lambd}")
     return _draw_from_uniform(input, lambda u: (-u).log1p() * (-1.0 / lambd), generator)
 
 
@@ -314,16 +316,21 @@ def geometric_(input: Tensor, p: float, *, generator: Any = None) -> Tensor:
     """Fills with the number of trials up to the first success of probability p: 1, 2, ..."""
     if not 0 < p < 1:
         raise ValueError(f"geometric_: p must be in (0, 1), got {p}")
-    return _draw_from_uniform(input, lambda u: ((-u).log1p() / math.log1p(-p)).ceil().clamp(min=1), generator)
+    return _draw_from_uniform(input, lambda u: ((-u).log1p() / math.log1p(-p)).ceil().clamp(min=1), generator,
+                              True)
 
 
 def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fills with Cauchy numbers."""
+    if not sigma > 0:
+        raise ValueError(f"cauchy_: sigma must be positive, got {sigma}")
     return _draw_from_uniform(input, lambda u: ((u - 0.5) * math.pi).tan() * sigma + median, generator)
 
 
 def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Any = None) -> Tensor:
     """Fills with exp of normal numbers of the given mean and deviation."""
+    if not std > 0:
+        raise ValueError(f"log_normal_: std must be positive, got {std}")
     with autograd.no_grad():
         values = normal_(wrap(_engine.empty(input.shape, input.dtype, input.device)), mean, std,
                          generator=generator).exp()

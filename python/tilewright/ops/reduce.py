@@ -419,6 +419,10 @@ def norm(input: Tensor, p: Any = "fro", dim: int | tuple[int, ...] | list[int] |
     x = input if dtype is None else input.to(dtype)
     if not x.array.is_float:
         raise TypeError(f"norm: must have a floating-point dtype, got {x.dtype.name} {x.shape}")
+    if p == "nuc":
+        from tilewright.linalg import matrix_norm
+
+        return matrix_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim)
     if not (p is None or p == "fro" or isinstance(p, int | float)):
         raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
     dim, keepdim = axis if dim is None else dim, keepdim or keepdims
@@ -432,7 +436,11 @@ def norm(input: Tensor, p: Any = "fro", dim: int | tuple[int, ...] | list[int] |
         return record(norm_zero_grad, sum((x != 0).to(x.dtype), dim, keepdim).array, (x,), (), (x.array.shape,))
     if p == 1:
         return sum(_m.abs(x), dim, keepdim)
-    return _e.pow(sum(_e.pow(_m.abs(x), p), dim, keepdim), 1.0 / p)
+    # Where the slope is infinite, at zeros and at a norm of 0, the gradient is taken as 0.
+    zero = x == 0
+    total = sum(_e.where(zero, 0.0, _e.pow(_e.where(zero, 1.0, _m.abs(x)), p)), dim, keepdim)
+    nothing = total == 0 if p > 0 else sum(zero, dim, keepdim) > 0
+    return _e.where(nothing, 0.0, _e.pow(_e.where(nothing, 1.0, total), 1.0 / p))
 
 
 def norm_zero_grad(node, dy):

@@ -12,6 +12,7 @@ from tilewright.arguments import takes_out
 from tilewright.autograd import wrap
 from tilewright.ops import elementwise, index, reduce, scan, shape, sort
 from tilewright.ops.elementwise import where
+from tilewright.ops.maths import _floating
 
 if TYPE_CHECKING:
     from tilewright.tensor import Tensor
@@ -119,6 +120,9 @@ def _quantile(op, input, q, dim, keepdim, interpolation, skip_nan):
     q = q.to(input.dtype) if isinstance(q, autograd.Tensor) else input.new_tensor(q)
     if q.dim() > 1 or bool(((q < 0) | (q > 1)).any()):
         raise ValueError(f"{op}: q must be a number or 1-d, in [0, 1], got {q.tolist()}")
+    if not input.dim():
+        y = _quantile(op, input.reshape(1), q, 0, False, interpolation, skip_nan)
+        return y
     x = input.reshape(-1) if dim is None else shape.movedim(input, dim, -1)
     ordered = sort.sort(x, -1)[0]
     nan = elementwise.isnan(ordered).sum(-1, keepdim=True)
@@ -187,6 +191,10 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: 
     """The differences of neighbours along `dim`, n times over; bools differ or not."""
     x = shape.cat([v for v in (prepend, input, append) if v is not None], dim) if (
         prepend is not None or append is not None) else input
+    if n < 0:
+        raise ValueError(f"diff: n must not be negative, got {n}")
+    if n == 0:
+        return elementwise.clone(input)
     for _ in range(n):
         size = x.shape[dim]
         after, before = shape.narrow(x, dim, min(1, size), max(size - 1, 0)), shape.narrow(x, dim, 0, max(size - 1, 0))
@@ -222,20 +230,31 @@ def trapz(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) 
 
 def cov(input: Tensor, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Tensor:
     """The covariances of variables (rows) over observations (columns), weighted by counts and by importance."""
-    x = input.reshape(1, -1) if input.dim() < 2 else input
+    if input.dim() > 2:
+        raise ValueError(f"cov: input must have at most 2 dimensions, got {tuple(input.shape)}")
+    x = _floating(input.reshape(1, -1) if input.dim() < 2 else input)
+    for name, w in (("fweights", fweights), ("aweights", aweights)):
+        if w is None:
+            continue
+        if w.dim() > 1 or w.numel() != x.shape[1]:
+            raise ValueError(f"cov: {name} must have one value for each of {x.shape[1]} observations, got shape "
+                             f"{tuple(w.shape)}")
+        if w.is_floating_point() != (name == "aweights"):
+            raise TypeError(f"cov: fweights must be integers and aweights floats, got {name} of {w.dtype.name}")
+        if w.numel() and w.min().item() < 0:
+            raise ValueError(f"cov: {name} must not be negative, got {w.min().item()}")
     if fweights is not None and aweights is not None:
         weights = fweights * aweights
     else:
         weights = fweights if fweights is not None else aweights
     if weights is None:
         weights = x.new_ones(x.shape[1])
-    w = weights.to(x.dtype)
-    total = w.sum()
+    w, total = weights, weights.sum()
     centred = x - ((x * w).sum(1) / total).unsqueeze(1)
     spent = (w * (w if aweights is None or fweights is None else aweights)).sum() if aweights is not None else total
-    degrees = total - correction * spent / total
+    degrees = total - (correction if aweights is None else correction * spent / total)
     y = (centred * w) @ centred.transpose(0, 1) / degrees.clamp(min=0)
-    return y.squeeze() if input.dim() < 2 else y
+    return y.squeeze() if y.numel() == 1 else y
 
 
 def corrcoef(input: Tensor) -> Tensor:
@@ -289,7 +308,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     places = [p for row in choose(range(input.numel()), r) for p in row]
     if not places:
-        return input.new_empty(0)
+        return input.new_empty(0, r) if r else input.new_empty(0)
     return index.index_select(input, 0, input.new_tensor(places, dtype=_engine.int64)).reshape(-1, r)
 
 

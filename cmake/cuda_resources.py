@@ -10,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-COLUMNS = ["kernel", "arch", "registers", "spill_stores", "spill_loads", "stack", "shared"]
+COLUMNS = ["kernel", "arch", "registers", "spill_stores", "spill_loads", "stack", "shared", "serialized"]
 
 
 def kernels(text: str):
-    """A row for each kernel of a report."""
+    """A row for each kernel of a report; serialized: 1 where ptxas lets no two products of a warpgroup overlap."""
+    serialized = set(re.findall(r"wgmma\.mma_async instructions are serialized .* function '([^']+)'", text))
     for part in text.split("Compiling entry function '")[1:]:
         name, arch = re.match(r"([^']+)' for '([^']+)'", part).groups()
         part = part.partition("Compiling entry function")[0]
@@ -23,7 +24,8 @@ def kernels(text: str):
             r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part).groups()
         registers = re.search(r"Used (\d+) registers", part).group(1)
         shared = re.search(r"(\d+) bytes smem", part)
-        yield [name, arch, registers, stores, loads, stack, shared.group(1) if shared else "0"]
+        yield [name, arch, registers, stores, loads, stack, shared.group(1) if shared else "0",
+               str(int(name in serialized))]
 
 
 def main(out: str, *reports: str) -> None:

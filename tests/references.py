@@ -502,7 +502,9 @@ def pad(x, pad, mode="constant", value=0):
     grow = [(max(a, 0), max(b, 0)) for a, b in amounts]
     if mode == "constant":
         return np.pad(x[cut], grow, constant_values=value or 0)
-    grown = np.pad(x, grow, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+    if mode == "circular":
+        return np.pad(x[cut], grow, mode="wrap")
+    grown = np.pad(x, grow, mode={"reflect": "reflect", "replicate": "edge"}[mode])
     return grown[tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(amounts, grown.shape, strict=True))]
 
 

@@ -476,6 +476,7 @@ def test_kernels_keep_their_values_in_registers():
     spilling = [r for r in rows if (int(r["spill_stores"]) or int(r["spill_loads"]) or int(r["stack"]))
                 and not r["kernel"].startswith(tuple(f"{name}," for name in LOCAL))]
     assert not spilling, spilling[:5]
+    assert not [r for r in rows if int(r["serialized"])], "ptxas waits for each wgmma: see the report's C75.."
 
 
 # Integers, so that every sum is exact and the result is its rounding: a wrong fragment, stage or tail moves a value.
@@ -541,3 +542,92 @@ def test_hopper_product_has_no_findings():
     """Every access watched: bounds, alignment, order."""
     script(HOPPER + "product((136, 392), (392, 136), tw.bfloat16, True, False)", TILEWRIGHT_SIMT_CHECKS="1",
            TILEWRIGHT_SIMT_SEED="2")
+
+
+HOPPER_ATTENTION = """
+sdpa = nn.functional.scaled_dot_product_attention
+rng = np.random.default_rng(4)
+def halves(dtype, *shape):
+    return tw.tensor(rng.uniform(-1, 1, shape).astype(np.float32)).to(dtype).cuda()
+def doubles(x):
+    return x.detach().cpu().to(tw.float64).numpy()
+def gradients(q, k, v, dy, **how):
+    args = [x.detach().requires_grad_() for x in (q, k, v)]
+    y = sdpa(*args, **how)
+    return [y, *tw.autograd.grad(y, args, dy)]
+def check(dtype, L, S, E, causal):
+    # Each element of y and of the gradients against its own bound. u: half an ulp, tiny: half of the smallest half, f:
+    # what float32 does to a score, with 2^-22 for the exponential and lse. p and ds are rounded once, results once.
+    q, k, v, dy = halves(dtype, 1, L, E), halves(dtype, 1, S, E), halves(dtype, 1, S, E), halves(dtype, 1, L, E)
+    got = [doubles(x)[0] for x in gradients(q, k, v, dy, is_causal=causal)]
+    q, k, v, dy, scale = (*(doubles(x)[0] for x in (q, k, v, dy)), E ** -0.5)
+    u, tiny = (2.0 ** -11, 2.0 ** -25) if dtype is tw.float16 else (2.0 ** -8, 2.0 ** -134)
+    f = 2.0 ** -24 * (E + 8) * (abs(q) @ abs(k).T).max() * scale + 2.0 ** -22
+    p = np.exp(scale * (q @ k.T))
+    p = np.tril(p) if causal else p
+    p /= p.sum(1, keepdims=True)
+    D, sizes = (dy * got[0]).sum(1, keepdims=True), abs(dy) @ abs(v).T + (abs(dy) * abs(got[0])).sum(1, keepdims=True)
+    ds = p * (dy @ v.T - D)
+    off_p, off_ds = u * p + f * p + tiny * (p > 0), u * abs(ds) + p * sizes * (f + 2.0 ** -24 * E) + tiny * (p > 0)
+    most = 0
+    for x, want, off in zip(got, (p @ v, scale * ds @ k, scale * ds.T @ q, p.T @ dy),
+                            (off_p @ abs(v), scale * off_ds @ abs(k), scale * off_ds.T @ abs(q), off_p.T @ abs(dy))):
+        off = off + u * abs(want) + tiny
+        most = max(most, (abs(x - want) / off).max())
+    assert 0.1 < most <= 1, (dtype, L, S, E, causal, most)  # the bound holds, and is not idle
+"""
+
+
+@needs_emulator
+@pytest.mark.parametrize("E, seed", [(64, 5), (128, 0)])
+def test_hopper_attention(E, seed):
+    """attention_sm90 and attention_backward_sm90: parts of tiles on both sides, rings that wrap, keys that no query
+    sees, sizes on either side of what they take."""
+    script(HOPPER_ATTENTION + f"""
+half, other = (tw.float16, tw.bfloat16)[::{1 if E == 64 else -1}]
+check(half, 1, 129, {E}, False)
+check(half, 127, 130, {E}, True)
+for L, S in ((128, 128), (129, 300), (330, 129)):
+    check(half, L, S, {E}, True)
+    check(other, L, S, {E}, False)
+check(other, 577, 132, {E}, True)
+check(half, 132, 577, {E}, False)
+check(half, 132, 577, {E}, True)
+""", TILEWRIGHT_SIMT_SEED=str(seed))
+
+
+@needs_emulator
+def test_hopper_attention_of_other_layouts():
+    """Heads inside rows, operands that the copy engine cannot take, broadcast and grouped heads: the bits of contiguous
+    operands, and the same bits again; each gradient alone is what it is among all three."""
+    script(HOPPER_ATTENTION + """
+def same(xs, ys):
+    assert all((doubles(x) == doubles(y)).all() for x, y in zip(xs, ys, strict=True))
+q, k, v, dy = (halves(tw.bfloat16, 2, 2, n, 64) for n in (136, 150, 150, 136))
+want = gradients(q, k, v, dy, is_causal=True)
+same(gradients(q, k, v, dy, is_causal=True), want)
+inside = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, dy)]
+same(gradients(*inside, is_causal=True), want)
+odd = [tw.cat([x[..., :1], x], -1)[..., 1:] for x in (q, k, v, dy)]
+same(gradients(*odd, is_causal=True), want)
+for i, x in enumerate((q, k, v)):
+    args = [x.detach() for x in (q, k, v)]
+    args[i].requires_grad_()
+    same(tw.autograd.grad(sdpa(*args, is_causal=True), args[i], dy), want[i + 1:i + 2])
+apart = [x.reshape(2, 1, 2, 1, *x.shape[2:]).expand(2, 2, 2, 2, *x.shape[2:]) for x in (q, k, v, dy)]
+results = gradients(*apart, is_causal=True)  # four dimensions of the batch, two of them broadcast
+for i in range(2):
+    same([x[:, i, :, 1 - i] for x in results], want)
+few = [x[:, :1] for x in (k, v)]
+grouped = gradients(q, *few, dy, enable_gqa=True)
+same(grouped[:2], gradients(q, *(x.expand(2, 2, 150, 64) for x in few), dy)[:2])
+for x, each in zip(grouped[2:], gradients(q, *(x.expand(2, 2, 150, 64).contiguous() for x in few), dy)[2:]):
+    off = abs(doubles(x)[:, 0] - doubles(each).sum(1))
+    assert (off <= 2.0 ** -8 * (abs(doubles(x)[:, 0]) + abs(doubles(each)).sum(1))).all()
+""")
+
+
+@needs_emulator
+def test_hopper_attention_has_no_findings():
+    script(HOPPER_ATTENTION + "check(tw.bfloat16, 330, 129, 128, True), check(tw.float16, 129, 200, 64, True)",
+           TILEWRIGHT_SIMT_CHECKS="1", TILEWRIGHT_SIMT_SEED="2")

@@ -167,8 +167,17 @@ def test_shapes_changed_in_place():
     assert x.squeeze_().shape == (2, 3) and x.t_().tolist() == [[0, 3], [1, 4], [2, 5]]
     assert x.unsqueeze_(0).shape == (1, 3, 2) and x.transpose_(0, 1).shape == (3, 1, 2)
     assert x.resize_(2, 2).tolist() == [[0, 3], [1, 4]] and x.new([1.5]).tolist() == [1] and x.new(2, 3).shape == (2, 3)
-    with pytest.raises(RuntimeError, match="transpose_"):
+    with pytest.raises(RuntimeError, match="requires grad cannot change its shape"):
         tw.ones(2, 3, requires_grad=True).transpose_(0, 1)
+    leaf = tw.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    y = leaf * 2  # what is recorded takes its history along, and so do changes in place that follow
+    y.squeeze_(0).mul_(y.detach() + 1).unsqueeze_(1).t_()
+    (y * tw.tensor([[1.0, 10.0, 100.0]])).sum().backward()
+    assert y.tolist() == [[6.0, 20.0, 42.0]] and leaf.grad.tolist() == [[6.0, 100.0, 1400.0]]
+    x = tw.zeros(2, 3)
+    row = x[1:2]
+    row.squeeze_().add_(1)
+    assert row.shape == (3,) and x.tolist() == [[0.0] * 3, [1.0] * 3]
 
 
 def test_sparse_adam_says_what_to_use():

@@ -14,8 +14,13 @@ import pytest
 
 import tilewright as tw
 from tilewright import nn
+from tilewright.torch_files import MAGIC
 
-torch = pytest.importorskip("torch")
+try:
+    import torch
+except ImportError:
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason="writes its files with PyTorch")
 
 
 def saved(obj, zipped=True):
@@ -28,6 +33,7 @@ def load(data, **options):
     return tw.load(io.BytesIO(data), **options)
 
 
+@needs_torch
 @pytest.mark.parametrize("zipped", [True, False])
 def test_every_kind_of_value(zipped):
     obj = {"count": collections.Counter("aab"), "default": collections.defaultdict(list, {1: [2]}), "set": {1, 2},
@@ -44,6 +50,7 @@ def test_every_kind_of_value(zipped):
     assert found["device"] == tw.device("cpu") and found["dtype"] is tw.float16
 
 
+@needs_torch
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "int32",
                                    "int64", "bool"])
 @pytest.mark.parametrize("form", ["zip", "older", "mapped"])
@@ -67,6 +74,7 @@ def test_every_dtype_and_layout(dtype, form, tmp_path):
         assert (tmp_path / "w.pt").read_bytes() == saved(obj)  # and the file does not
 
 
+@needs_torch
 @pytest.mark.parametrize("zipped", [True, False])
 def test_parameters_and_attributes(zipped):
     p = torch.nn.Parameter(torch.ones(2), requires_grad=False)
@@ -99,6 +107,7 @@ LAYERS = {
 }  # fmt: skip
 
 
+@needs_torch
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layers_weights(name):
@@ -120,6 +129,7 @@ def test_a_layers_weights(name):
     np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=2e-5, atol=2e-6)
 
 
+@needs_torch
 @pytest.mark.parametrize("name, options", [("SGD", {"momentum": 0.9, "nesterov": True}), ("Adam", {"amsgrad": True}),
                                            ("AdamW", {}), ("RMSprop", {"momentum": 0.5}), ("Adagrad", {})])
 @pytest.mark.parametrize("zipped", [True, False])
@@ -152,10 +162,7 @@ def test_a_checkpoint_goes_on(name, options, zipped):
     assert found["epoch"] == 3 and ours[2].get_last_lr() == theirs[2].get_last_lr()
 
 
-class Elsewhere(torch.nn.Linear):
-    """Its storage says that it was saved from a GPU."""
-
-
+@needs_torch
 @pytest.mark.parametrize("zipped", [True, False])
 def test_map_location(zipped, monkeypatch):
     monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
@@ -221,10 +228,6 @@ def test_the_hand_made_file_is_sound():
     (zip_of(pickle.dumps(Runs(eval, "1"), 2)), r"it names __builtin__\.eval"),
     (zip_of(pickle.dumps(Runs(getattr, [], "append"), 2)), r"it names __builtin__\.getattr"),
     (zip_of(pickle.dumps(collections.deque([1]), 2)), r"it names collections\.deque"),
-    (saved(Elsewhere(1, 1)), r"it names \S*test_torch_files\.Elsewhere"),
-    (saved(torch.nn.Linear(1, 1), False), r"it names torch\.nn\.modules\.linear\.Linear"),
-    (saved({"a": torch.zeros(2, dtype=torch.complex64)}), r"dtypes must be bool.*got torch\.Complex"),
-    (saved(torch.zeros(2).to_sparse()), r"it names torch\._utils\._rebuild_sparse_tensor"),
     (zip_of(b"(cos\nsystem\no."), r"it names os\.system"),
     (zip_of(b"(ios\nsystem\n."), "opcode INST"),
     (zip_of(b"\x82\x01."), "opcode EXT1"),
@@ -252,9 +255,9 @@ def test_the_hand_made_file_is_sound():
     (zip_of(tensor(kind="BoolStorage"), data__0=b"\0\1\2\3"), "bool storage must hold bytes 0 and 1"),
     (zip_of(tensor(), byteorder="big", **FLOATS), "little-endian"),
     (zip_of(tensor(), **{"constants.pkl": b""}, **FLOATS), "TorchScript archive is not read"),
-    (saved([1], False)[:20], "it is broken"),
-    (saved([1], False).replace(b"\xe9\x03", b"\xe8\x03"), "protocol 1001"),
-], ids=range(38))  # fmt: skip
+    (MAGIC, "it is broken"),
+    (MAGIC + b"M\xe8\x03.}.", "protocol 1001"),
+], ids=range(34))  # fmt: skip
 def test_refused_by_name(tmp_path, data, words):
     path = tmp_path / "weights.pth"
     path.write_bytes(data)
@@ -262,6 +265,17 @@ def test_refused_by_name(tmp_path, data, words):
         with pytest.raises(ValueError, match=rf"load: {path} must hold weights of PyTorch, but .*({words})"):
             tw.load(path, weights_only=False, mmap=mmap)
     assert not os.path.exists("/tmp/owned")
+
+
+@needs_torch
+def test_kinds_that_are_no_weights_are_named():
+    for obj, zipped, words in (
+            (torch.nn.Linear(1, 1), True, r"it names torch\.nn\.modules\.linear\.Linear"),
+            (torch.nn.Linear(1, 1), False, r"it names torch\.nn\.modules\.linear\.Linear"),
+            ({"a": torch.zeros(2, dtype=torch.complex64)}, True, r"dtypes must be bool.*got torch\.Complex"),
+            (torch.zeros(2).to_sparse(), True, r"it names torch\._utils\._rebuild_sparse_tensor")):
+        with pytest.raises(ValueError, match=words):
+            load(saved(obj, zipped))
 
 
 def test_compressed_entries_and_other_zips_are_refused():
@@ -277,6 +291,7 @@ def test_compressed_entries_and_other_zips_are_refused():
         load(file.getvalue())
 
 
+@needs_torch
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_file_cut_short_or_altered_never_loads_wrong(zipped, tmp_path):
     data = saved({"a": torch.arange(5.0), "b": [1, torch.ones(2, dtype=torch.bool)]}, zipped)
@@ -293,6 +308,7 @@ def test_a_file_cut_short_or_altered_never_loads_wrong(zipped, tmp_path):
             assert "load: " in str(error)
 
 
+@needs_torch
 def test_options():
     data = saved([1])
     with pytest.raises(NotImplementedError, match="nothing is unpickled"):

@@ -202,6 +202,11 @@ def unique_as_numpy():
         assert np.array_equal(tw.tensor(x).unique().numpy(), want[0])
     got = tw.unique_consecutive(tw.tensor([1, 1, 2, 1]), return_inverse=True, return_counts=True)
     assert [t.tolist() for t in got] == [[1, 2, 1], [0, 0, 1, 2], [2, 1, 1]]
+    rows = tw.tensor([[1, 2], [1, 2], [0, 1]])
+    got = tw.unique(rows, dim=0, return_inverse=True, return_counts=True)
+    assert [t.tolist() for t in got] == [[[0, 1], [1, 2]], [1, 1, 0], [1, 2]]
+    got = tw.unique_consecutive(rows.t(), dim=1, return_inverse=True, return_counts=True)
+    assert [t.tolist() for t in got] == [[[1, 0], [2, 1]], [0, 0, 1], [2, 1]]
 
 
 def zeros_in_products():

@@ -212,11 +212,6 @@ template <class T> void halves(const AttentionArgs& a) {
   if (a.E <= 64 && a.Ev <= 64) launch_halves<T, 64>(a);
   else launch_halves<T, 128>(a);
 }
-// What attention_sm90 takes. By logical shape and values alone, so that layouts never change a bit.
-bool for_wgmma(const AttentionArgs& a) {
-  return device_info().capability >= 900 && a.E == a.Ev && (a.E == 64 || a.E == 128) && a.L >= 128 && a.S >= 128 &&
-         !a.mask.data && a.dropout_p == 0 && a.scale > 0;
-}
 template <class A> void tiles(const AttentionArgs& a) {
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(a.L, kTile));
   const dim3 grid(static_cast<unsigned>(blocks * items_of(a)), static_cast<unsigned>(ceil_div<int64_t>(a.Ev, kTile)));
@@ -228,7 +223,7 @@ template <class A> void tiles(const AttentionArgs& a) {
 void attention(const AttentionArgs& a) {
   const bool small = a.E <= 128 && a.Ev <= 128;
   if (a.dtype == DType::kFloat64) return tiles<double>(a);
-  if (a.dtype != DType::kFloat32 && for_wgmma(a)) return attention_sm90(a);
+  if (for_wgmma(a)) return attention_sm90(a);
   if (a.dtype == DType::kFloat16 && small) return halves<float16>(a);
   if (a.dtype == DType::kBFloat16 && small) return halves<bfloat16>(a);
   tiles<float>(a);

@@ -41,6 +41,14 @@ inline bool rows_in_packs(const AttentionArgs& a, std::initializer_list<const Ba
   return yes;
 }
 
+// What attention_sm90.cu and attention_backward_sm90.cu take. By logical shape and values alone, so that layouts never
+// change a bit; code for sm_90a runs nowhere else.
+inline bool for_wgmma(const AttentionArgs& a) {
+  return device_info().capability == 900 && (a.dtype == DType::kFloat16 || a.dtype == DType::kBFloat16) &&
+         a.E == a.Ev && (a.E == 64 || a.E == 128) && a.L >= 128 && a.S >= 128 && !a.mask.data && a.dropout_p == 0 &&
+         a.scale > 0;
+}
+
 // What the mask adds to the score of query i and key j.
 template <class A> TW_DEVICE A mask_value(const AttentionArgs& a, int64_t start, int64_t i, int64_t j) {
   const int64_t at = start + i * a.mask.row + j * a.mask_col;

@@ -14,10 +14,14 @@
 // Operations: dq takes 2 (2 E + Ev) flop a pair of query and key, dk and dv 4 (E + Ev): 7 products against the 5 of one
 // pass that adds dq by atomics, which would not be deterministic. Bytes: as the forward's, for each block of 64.
 // Tiles of halves: a warp has 16 rows; 64 columns a step for E <= 64, 32 for 128, so that two sums of kE columns and
-// two blocks of scores fit 255 registers. 55 and 69 KiB of shared memory. Not yet timed on a GPU.
+// two blocks of scores fit 255 registers. 55 and 69 KiB of shared memory. attention_backward_sm90.cu takes what
+// it can on Hopper. Not yet timed on a GPU.
 #include "kernels/cuda/attention.cuh"
 
 namespace tw::cuda {
+
+void attention_backward_sm90(const AttentionArgs& a);
+
 namespace {
 
 constexpr int kRows = 64;  // of a block: queries or keys that stay
@@ -245,6 +249,7 @@ template <class A> void tiles(const AttentionArgs& a) {
 void attention_backward(const AttentionArgs& a) {
   const bool small = a.E <= 128 && a.Ev <= 128;
   if (a.dtype == DType::kFloat64) return tiles<double>(a);
+  if (for_wgmma(a)) return attention_backward_sm90(a);
   if (a.dtype == DType::kFloat16 && small) return halves<float16>(a);
   if (a.dtype == DType::kBFloat16 && small) return halves<bfloat16>(a);
   tiles<float>(a);

@@ -9,8 +9,7 @@
 // clock, so a pair takes E / 1024 clocks of one and 1 / 16 of the other: at E = 64 they are equal, and only their
 // overlap lets the tensor cores near their peak; at E = 128 products are twice as long. Bytes: k and v from L2 once for
 // 128 queries, E / 32 a pair, 128 flop a byte. Not yet timed on a GPU.
-#include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/attention_sm90.cuh"
 
 namespace tw::cuda {
 
@@ -22,27 +21,13 @@ constexpr int kRows = 128, kThreads = 384, kPanel = kRows * 64;  // a panel: 128
 template <int kE> constexpr size_t kSharedBytes = size_t{5} * (kE / 64) * kPanel * 2;
 enum Bar { kFullQ, kFullK, kFullV = kFullK + 2, kEmptyK = kFullV + 2, kEmptyV = kEmptyK + 2, kBars = kEmptyV + 2 };
 
-// An operand as the copy engine sees it: columns, rows, and two dimensions of the batch, of which item `number` is at
-// number / after % size.
-struct Place {
-  int64_t after[2], size[2];
+struct Operands {
+  Panels q, k, v;
 };
-struct Maps {
-  TensorMap q, k, v;
-  Place place_q, place_k, place_v;
-};
-
-template <int kE, class T>
-TW_DEVICE void load_panels(T* tile, const TensorMap& map, const Place& p, uint64_t* bar, int64_t number, int64_t row) {
-  const int at2 = int(number / p.after[0] % p.size[0]), at3 = int(number / p.after[1] % p.size[1]);
-  mbarrier_expect(bar, kE / 64 * kPanel * 2);
-#pragma unroll
-  for (int i = 0; i < kE / 64; ++i) tma_load(tile + i * kPanel, map, bar, {64 * i, int(row), at2, at3});
-}
 
 template <class T, int kE>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_wgmma(const __grid_constant__ AttentionArgs a, const __grid_constant__ Maps maps, unsigned blocks,
+    attention_wgmma(const __grid_constant__ AttentionArgs a, const __grid_constant__ Operands from, unsigned blocks,
                     bool pairs) {
   constexpr int kTileItems = kE / 64 * kPanel;
   T* const tile_q = dynamic_shared<T>();
@@ -64,14 +49,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (group == 0) {
     lower_registers<24>();
     if (threadIdx.x > 0) return;
-    load_panels<kE>(tile_q, maps.q, maps.place_q, bars + kFullQ, number, first);
+    load_panels<kE, kRows, kRows>(tile_q, from.q, bars + kFullQ, number, first);
     for (int step = 0; step < steps; ++step) {
       const int stage = step % 2, parity = step / 2 % 2;
       T* const tile_k = tiles + 2 * stage * kTileItems;
       if (step > 1) mbarrier_wait(bars + kEmptyK + stage, parity ^ 1);
-      load_panels<kE>(tile_k, maps.k, maps.place_k, bars + kFullK + stage, number, int64_t(step) * kRows);
+      load_panels<kE, kRows, kRows>(tile_k, from.k, bars + kFullK + stage, number, int64_t(step) * kRows);
       if (step > 1) mbarrier_wait(bars + kEmptyV + stage, parity ^ 1);
-      load_panels<kE>(tile_k + kTileItems, maps.v, maps.place_v, bars + kFullV + stage, number, int64_t(step) * kRows);
+      load_panels<kE, kRows, kRows>(tile_k + kTileItems, from.v, bars + kFullV + stage, number, int64_t(step) * kRows);
     }
     return;
   }
@@ -102,11 +87,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       wgmma<T, kE, true>(sums, p[i], wgmma_descriptor(v + i * 16 * 64, 2 * kPanel, 1024, 128), true);
     wgmma_commit();
   };
-  const auto release = [&](int bar) {
+  const auto release = [&](int bar) {  // each lane has waited for its products
+    __syncwarp();
     if (lane == 0) mbarrier_arrive(bars + bar);
   };
   const auto softmax = [&](int step) {  // s becomes 2^(s - base), with a new base
     const int64_t j0 = int64_t(step) * kRows;
+    wgmma_hold(s);
     if (j0 + kRows > a.S || (a.causal && j0 + kRows - 1 > own)) {
       const int64_t end = least(a.S, a.causal ? row + 1 : a.S), end8 = least(a.S, a.causal ? row + 9 : a.S);
       const int last[2] = {int(least<int64_t>(kRows, end - j0)), int(least<int64_t>(kRows, end8 - j0))};
@@ -155,6 +142,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     release(kEmptyK + step % 2);
     softmax(step);
     wgmma_wait<0>();
+    wgmma_hold(sums);
     release(kEmptyV + (step - 1) % 2);
 #pragma unroll
     for (int i = 0; i < kE / 2; ++i) sums[i] *= shrink[i / 2 % 2];
@@ -162,90 +150,31 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   multiply_v(steps - 1);
   wgmma_wait<0>();
+  wgmma_hold(sums);
 
-  T* const y = item_of<T>(a, a.y, number);
+  float inverse[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float sum = total[h];
     sum += __shfl_xor_sync(kFullMask, sum, 1);
     sum += __shfl_xor_sync(kFullMask, sum, 2);
     const int64_t i = row + 8 * h;
-    if (i >= a.L) continue;
-    if (lane % 4 == 0) static_cast<float*>(a.lse)[number * a.L + i] = sum == 0 ? kInfinity<float> : base[h] + log2(sum);
-    const float inverse = sum == 0 ? 0.0f : 1.0f / sum;
-    T* const to = y + i * a.y.row + lane % 4 * 2;
-#pragma unroll
-    for (int j = 0; j < kE / 8; ++j) {
-      const uint32_t r = round_pair<T>(sums[4 * j + 2 * h] * inverse, sums[4 * j + 2 * h + 1] * inverse);
-      const Vector<T, 2> pair{{T{uint16_t(r)}, T{uint16_t(r >> 16)}}};
-      if (pairs) store_vector(to + 8 * j, pair);
-      else to[8 * j] = pair[0], to[8 * j + 1] = pair[1];
-    }
+    if (lane % 4 == 0 && i < a.L)
+      static_cast<float*>(a.lse)[number * a.L + i] = sum == 0 ? kInfinity<float> : base[h] + log2(sum);
+    inverse[h] = sum == 0 ? 0.0f : 1.0f / sum;
   }
+  store_sums(item_of<T>(a, a.y, number), a.y.row, row, a.L, sums, inverse[0], inverse[1], pairs);
 }
 
-// A contiguous copy of an operand that the copy engine cannot take.
-__global__ void __launch_bounds__(256)
-    attention_gather(const __grid_constant__ AttentionArgs a, const __grid_constant__ BatchedRows r, uint16_t* to,
-                     int64_t rows, int64_t cols, int64_t count) {
-  const int64_t at = int64_t(blockIdx.x) * 256 + threadIdx.x, row = at / cols;
-  if (at >= count) return;
-  to[at] = static_cast<const uint16_t*>(r.data)[item_start(a, r, row / rows) + row % rows * r.row + at % cols];
-}
-
-// False where two dimensions of the batch with steps of 16 bytes are not enough.
-bool make_map(TensorMap* map, Place* place, const AttentionArgs& a, const BatchedRows& r, int64_t rows, int64_t cols) {
-  int64_t sizes[4] = {cols, rows, 1, 1}, strides[3] = {2 * r.row, 16, 16}, after = 1;
-  const int box[4] = {64, kRows, 1, 1};
-  *place = {{1, 1}, {1, 1}};
-  int n = 0;
-  bool fits = reinterpret_cast<uintptr_t>(r.data) % 16 == 0 && (rows == 1 || r.row % 8 == 0);
-  if (rows == 1) strides[0] = 2 * cols;
-  for (int d = a.batch_ndim - 1; d >= 0; after *= a.batch[d], --d) {
-    if (a.batch[d] == 1 || r.batch[d] == 0) continue;
-    const bool joins = n > 0 && place->after[n - 1] * place->size[n - 1] == after &&
-                       strides[n] * sizes[n + 1] == 2 * r.batch[d];  // the dimension inside goes on
-    if (joins) {
-      sizes[n + 1] = place->size[n - 1] *= a.batch[d];
-      continue;
-    }
-    if (n == 2) return false;
-    fits &= r.batch[d] % 8 == 0;
-    place->after[n] = after;
-    sizes[n + 2] = place->size[n] = a.batch[d];
-    strides[n + 1] = 2 * r.batch[d];
-    ++n;
-  }
-  return fits && make_tensor_map(map, r.data, 2, 4, sizes, strides, box, 128);
-}
-
-template <class T, int kE> void run(const AttentionArgs& given) {
-  AttentionArgs a = given;
-  Maps maps;
-  const int64_t items = items_of(a);
-  const auto ready = [&](BatchedRows AttentionArgs::*operand, TensorMap Maps::*map, Place Maps::*place, int64_t rows,
-                         const auto& then) {
-    if (make_map(&(maps.*map), &(maps.*place), a, a.*operand, rows, kE)) return then();
-    const int64_t count = items * rows * kE;
-    const Workspace copy(static_cast<size_t>(count) * 2);
-    BatchedRows& to = a.*operand;
-    launch_kernel<attention_gather>(static_cast<unsigned>(ceil_div<int64_t>(count, 256)), 256, 0, current_stream(), a,
-                                    to, copy.as<uint16_t>(), rows, int64_t{kE}, count);
-    to.data = copy.as<void>();
-    to.row = kE;
-    int64_t stride = rows * kE;
-    for (int d = a.batch_ndim - 1; d >= 0; stride *= a.batch[d], --d) to.batch[d] = stride;
-    if (make_map(&(maps.*map), &(maps.*place), a, to, rows, kE)) then();
-  };
-  ready(&AttentionArgs::q, &Maps::q, &Maps::place_q, a.L, [&] {
-    ready(&AttentionArgs::k, &Maps::k, &Maps::place_k, a.S, [&] {
-      ready(&AttentionArgs::v, &Maps::v, &Maps::place_v, a.S, [&] {
-        const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(a.L, kRows));
-        launch_kernel<attention_wgmma<T, kE>>(static_cast<unsigned>(blocks * items), kThreads, kSharedBytes<kE>,
-                                              current_stream(), a, maps, blocks, rows_in_packs(a, {&a.y}));
-      });
-    });
-  });
+template <class T, int kE> void run(const AttentionArgs& a) {
+  Operands from;
+  std::optional<Workspace> rooms[3];
+  if (!make_panels(&from.q, a, a.q, a.L, kRows, &rooms[0]) || !make_panels(&from.k, a, a.k, a.S, kRows, &rooms[1]) ||
+      !make_panels(&from.v, a, a.v, a.S, kRows, &rooms[2]))
+    return;  // noted
+  const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(a.L, kRows));
+  launch_kernel<attention_wgmma<T, kE>>(static_cast<unsigned>(blocks * items_of(a)), kThreads, kSharedBytes<kE>,
+                                        current_stream(), a, from, blocks, rows_in_packs(a, {&a.y}));
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ from tilewright.creation import (
 from tilewright.legacy import *  # noqa: F403 - names of older scripts
 from tilewright.legacy import __all__ as _legacy
 from tilewright.ops.exports import *  # noqa: F403 - the op functions
-from tilewright.ops.exports import __all__ as _ops
+from tilewright.ops.exports import _names as _ops
 from tilewright.printing import set_printoptions
 from tilewright.runtime import (
     cpu_capability,
@@ -92,6 +92,7 @@ __version__ = "0.1.0"
 
 float, double, half = float32, float64, float16
 short, int, long = int16, int32, int64
+dtype.__doc__ = "What a tensor's elements are, such as tilewright.float32."
 
 if TYPE_CHECKING:
     from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing, utils, vision  # noqa: F401

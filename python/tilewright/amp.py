@@ -25,10 +25,11 @@ __all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd", "is_autocast_av
 
 
 def is_autocast_available(device_type: str) -> bool:
+    """Whether autocast knows the device type."""
     return device_type in ("cpu", "cuda")
 
 
-def custom_fwd(fwd=None, *, device_type: str = "cuda", cast_inputs=None):
+def custom_fwd(fwd: Any = None, *, device_type: str = "cuda", cast_inputs: Any = None) -> Any:
     """Decorator of an autograd Function's forward: floating inputs in `cast_inputs`, and autocast off within."""
     if fwd is None:
         return functools.partial(custom_fwd, device_type=device_type, cast_inputs=cast_inputs)
@@ -44,7 +45,7 @@ def custom_fwd(fwd=None, *, device_type: str = "cuda", cast_inputs=None):
     return wrapped
 
 
-def custom_bwd(bwd=None, *, device_type: str = "cuda"):
+def custom_bwd(bwd: Any = None, *, device_type: str = "cuda") -> Any:
     """Decorator of an autograd Function's backward; gradients never run under autocast here."""
     return bwd if bwd is not None else lambda function: function
 
@@ -73,9 +74,11 @@ class GradScaler:
         self._stage: defaultdict[int, str] = defaultdict(lambda: "ready")
 
     def is_enabled(self) -> bool:
+        """Whether it scales at all."""
         return self._enabled
 
     def get_scale(self) -> float:
+        """The factor in use."""
         return self._scale if self._enabled else 1.0
 
     def scale(self, outputs):
@@ -137,10 +140,12 @@ class GradScaler:
         self._stage.clear()
 
     def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` goes on from."""
         return {"scale": self._scale, "growth_factor": self._growth, "backoff_factor": self._backoff,
                 "growth_interval": self._interval, "_growth_tracker": self._good} if self._enabled else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a `state_dict()`."""
         if not self._enabled:
             return
         if not state_dict:

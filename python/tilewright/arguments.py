@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tilewright import _engine, autograd
 from tilewright.grad_mode import mode
@@ -24,7 +24,7 @@ class _Number:
 NUMBER = _Number()
 
 
-def direct(saves: str = "", numbers: bool = True) -> Callable:
+def direct(saves: str = "", numbers: bool = True) -> Callable[[F], F]:
     """Decorator for the function of an elementwise kernel of the same name. Tensors of floats (and, beside one, float
     numbers) skip the function: C++ runs the kernel and records the rule `<name>_grad`, found beside the function.
 
@@ -32,9 +32,9 @@ def direct(saves: str = "", numbers: bool = True) -> Callable:
     gradient; "divisor", the same but the second operand always; "none": there is no gradient. With `numbers=False`
     the function sees numbers.
     """
-    def made(function):
+    def made(function: F) -> F:
         name = function.__name__
-        op = functools.update_wrapper(_engine.Op(function, name, saves, numbers), function)
+        op: Any = functools.update_wrapper(_engine.Op(function, name, saves, numbers), function)
         op.kernel, op.kernel_out, op.saves = getattr(_engine, name), getattr(_engine, name + "_out"), saves
         return op
 
@@ -116,7 +116,7 @@ def takes_out(function: F) -> F:
             into(function.__name__, one, place, *given)
         return type(y)(*out) if hasattr(y, "_fields") else tuple(out)
 
-    extra = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None)
+    extra = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Tensor | None")
     wrapped.__signature__ = parameters.replace(parameters=[*parameters.parameters.values(), extra])  # type: ignore
     return wrapped  # type: ignore[return-value]
 

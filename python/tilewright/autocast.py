@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tilewright import _engine, autograd
+
+F = TypeVar("F", bound=Callable)
 
 _HALVES = (_engine.float16, _engine.bfloat16)
 _active = [0]  # blocks open in any thread: while there are none, an op looks no further
@@ -28,7 +31,7 @@ def is_autocast_enabled(device_type: str | None = None) -> bool:
     return _state.dtype is not None
 
 
-def get_autocast_dtype(device_type: str | None = None):
+def get_autocast_dtype(device_type: str | None = None) -> Any:
     """The dtype that products run in, or would by default."""
     return _state.dtype or (_engine.float16 if device_type == "cuda" else _engine.bfloat16)
 
@@ -38,12 +41,12 @@ def is_autocast_cpu_enabled() -> bool:
     return is_autocast_enabled()
 
 
-def get_autocast_cpu_dtype():
+def get_autocast_cpu_dtype() -> Any:
     """`get_autocast_dtype("cpu")`."""
     return get_autocast_dtype("cpu")
 
 
-def get_autocast_gpu_dtype():
+def get_autocast_gpu_dtype() -> Any:
     """`get_autocast_dtype("cuda")`."""
     return get_autocast_dtype("cuda")
 
@@ -59,7 +62,7 @@ class autocast:
         ValueError: another device. TypeError: a dtype that is not a half.
     """
 
-    def __init__(self, device_type: str = "cuda", dtype=None, enabled: bool = True,
+    def __init__(self, device_type: str = "cuda", dtype: Any = None, enabled: bool = True,
                  cache_enabled: bool | None = None) -> None:
         if isinstance(device_type, bool):  # cuda.amp.autocast(enabled)
             device_type, enabled = "cuda", device_type
@@ -96,7 +99,7 @@ def _cast(x, dtype):
     return x
 
 
-def _marked(function, choose):
+def _marked(function: F, choose: Callable[[], Any]) -> Any:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any):
         if not _active[0] or _state.dtype is None:
@@ -111,11 +114,11 @@ def _marked(function, choose):
     return wrapped
 
 
-def lower(function):
+def lower(function: F) -> F:
     """Decorator: under autocast the op runs in half precision."""
     return _marked(function, lambda: _state.dtype)
 
 
-def widen(function):
+def widen(function: F) -> F:
     """Decorator: under autocast the op runs in float32."""
     return _marked(function, lambda: _engine.float32)

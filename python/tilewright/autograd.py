@@ -12,7 +12,7 @@ op in `tilewright.ops`. Rules written with Tensor ops give higher-order gradient
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 from tilewright.grad_mode import enable_grad, is_grad_enabled, mode, no_grad, set_grad_enabled
@@ -23,7 +23,10 @@ __all__ = [
     "once_differentiable", "rebase", "record", "record_many", "set_detect_anomaly", "set_grad_enabled", "wrap",
 ]
 
-Tensor: Any = None  # set by tilewright.tensor, which needs this module first
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
+else:
+    Tensor = None  # set by tilewright.tensor, which needs this module first
 watch: Any = None  # while anomaly detection is on: called with a node and its gradients in the rule's place
 
 # record(rule, array, inputs, saved=(), attrs=(), view_of=None) wraps an op's result and, when gradients are on and an
@@ -48,6 +51,7 @@ class Node(_engine.NodeBase):
 
     @property
     def name(self) -> str:
+        """The op's name."""
         return _name(self.rule)
 
     def _refuse(self, k: int):
@@ -61,13 +65,14 @@ class Node(_engine.NodeBase):
 
     @property
     def next_functions(self) -> tuple:
+        """(node, number of its result) that each input came from."""
         return tuple((None, 0) if e is None else e for e in self.edges)
 
     def __repr__(self) -> str:
         return f"<{self.name} gradient>"
 
 
-def record_many(rule, arrays, inputs, saved=(), attrs=()) -> tuple:
+def record_many(rule: Any, arrays: Any, inputs: Any, saved: Any = (), attrs: Any = ()) -> tuple:
     """As `record`, for an op of several results; the rule takes one gradient (or None) a result."""
     outs = tuple(wrap(a) for a in arrays)
     if mode.grad:
@@ -82,7 +87,7 @@ def record_many(rule, arrays, inputs, saved=(), attrs=()) -> tuple:
     return outs
 
 
-def first_order(rule):
+def first_order(rule: Any) -> Any:
     """Marks a rule whose result is made by kernels, not by recorded ops: it has no second derivative."""
     rule.first_order = True
     return rule
@@ -278,7 +283,8 @@ def _root_gradients(op: str, roots, gradients):
     return gradients
 
 
-def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, inputs=None) -> None:
+def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False,
+             inputs: Any = None) -> None:
     """Sums the gradients of `tensors` with respect to the leaves of their graph into the leaves' `.grad`.
 
     Args:
@@ -316,8 +322,9 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
                 _after(t)
 
 
-def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, only_inputs=True,
-         allow_unused=None, is_grads_batched=False, materialize_grads=False) -> tuple:
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: Any = None, create_graph: bool = False,
+         only_inputs: bool = True, allow_unused: Any = None, is_grads_batched: bool = False,
+         materialize_grads: bool = False) -> tuple:
     """The gradients of `outputs` with respect to `inputs`, as a tuple; no `.grad` is touched.
 
     With `materialize_grads`, zeros stand for None.

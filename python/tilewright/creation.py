@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import into
 from tilewright.autograd import wrap
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 device = _engine.device
 
@@ -75,7 +78,7 @@ for _name, _method in {"__enter__": _enter, "__exit__": _exit, "__call__": _deco
     setattr(device, _name, _method)
 
 
-def set_default_device(device) -> None:
+def set_default_device(device: Any) -> None:
     """Where this thread makes tensors that are given no device; None is the CPU. `with tw.device("cuda"):` does so for
     a block.
 
@@ -87,12 +90,12 @@ def set_default_device(device) -> None:
     _place.device = _CPU if device is None else check_device("set_default_device", device)
 
 
-def get_default_device():
+def get_default_device() -> Any:
     """Where tensors are made that are given no device."""
     return _place.device
 
 
-def check_device(op: str, where) -> device:
+def check_device(op: str, where: Any) -> device:
     """The device meant by None (the default one), a name, a GPU's number or a device: RuntimeError for a GPU that is
     not there, ValueError for no device. "cuda" alone is the current GPU."""
     if where is None:
@@ -170,8 +173,9 @@ def _filled(op, value, args, size, out, dtype, layout, device, pin_memory, requi
 
 
 # --- filled ----------------------------------------------------------------------------------------------------------
-def empty(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
-          requires_grad: bool = False, memory_format=None) -> autograd.Tensor:
+def empty(*args: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+          device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
+          memory_format: Any = None) -> autograd.Tensor:
     """A tensor whose values are whatever was in memory, of shape `size`, given as one or as several numbers."""
     where = check_device("empty", device)
     t = wrap(_engine.empty(_shape("empty", args if size is None else (size,)), _dtype("empty", dtype), where))
@@ -180,8 +184,8 @@ def empty(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_
     return _finish("empty", t, out, layout, pin_memory, requires_grad, memory_format)
 
 
-def zeros(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
-          requires_grad: bool = False) -> autograd.Tensor:
+def zeros(*args: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+          device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> autograd.Tensor:
     """A tensor of zeros, of shape `size`, given as one or as several numbers.
 
     >>> import tilewright as tw
@@ -191,14 +195,14 @@ def zeros(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_
     return _filled("zeros", 0, args, size, out, dtype, layout, device, pin_memory, requires_grad)
 
 
-def ones(*args, size=None, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
-         requires_grad: bool = False) -> autograd.Tensor:
+def ones(*args: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+         device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> autograd.Tensor:
     """A tensor of ones, of shape `size`, given as one or as several numbers."""
     return _filled("ones", 1, args, size, out, dtype, layout, device, pin_memory, requires_grad)
 
 
-def full(size, fill_value, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
-         requires_grad: bool = False) -> autograd.Tensor:
+def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+         device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> autograd.Tensor:
     """A tensor of one value; the dtype follows the value's (bool, int64 or the default float) unless given."""
     if isinstance(fill_value, autograd.Tensor):
         dtype, fill_value = dtype or fill_value.dtype, fill_value.item()
@@ -207,7 +211,7 @@ def full(size, fill_value, *, out=None, dtype=None, layout=None, device=None, pi
     return _filled("full", fill_value, (size,), None, out, dtype, layout, device, pin_memory, requires_grad)
 
 
-def scalar_tensor(s, *, dtype=None, layout=None, device=None, pin_memory: bool = False,
+def scalar_tensor(s: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
                   requires_grad: bool = False) -> autograd.Tensor:
     """A 0-d tensor of a number, in the default float dtype unless given another."""
     return _filled("scalar_tensor", s, (), (), None, dtype, layout, device, pin_memory, requires_grad)
@@ -220,36 +224,37 @@ def _like(op, make, input, dtype, layout, device, pin_memory, requires_grad, mem
     return _finish(op, t, None, layout, pin_memory, requires_grad, memory_format)
 
 
-def empty_like(input, *, dtype=None, layout=None, device=None, pin_memory: bool = False, requires_grad: bool = False,
-               memory_format=None) -> autograd.Tensor:
+def empty_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+               requires_grad: bool = False, memory_format: Any = None) -> autograd.Tensor:
     """`empty` of the input's shape and dtype."""
     return _like("empty_like", lambda dtype, where: empty(input.shape, dtype=dtype, device=where), input, dtype, layout,
                  device, pin_memory, requires_grad, memory_format)
 
 
-def zeros_like(input, *, dtype=None, layout=None, device=None, pin_memory: bool = False, requires_grad: bool = False,
-               memory_format=None) -> autograd.Tensor:
+def zeros_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+               requires_grad: bool = False, memory_format: Any = None) -> autograd.Tensor:
     """`zeros` of the input's shape and dtype."""
     return _like("zeros_like", lambda dtype, where: zeros(input.shape, dtype=dtype, device=where), input, dtype, layout,
                  device, pin_memory, requires_grad, memory_format)
 
 
-def ones_like(input, *, dtype=None, layout=None, device=None, pin_memory: bool = False, requires_grad: bool = False,
-              memory_format=None) -> autograd.Tensor:
+def ones_like(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+              requires_grad: bool = False, memory_format: Any = None) -> autograd.Tensor:
     """`ones` of the input's shape and dtype."""
     return _like("ones_like", lambda dtype, where: ones(input.shape, dtype=dtype, device=where), input, dtype, layout,
                  device, pin_memory, requires_grad, memory_format)
 
 
-def full_like(input, fill_value, *, dtype=None, layout=None, device=None, pin_memory: bool = False,
-              requires_grad: bool = False, memory_format=None) -> autograd.Tensor:
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+              pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None) -> autograd.Tensor:
     """`full` of the input's shape and dtype."""
     return _like("full_like", lambda dtype, where: full(input.shape, fill_value, dtype=dtype, device=where), input,
                  dtype, layout, device, pin_memory, requires_grad, memory_format)
 
 
 # --- sequences -------------------------------------------------------------------------------------------------------
-def arange(start=0, end=None, step=1, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
+def arange(start: Any = 0, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: Any = None,
+           layout: Any = None, device: Any = None, pin_memory: bool = False,
            requires_grad: bool = False) -> autograd.Tensor:
     """start, start + step, ... below end; `arange(n)` counts from 0. Integers give int64.
 
@@ -262,7 +267,7 @@ def arange(start=0, end=None, step=1, *, out=None, dtype=None, layout=None, devi
     return _new("arange", _engine.arange(start, end, step, dtype), device, requires_grad, out, layout, pin_memory)
 
 
-def range(start=0, end=None, step=1, **options) -> autograd.Tensor:
+def range(start: Any = 0, end: Any = None, step: Any = 1, **options: Any) -> autograd.Tensor:
     """start, start + step, ... up to and with end, as floats; `arange`, which leaves end out, is today's name."""
     if end is None:
         start, end = 0, start
@@ -270,15 +275,15 @@ def range(start=0, end=None, step=1, **options) -> autograd.Tensor:
     return arange(start, start + step * math.floor((end - start) / step + 1), step, **options)
 
 
-def linspace(start, end, steps: int, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
-             requires_grad: bool = False) -> autograd.Tensor:
+def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+             device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> autograd.Tensor:
     """`steps` evenly spaced values from start to end, both included."""
     start, end = (v.item() if hasattr(v, "item") else v for v in (start, end))
     return _new("linspace", _engine.linspace(start, end, steps, _dtype("linspace", dtype)), device, requires_grad,
                 out, layout, pin_memory)
 
 
-def logspace(start, end, steps: int, base: float = 10.0, **options) -> autograd.Tensor:
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, **options: Any) -> autograd.Tensor:
     """base to the power of `steps` evenly spaced exponents from start to end."""
     dtype = _dtype("logspace", options.pop("dtype", None))
     exponents = linspace(start, end, steps, dtype=_engine.float64)
@@ -288,8 +293,8 @@ def logspace(start, end, steps: int, base: float = 10.0, **options) -> autograd.
     return _new("logspace", _engine.cast((base**exponents).array, dtype), options.pop("device", None), **options)
 
 
-def eye(n: int, m: int | None = None, *, out=None, dtype=None, layout=None, device=None, pin_memory: bool = False,
-        requires_grad: bool = False) -> autograd.Tensor:
+def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+        device: Any = None, pin_memory: bool = False, requires_grad: bool = False) -> autograd.Tensor:
     """The (n, m) identity matrix, m = n by default."""
     m = n if m is None else m
     t = zeros(n, m, dtype=dtype, device=device)
@@ -299,7 +304,7 @@ def eye(n: int, m: int | None = None, *, out=None, dtype=None, layout=None, devi
 
 
 # --- from other memory -----------------------------------------------------------------------------------------------
-def from_numpy(ndarray) -> autograd.Tensor:
+def from_numpy(ndarray: Any) -> autograd.Tensor:
     """A tensor over a NumPy array's own memory: changes of one show in the other. The array is kept alive.
 
     Raises:
@@ -311,7 +316,7 @@ def from_numpy(ndarray) -> autograd.Tensor:
     return wrap(_engine.from_buffer(ndarray))
 
 
-def from_dlpack(ext_tensor) -> autograd.Tensor:
+def from_dlpack(ext_tensor: Any) -> autograd.Tensor:
     """A tensor over the memory of any array with `__dlpack__` (PyTorch, JAX, NumPy, CuPy), without a copy.
 
     On a GPU, the current stream waits for what the producer's has been given.
@@ -338,7 +343,7 @@ def from_dlpack(ext_tensor) -> autograd.Tensor:
 
 def _from_values(op: str, data, dtype, copy: bool):
     if isinstance(data, autograd.Tensor):
-        a = data.array if dtype is None else _engine.cast(data.array, dtype)
+        a: Any = data.array if dtype is None else _engine.cast(data.array, dtype)
         return _engine.clone(a) if copy and a is data.array else a
     if type(data) in (bool, int, float):  # NumPy's float64 is a float too, of its own dtype
         kind = _engine.bool if isinstance(data, bool) else _engine.int64 if isinstance(data, int) else None
@@ -376,7 +381,7 @@ def _values_of(data):
             for v in data]
 
 
-def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False,
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
            pin_memory: bool = False) -> autograd.Tensor:
     """A tensor with a copy of the data: a number, nested sequences of one length a depth, a NumPy array or a Tensor.
 
@@ -397,14 +402,14 @@ def tensor(data: Any, *, dtype=None, device=None, requires_grad: bool = False,
     return t.pin_memory() if pin_memory else t
 
 
-def as_tensor(data: Any, *, dtype=None, device=None) -> autograd.Tensor:
+def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> autograd.Tensor:
     """As `tensor`, but shares a NumPy array's memory, and returns a Tensor as it is, where dtype and layout allow."""
     if isinstance(data, autograd.Tensor):
         return data.to(device=device or data.device, dtype=dtype)
     return _new("as_tensor", _from_values("as_tensor", data, dtype, False), device, False)
 
 
-def asarray(obj: Any, *, dtype=None, device=None, copy: bool | None = None,
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
             requires_grad: bool = False) -> autograd.Tensor:
     """As `as_tensor`; always a copy if `copy` is True, and never if it is False.
 
@@ -422,7 +427,8 @@ def asarray(obj: Any, *, dtype=None, device=None, copy: bool | None = None,
     return t.requires_grad_() if requires_grad else t
 
 
-def frombuffer(buffer: Any, *, dtype, count: int = -1, offset: int = 0, requires_grad: bool = False) -> autograd.Tensor:
+def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0,
+               requires_grad: bool = False) -> autograd.Tensor:
     """A 1-d tensor over the memory of a bytes-like object, from byte `offset` on, without a copy."""
     if dtype is _engine.bfloat16:
         return wrap(_engine.bitcast(frombuffer(buffer, dtype=_engine.int16, count=count, offset=offset).array, dtype))

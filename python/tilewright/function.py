@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tilewright import _engine, autograd
 from tilewright.autograd import Node, first_order, wrap
 from tilewright.grad_mode import mode, no_grad
@@ -61,14 +63,17 @@ class Function:
 
     @staticmethod
     def forward(ctx, *args):
+        """The result, and what backward needs kept on ctx; a subclass writes it."""
         raise NotImplementedError("Function: forward must be defined by the subclass")
 
     @staticmethod
     def backward(ctx, *grad_outputs):
+        """The gradients of forward's inputs; a subclass writes it."""
         raise NotImplementedError("Function: backward must be defined by the subclass")
 
     @classmethod
     def apply(cls, *args):
+        """Runs forward and records backward."""
         Tensor = autograd.Tensor
         ctx = Context()
         inputs = [a if isinstance(a, Tensor) else None for a in args]
@@ -133,7 +138,7 @@ class Function:
         return tuple(outs) if isinstance(result, tuple) else outs[0]
 
 
-def once_differentiable(backward):
+def once_differentiable(backward: Any) -> Any:
     """Decorator for a `Function.backward` that is not made of Tensor ops: differentiating it again is refused."""
 
     def wrapped(ctx, *grads):
@@ -143,7 +148,7 @@ def once_differentiable(backward):
     return first_order(wrapped)
 
 
-def gradcheck(func, inputs, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
+def gradcheck(func: Any, inputs: Any, *, eps: float = 1e-06, atol: float = 1e-05, rtol: float = 0.001,
               raise_exception: bool = True, nondet_tol: float = 0.0, fast_mode: bool = False) -> bool:
     """Compares each gradient of `func` with central differences, element by element, in float64.
 
@@ -204,8 +209,9 @@ def gradcheck(func, inputs, *, eps: float = 1e-6, atol: float = 1e-5, rtol: floa
     return True
 
 
-def gradgradcheck(func, inputs, grad_outputs=None, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
-                  raise_exception: bool = True, nondet_tol: float = 0.0, fast_mode: bool = False) -> bool:
+def gradgradcheck(func: Any, inputs: Any, grad_outputs: Any = None, *, eps: float = 1e-06, atol: float = 1e-05,
+                  rtol: float = 0.001, raise_exception: bool = True, nondet_tol: float = 0.0,
+                  fast_mode: bool = False) -> bool:
     """`gradcheck` of the gradients of `func`, as functions of its inputs and of the gradients that come in.
 
     grad_outputs: those gradients, float64; by default random ones.

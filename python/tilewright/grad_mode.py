@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from tilewright._engine import mode
 
@@ -18,7 +19,7 @@ class _SetGrad:
     value = True
     _previous: list[bool]
 
-    def __new__(cls, function=None):
+    def __new__(cls, function: Any = None) -> Any:
         self = super().__new__(cls)
         self._previous = []
         return self(function) if callable(function) else self
@@ -60,7 +61,7 @@ class no_grad(_SetGrad):
 class set_grad_enabled(_SetGrad):
     """Sets the flag at once; as a context manager, puts back what was there at the end of the block."""
 
-    def __new__(cls, mode_on: bool):
+    def __new__(cls, mode_on: bool) -> Any:
         self = object.__new__(cls)
         self._previous = [mode.grad]
         self.value = mode.grad = bool(mode_on)

@@ -8,13 +8,14 @@ Other views of the base notice by the storage's version, and take their history 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from tilewright import _engine
 from tilewright.autograd import Node, _name, wrap
 from tilewright.grad_mode import mode
 
 
-def inplace(rule, x, write, inputs, saved=(), attrs=()):
+def inplace(rule: Any, x: Any, write: Any, inputs: Any, saved: Any = (), attrs: Any = ()) -> Any:
     """Runs `write()`, which changes x's memory, and makes the op x's newest history. Returns x.
 
     `saved` may hold `x.array` for the value after the write; a Tensor there means its value before it.
@@ -54,7 +55,7 @@ def inplace(rule, x, write, inputs, saved=(), attrs=()):
     return x
 
 
-def rebase(x, node, slot):
+def rebase(x: Any, node: Any, slot: Any) -> Any:
     """Makes output `slot` of `node` the newest history of x, whose memory the op has just changed."""
     _move(x, node, slot)
     base = x._base
@@ -75,7 +76,7 @@ def _move(t, node, slot):
     t.requires_grad, t.node, t.slot = True, node, slot
 
 
-def refresh_view(v):
+def refresh_view(v: Any) -> Any:
     """Makes a view's history that of its base as it is now, after an in-place change through another name."""
     base = v._base
     if base.requires_grad:

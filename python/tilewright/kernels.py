@@ -19,7 +19,7 @@ PyTorch and JAX.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 
@@ -48,7 +48,7 @@ def names() -> list[str]:
     return _engine.kernel_names()
 
 
-def which(name: str, device="cpu") -> str:
+def which(name: str, device: Any = "cpu") -> str:
     """The table whose kernel runs for an op on a device, such as "cpu_avx512"; "none" where there is no kernel.
 
     Raises:
@@ -100,7 +100,7 @@ class Plan:
     [6.0, 6.0, 6.0]
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._plan = _engine.Plan()
 
     def __enter__(self) -> Plan:

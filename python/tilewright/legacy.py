@@ -181,6 +181,7 @@ class Size(tuple, metaclass=_SizeOf):
     __slots__ = ()
 
     def numel(self) -> int:
+        """The product of the sizes."""
         return math.prod(self)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tilewright import _engine, autograd
 
 
@@ -81,7 +83,7 @@ def empty_cache() -> None:
     _engine.empty_cache()
 
 
-def promote_types(type1, type2):
+def promote_types(type1: Any, type2: Any) -> Any:
     """The dtype that holds both, by PyTorch's rules.
 
     >>> import tilewright as tw
@@ -91,7 +93,7 @@ def promote_types(type1, type2):
     return _engine.promote_types(type1, type2)
 
 
-def result_type(tensor1, tensor2):
+def result_type(tensor1: Any, tensor2: Any) -> Any:
     """The dtype of an operation on two Tensors or numbers: tensors with dimensions come before 0-d ones, and these
     before numbers, unless a later one is of a higher category (bool, integer, float)."""
     operands = [v.array if isinstance(v, autograd.Tensor) else v for v in (tensor1, tensor2)]

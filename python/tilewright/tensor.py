@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import itertools
 from typing import Any
 
@@ -57,7 +58,7 @@ class Tensor(_engine.TensorBase):
     __array_priority__ = 1000  # NumPy leaves `ndarray + tensor` to Tensor.__radd__
     __array_ufunc__ = None
 
-    def __init__(self, *data, dtype=None, device=None):
+    def __init__(self, *data: Any, dtype: Any = None, device: Any = None) -> None:
         where = creation.check_device("Tensor", device)
         dtype = dtype or _engine.get_default_dtype()
         if len(data) == 1 and not isinstance(data[0], int):
@@ -67,7 +68,7 @@ class Tensor(_engine.TensorBase):
 
     # --- what it is --------------------------------------------------------------------------------------------------
     @property
-    def device(self):
+    def device(self) -> Any:
         """Where the tensor lives."""
         return _CPU if self.array.on_cpu else self.array.device
 
@@ -93,7 +94,7 @@ class Tensor(_engine.TensorBase):
         return self.node is None
 
     @property
-    def grad_fn(self):
+    def grad_fn(self) -> Any:
         """The recorded op that made it, or None."""
         self._refresh()
         return self.node
@@ -102,7 +103,7 @@ class Tensor(_engine.TensorBase):
     def _version(self) -> int:
         return self.array.version
 
-    def size(self, dim: int | None = None):
+    def size(self, dim: int | None = None) -> Any:
         """The shape, or one size of it."""
         shape = self.array.shape
         if dim is None:
@@ -127,7 +128,7 @@ class Tensor(_engine.TensorBase):
         """Bytes of one element."""
         return self.array.dtype.itemsize
 
-    def stride(self, dim: int | None = None):
+    def stride(self, dim: int | None = None) -> Any:
         """The strides in elements, or one of them."""
         return self.array.strides if dim is None else self.array.strides[dim]
 
@@ -139,7 +140,7 @@ class Tensor(_engine.TensorBase):
         """The address of the first element."""
         return self.array.data_ptr
 
-    def is_contiguous(self, memory_format=None) -> bool:
+    def is_contiguous(self, memory_format: Any = None) -> bool:
         """Whether the elements lie in row-major order, or in that of `memory_format`."""
         if memory_format in (creation.channels_last, creation.channels_last_3d):
             from tilewright.ops import arrange
@@ -163,16 +164,16 @@ class Tensor(_engine.TensorBase):
         return self.array.on_cpu
 
     @property
-    def real(self):
+    def real(self) -> Tensor:
         """The tensor itself: it is real."""
         return self
 
     @property
-    def imag(self):
+    def imag(self) -> Tensor:
         """Refused: the tensor is real."""
         raise RuntimeError(f"imag: only complex tensors have an imaginary part, got {self.dtype.name}")
 
-    def conj(self):
+    def conj(self) -> Tensor:
         """The tensor itself: it is real."""
         return self
 
@@ -184,11 +185,11 @@ class Tensor(_engine.TensorBase):
         """Whether the dtype has negative numbers."""
         return self.array.dtype not in (_engine.bool, _engine.uint8)
 
-    def is_same_size(self, other) -> bool:
+    def is_same_size(self, other: Tensor) -> bool:
         """Whether both have one shape."""
         return self.array.shape == other.array.shape
 
-    def is_set_to(self, other) -> bool:
+    def is_set_to(self, other: Tensor) -> bool:
         """Whether both are the same view of the same memory."""
         a, b = self.array, other.array
         return (a.storage_id, a.offset, a.shape, a.strides, a.dtype) == (
@@ -198,7 +199,7 @@ class Tensor(_engine.TensorBase):
         """False: memory belongs to its process."""
         return False
 
-    def share_memory_(self):
+    def share_memory_(self) -> Tensor:
         """Refused: memory stays in its process."""
         raise NotImplementedError("share_memory_: a tensor's memory stays in its process; DataLoader's workers hand "
                                   "theirs over, and multiprocessing.shared_memory with tw.from_numpy shares arrays")
@@ -207,39 +208,39 @@ class Tensor(_engine.TensorBase):
         """False: `inference_mode` makes plain tensors."""
         return False
 
-    def storage(self):
+    def storage(self) -> Any:
         """The memory under the tensor and its views, as a flat sequence."""
         from tilewright.legacy import storage_of
         return storage_of(self)
 
     untyped_storage = storage
 
-    def values(self):
+    def values(self) -> Tensor:
         """Refused: only sparse tensors have them."""
         raise NotImplementedError("values: only sparse tensors store values apart, and they are not offered; of "
                                   "`max(dim)` or `sort()` the field is `.values`, without a call")
 
-    def to_dense(self, dtype=None, *, masked_grad: Any = True):
+    def to_dense(self, dtype: Any = None, *, masked_grad: Any = True) -> Tensor:
         """The tensor itself: it is dense."""
         return self if dtype is None else self.to(dtype)
 
-    def to_sparse(self, *args):
+    def to_sparse(self, *args: Any) -> Tensor:
         """Refused: tensors are dense."""
         raise NotImplementedError("to_sparse: sparse tensors are not offered; use scipy.sparse, or index_add")
 
     coalesce = sparse_mask = to_sparse
 
-    def resize(self, *size):
+    def resize(self, *size: Any) -> Tensor:
         """`reshape`, under a name that PyTorch has given up."""
         import warnings
         warnings.warn("resize: use reshape", DeprecationWarning, stacklevel=2)
         return _shape.reshape(self, *size)
 
-    def resize_as(self, other):
+    def resize_as(self, other: Tensor) -> Tensor:
         """`reshape` to the other's shape."""
         return self.resize(*other.shape)
 
-    def apply_(self, callable):
+    def apply_(self, callable: Any) -> Tensor:
         """Each element replaced by callable(element): slow, for odd cases."""
         values = [callable(v) for v in self.detach().reshape(-1).tolist()]
         return _elementwise.copy_(self, self.new_tensor(values).reshape(self.shape))
@@ -249,7 +250,7 @@ class Tensor(_engine.TensorBase):
         """Whether `retain_grad` was asked for."""
         return self.node is not None and bool(self.node.hooks) and ("retain", self.slot) in self.node.hooks
 
-    def new(self, *data):
+    def new(self, *data: Any) -> Any:
         """`Tensor(...)` of this one's dtype and device, as older scripts write it."""
         if len(data) == 1 and not isinstance(data[0], int):
             return self.new_tensor(data[0])
@@ -271,31 +272,31 @@ class Tensor(_engine.TensorBase):
                 setattr(self, name, getattr(y, name))
         return self
 
-    def transpose_(self, dim0: int, dim1: int):
+    def transpose_(self, dim0: int, dim1: int) -> Tensor:
         """Swaps two dimensions of this tensor itself; no memory moves."""
         return self._become_view("transpose_", lambda x: x.transpose(dim0, dim1))
 
-    def t_(self):
+    def t_(self) -> Tensor:
         """The transposed matrix, in place."""
         return self._become_view("t_", lambda x: x.t())
 
-    def squeeze_(self, dim=None):
+    def squeeze_(self, dim: builtins.int | tuple[builtins.int, ...] | list[builtins.int] | None = None) -> Tensor:
         """Drops dimensions of size 1 of this tensor itself."""
         return self._become_view("squeeze_", lambda x: x.squeeze() if dim is None else x.squeeze(dim))
 
-    def unsqueeze_(self, dim: int):
+    def unsqueeze_(self, dim: int) -> Tensor:
         """Gives this tensor itself a dimension of size 1."""
         return self._become_view("unsqueeze_", lambda x: x.unsqueeze(dim))
 
-    def swapaxes_(self, axis0: int, axis1: int):
+    def swapaxes_(self, axis0: int, axis1: int) -> Tensor:
         """`transpose_`."""
         return self.transpose_(axis0, axis1)
 
-    def swapdims_(self, dim0: int, dim1: int):
+    def swapdims_(self, dim0: int, dim1: int) -> Tensor:
         """`transpose_`."""
         return self.transpose_(dim0, dim1)
 
-    def resize_(self, *size, memory_format=None):
+    def resize_(self, *size: Any, memory_format: Any = None) -> Tensor:
         """Another shape for this tensor itself: its first values in row-major order stay, more are arbitrary."""
         if memory_format not in (None, creation.contiguous_format, creation.preserve_format):
             raise NotImplementedError(f"resize_: memory_format must be row-major, got {memory_format!r}")
@@ -308,21 +309,21 @@ class Tensor(_engine.TensorBase):
         self.array = new.array
         return self
 
-    def resize_as_(self, other, memory_format=None):
+    def resize_as_(self, other: Tensor, memory_format: Any = None) -> Tensor:
         """`resize_` to the other's shape."""
         return self.resize_(other.shape, memory_format=memory_format)
 
     # --- values out --------------------------------------------------------------------------------------------------
-    def item(self):
+    def item(self) -> Any:
         """The one element as a Python number. ValueError when there are more or none."""
         return _engine.item(self.array)
 
-    def tolist(self):
+    def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
         a = self.array
         return self.detach().cpu().__array__(_numpy().float32 if a.dtype is _engine.bfloat16 else None).tolist()
 
-    def numpy(self, *, force: bool = False):
+    def numpy(self, *, force: bool = False) -> Any:
         """A NumPy array over the same memory, which it keeps alive; with `force` a copy where that is impossible.
 
         Raises:
@@ -405,7 +406,7 @@ class Tensor(_engine.TensorBase):
         return format(self.item(), spec) if not self.array.ndim and spec else str(self)
 
     # --- autograd ----------------------------------------------------------------------------------------------------
-    def requires_grad_(self, requires_grad: bool = True):
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Asks for (or declines) a gradient in `.grad` on backward; floating-point leaves only."""
         if not requires_grad and self.node is not None:
             raise RuntimeError("requires_grad_: only a leaf can stop requiring grad; use .detach()")
@@ -414,31 +415,32 @@ class Tensor(_engine.TensorBase):
         self.requires_grad = bool(requires_grad)
         return self
 
-    def backward(self, gradient=None, retain_graph=None, create_graph: bool = False, inputs=None) -> None:
+    def backward(self, gradient: Any = None, retain_graph: Any = None, create_graph: bool = False,
+                 inputs: Any = None) -> None:
         """Sums d(self)/d(leaf) into every leaf's `.grad`; see `tilewright.autograd.backward`."""
         autograd.backward(self, gradient, retain_graph, create_graph, inputs)
 
-    def detach(self):
+    def detach(self) -> Tensor:
         """The same memory with no history; changes in place are still seen by version checks."""
         return wrap(self.array)
 
-    def detach_(self):
+    def detach_(self) -> Tensor:
         """Forgets the history."""
         self.node, self.requires_grad, self.slot = None, False, 0
         return self
 
     @property
-    def data(self):
+    def data(self) -> Tensor:
         """The same memory, with no history and outside autograd's view: writes to it are not checked."""
         return wrap(_engine.untracked(self.array))
 
     @data.setter
-    def data(self, value):
+    def data(self, value: Any) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"data: expects a Tensor, got {type(value).__name__}")
         self.array = value.array
 
-    def register_hook(self, hook) -> RemovableHandle:
+    def register_hook(self, hook: Any) -> RemovableHandle:
         """Calls hook(gradient) when this tensor's gradient is known; what it returns, if anything, replaces it."""
         self._refresh()
         if not self.requires_grad:
@@ -458,7 +460,7 @@ class Tensor(_engine.TensorBase):
             hooks["retain", self.slot] = retain  # last: it shows what other hooks made of the gradient
         return RemovableHandle(self.node.hooks, key)
 
-    def register_post_accumulate_grad_hook(self, hook) -> RemovableHandle:
+    def register_post_accumulate_grad_hook(self, hook: Any) -> RemovableHandle:
         """Calls hook(this leaf) after a backward has summed into its .grad; an optimizer may step there."""
         if not self.requires_grad or self.node is not None:
             raise RuntimeError("register_post_accumulate_grad_hook: the tensor must be a leaf that requires grad")
@@ -494,8 +496,8 @@ class Tensor(_engine.TensorBase):
             autograd.refresh_view(self)
 
     # --- dtype and device --------------------------------------------------------------------------------------------
-    def to(self, *args, dtype=None, device=None, non_blocking: Any = False, copy: Any = False, memory_format=None,
-           other=None):
+    def to(self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: Any = False, copy: Any = False,
+           memory_format: Any = None, other: Tensor | builtins.float | None = None) -> Tensor:
         """In another dtype or on another device: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`; in memory
         with channels last where `memory_format` says so."""
         args = args if other is None else (*args, other)
@@ -518,103 +520,103 @@ class Tensor(_engine.TensorBase):
         t = _elementwise.clone(t) if copy and t is self else t
         return t if memory_format is None else _elementwise.contiguous(t, memory_format)
 
-    def type(self, dtype=None, non_blocking: Any = False):
+    def type(self, dtype: Any = None, non_blocking: Any = False) -> Any:
         """The type's name, such as "torch.FloatTensor"; or the tensor in another dtype, which may also be given as
         a typed tensor class or its name."""
         from tilewright import legacy
         return legacy.type_name(self) if dtype is None else self.to(*legacy.dtype_and_device("type", dtype))
 
-    def type_as(self, other):
+    def type_as(self, other: Tensor) -> Tensor:
         """In the other's dtype and on its device."""
         return self.to(other.device, other.dtype)
 
-    def float(self, memory_format=None):
+    def float(self, memory_format: Any = None) -> Tensor:
         """In float32."""
         return self.to(_engine.float32, memory_format=memory_format)
 
-    def double(self, memory_format=None):
+    def double(self, memory_format: Any = None) -> Tensor:
         """In float64."""
         return self.to(_engine.float64, memory_format=memory_format)
 
-    def half(self, memory_format=None):
+    def half(self, memory_format: Any = None) -> Tensor:
         """In float16."""
         return self.to(_engine.float16, memory_format=memory_format)
 
-    def bfloat16(self, memory_format=None):
+    def bfloat16(self, memory_format: Any = None) -> Tensor:
         """In bfloat16."""
         return self.to(_engine.bfloat16, memory_format=memory_format)
 
-    def int(self, memory_format=None):
+    def int(self, memory_format: Any = None) -> Tensor:
         """In int32."""
         return self.to(_engine.int32, memory_format=memory_format)
 
-    def long(self, memory_format=None):
+    def long(self, memory_format: Any = None) -> Tensor:
         """In int64."""
         return self.to(_engine.int64, memory_format=memory_format)
 
-    def short(self, memory_format=None):
+    def short(self, memory_format: Any = None) -> Tensor:
         """In int16."""
         return self.to(_engine.int16, memory_format=memory_format)
 
-    def byte(self, memory_format=None):
+    def byte(self, memory_format: Any = None) -> Tensor:
         """In uint8."""
         return self.to(_engine.uint8, memory_format=memory_format)
 
-    def char(self, memory_format=None):
+    def char(self, memory_format: Any = None) -> Tensor:
         """In int8."""
         return self.to(_engine.int8, memory_format=memory_format)
 
-    def bool(self, memory_format=None):
+    def bool(self, memory_format: Any = None) -> Tensor:
         """In bool: whether an element is not 0."""
         return self.to(_engine.bool, memory_format=memory_format)
 
-    def cpu(self, memory_format=None):
+    def cpu(self, memory_format: Any = None) -> Tensor:
         """In host memory."""
         return self.to(_CPU, memory_format=memory_format)
 
-    def cuda(self, device=None, non_blocking: Any = False, memory_format=None):
+    def cuda(self, device: Any = None, non_blocking: Any = False, memory_format: Any = None) -> Tensor:
         """On a GPU, by default the current one."""
         return self.to(device="cuda" if device is None else device, non_blocking=non_blocking,
                        memory_format=memory_format)
 
-    def pin_memory(self, device=None):
+    def pin_memory(self, device: Any = None) -> Tensor:
         """A copy in pinned memory, which a GPU reads and writes while the program goes on."""
         return wrap(_engine.pin_memory(self.array))
 
-    def is_pinned(self, device=None) -> Any:
+    def is_pinned(self, device: Any = None) -> Any:
         """Whether it lies in pinned memory."""
         return _engine.is_pinned(self.array)
 
-    def record_stream(self, stream) -> None:
+    def record_stream(self, stream: Any) -> None:
         """Says that work of that stream uses the tensor too: its memory is given to others only when that is done."""
         _engine.cuda_record_stream(self.array, stream.cuda_stream)
 
-    def new_empty(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
-                  pin_memory: Any = False):
+    def new_empty(self, *args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: Any = False,
+                  layout: Any = None, pin_memory: Any = False) -> Tensor:
         """Uninitialised, of this tensor's dtype and device unless others are given."""
         return creation.empty(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
                              requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_zeros(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
-                  pin_memory: Any = False):
+    def new_zeros(self, *args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: Any = False,
+                  layout: Any = None, pin_memory: Any = False) -> Tensor:
         """Zeros of this tensor's dtype and device unless others are given."""
         return creation.zeros(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
                              requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_ones(self, *args, size=None, dtype=None, device=None, requires_grad: Any = False, layout=None,
-                 pin_memory: Any = False):
+    def new_ones(self, *args: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: Any = False,
+                 layout: Any = None, pin_memory: Any = False) -> Tensor:
         """Ones of this tensor's dtype and device unless others are given."""
         return creation.ones(*args, size=size, dtype=dtype or self.dtype, device=device or self.device,
                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_full(self, size, fill_value, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
-                 pin_memory: Any = False):
+    def new_full(self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False,
+                 layout: Any = None, pin_memory: Any = False) -> Tensor:
         """One value, in this tensor's dtype and device unless others are given."""
         return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device or self.device,
                             requires_grad=requires_grad, layout=layout, pin_memory=pin_memory)
 
-    def new_tensor(self, data, *, dtype=None, device=None, requires_grad: Any = False, layout=None,
-                   pin_memory: Any = False):
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False,
+                   layout: Any = None, pin_memory: Any = False) -> Tensor:
         """A copy of the data in this tensor's dtype and device unless others are given."""
         creation._check_layout("new_tensor", layout)
         return creation.tensor(data, dtype=dtype or self.dtype, device=device or self.device,
@@ -702,18 +704,18 @@ class Tensor(_engine.TensorBase):
 
     # --- ops, by family ----------------------------------------------------------------------------------------------
     @property
-    def T(self):
+    def T(self) -> Tensor:
         """The dimensions in reverse order: a view."""
         return _shape.permute(self, tuple(range(self.array.ndim))[::-1])
 
     @property
-    def mT(self):
+    def mT(self) -> Tensor:
         """The matrices transposed: a view."""
         return _shape.transpose(self, -2, -1)
 
     H = mH = mT  # the tensors are real
 
-    def where(self, condition, other):
+    def where(self, condition: Tensor, other: Any) -> Any:
         """self where the condition holds, other elsewhere."""
         return _elementwise.where(condition, self, other)
 
@@ -973,7 +975,7 @@ def _rebuild(cls, values, dtype, requires_grad, attributes):
     return _restore(cls.__new__(cls), array, requires_grad, attributes)
 
 
-autograd.Tensor = Tensor
+autograd.Tensor = Tensor  # type: ignore[misc]
 from tilewright import methods  # noqa: E402, F401 - Tensor's further methods
 
 _engine.set_tape(Tensor, autograd.Node, autograd.refresh_view)

@@ -39,6 +39,7 @@ def init() -> None:
 
 
 def is_initialized() -> bool:
+    """Whether a GPU has been used."""
     return is_available()
 
 
@@ -104,6 +105,7 @@ def get_device_properties(device: Any = None) -> Any:
 
 
 def get_device_name(device: Any = None) -> str:
+    """The GPU's name."""
     return get_device_properties(device).name
 
 
@@ -114,6 +116,7 @@ def get_device_capability(device: Any = None) -> tuple[int, int]:
 
 
 def is_bf16_supported() -> bool:
+    """Whether kernels take bfloat16."""
     return is_available() and get_device_capability()[0] >= 8
 
 
@@ -188,6 +191,7 @@ class Stream:
 
     @property
     def device(self) -> Any:
+        """The GPU of the stream."""
         return _engine.device("cuda", self.device_index)
 
     def synchronize(self) -> None:
@@ -207,6 +211,7 @@ class Stream:
         self.wait_event(stream.record_event())
 
     def record_event(self, event: Event | None = None) -> Event:
+        """An event that happens when the stream's work so far is done."""
         event = event or Event()
         event.record(self)
         return event
@@ -243,6 +248,7 @@ class Event:
         _engine.cuda_event_record(self._made(), (stream or current_stream()).cuda_stream)
 
     def wait(self, stream: Stream | None = None) -> None:
+        """Makes a stream wait for the event."""
         (stream or current_stream()).wait_event(self)
 
     def query(self) -> bool:
@@ -250,6 +256,7 @@ class Event:
         return not self._handle or _engine.cuda_event_query(self._handle)
 
     def synchronize(self) -> None:
+        """Waits until the event has happened."""
         if self._handle:
             _engine.cuda_event_synchronize(self._handle)
 
@@ -276,6 +283,7 @@ def current_stream(device: Any = None) -> Stream:
 
 
 def default_stream(device: Any = None) -> Stream:
+    """The stream that work goes to unless told otherwise."""
     return Stream(device, _handle=0)
 
 

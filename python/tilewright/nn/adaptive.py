@@ -55,6 +55,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
                                         Linear(hidden, size, bias=False, **kind)))
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         for layer in (self.head, *(part for pair in self.tail for part in pair.children())):
             layer.reset_parameters()
 

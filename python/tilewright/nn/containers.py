@@ -164,21 +164,27 @@ class ModuleDict(Module):
         return key in self._modules
 
     def keys(self) -> Iterable[str]:
+        """The names, in order."""
         return self._modules.keys()
 
     def values(self) -> Iterable[Module]:
+        """The values, in order of their names."""
         return self._modules.values()
 
     def items(self) -> Iterable[tuple[str, Module]]:
+        """(name, value) pairs, in order."""
         return self._modules.items()
 
     def clear(self) -> None:
+        """Removes all."""
         self._modules.clear()
 
     def pop(self, key: str) -> Module:
+        """Removes one by its name and returns it."""
         return self._modules.pop(key)
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Adds or replaces those of a mapping or of pairs."""
         for key, module in modules.items() if hasattr(modules, "items") else modules:
             self[key] = module
 
@@ -210,10 +216,12 @@ class ParameterList(Module):
         setattr(self, str(_position(self, index, len(self))), _as_parameter(value))
 
     def append(self, value: Any) -> ParameterList:
+        """Adds a value at the end."""
         self.register_parameter(str(len(self)), _as_parameter(value))
         return self
 
     def extend(self, values: Iterable[Any]) -> ParameterList:
+        """Adds several values at the end."""
         if isinstance(values, Tensor) or not isinstance(values, Iterable):
             raise TypeError(f"ParameterList: extend takes an iterable of tensors, got {type(values).__name__}")
         for value in list(values):
@@ -253,38 +261,48 @@ class ParameterDict(Module):
         return key in self._parameters
 
     def keys(self) -> Iterable[str]:
+        """The names, in order."""
         return self._parameters.keys()
 
     def values(self) -> Iterable[Any]:
+        """The values, in order of their names."""
         return self._parameters.values()
 
     def items(self) -> Iterable[tuple[str, Any]]:
+        """(name, value) pairs, in order."""
         return self._parameters.items()
 
     def get(self, key: str, default: Any = None) -> Any:
+        """The value of a name, or the default."""
         return self._parameters.get(key, default)
 
     def pop(self, key: str) -> Any:
+        """Removes one by its name and returns it."""
         return self._parameters.pop(key)
 
     def popitem(self) -> tuple[str, Any]:
+        """Removes the last and returns its name and value."""
         return self._parameters.popitem()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value of a name, which is set to the default if it is not there."""
         if key not in self:
             self[key] = default
         return self[key]
 
     def clear(self) -> None:
+        """Removes all."""
         self._parameters.clear()
 
     def copy(self) -> ParameterDict:
+        """Another of the same values."""
         return ParameterDict(self.items())
 
     def __reversed__(self) -> Iterator[str]:
         return reversed(list(self._parameters))
 
     def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Adds or replaces those of a mapping or of pairs."""
         for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
             self[key] = value
 

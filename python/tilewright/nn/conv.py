@@ -55,6 +55,7 @@ class _ConvNd(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         init.default_linear_(self.weight, self.bias)
 
     def extra_repr(self) -> str:

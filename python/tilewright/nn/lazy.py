@@ -46,6 +46,7 @@ class LazyModuleMixin:
             self.reset_parameters()
 
     def reset_parameters(self: Any) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         if not self.has_uninitialized_params():
             super().reset_parameters()  # type: ignore[misc]
 

@@ -47,6 +47,7 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         init.default_linear_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -83,6 +84,7 @@ class Bilinear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         bound = 1 / math.sqrt(self.in1_features)
         for p in self.parameters():
             init.uniform_(p, -bound, bound)
@@ -168,6 +170,7 @@ class _Table(Module):
                              f"{tuple(weight.shape)}")
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
             init.zeros_(self.weight.data[self.padding_idx])

@@ -44,6 +44,7 @@ class _NormBase(Module):
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         self.reset_running_stats()
         self._reset_affine()
 
@@ -218,6 +219,7 @@ class GroupNorm(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:
@@ -251,6 +253,7 @@ class RMSNorm(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         if self.weight is not None:
             init.ones_(self.weight)
 
@@ -289,6 +292,7 @@ class LayerNorm(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:

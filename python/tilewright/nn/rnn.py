@@ -70,6 +70,7 @@ class RNNBase(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         _reset(self, self.hidden_size)
 
     def flatten_parameters(self) -> None:
@@ -77,6 +78,7 @@ class RNNBase(Module):
 
     @property
     def all_weights(self) -> list[list[Parameter]]:
+        """The parameters of each layer and direction, in lists."""
         return [[getattr(self, name) for name in names] for names in self._all_weights]
 
     @property
@@ -232,6 +234,7 @@ class RNNCellBase(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Sets the parameters anew, as when the layer was made."""
         _reset(self, self.hidden_size)
 
     def _step(self, function: Any, input: Tensor, states: tuple[Tensor, ...] | None, count: int = 1) -> Any:

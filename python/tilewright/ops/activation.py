@@ -4,6 +4,7 @@ autograd as recorded ops when a second derivative is asked for."""
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import direct, run, wants
@@ -11,6 +12,9 @@ from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops.elementary import erf, exp
 from tilewright.ops.elementwise import _before, where
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 
 def _activate(kernel, rule, x, in_place, attrs=(), keep_output=False):
@@ -27,7 +31,7 @@ def _activate(kernel, rule, x, in_place, attrs=(), keep_output=False):
 
 
 @direct("output")
-def relu(input, inplace: bool = False):
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0); NaN stays NaN.
 
     >>> import tilewright as tw
@@ -44,12 +48,12 @@ def relu_grad(node, dy):
     return (wrap(_engine.relu_backward(dy.array, y.array)),)
 
 
-def relu_(input):
+def relu_(input: Tensor) -> Tensor:
     """relu in place."""
     return relu(input, True)
 
 
-def leaky_relu(input, negative_slope: float = 0.01, inplace: bool = False):
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where positive, negative_slope * input elsewhere."""
     if inplace and negative_slope < 0:
         raise ValueError(f"leaky_relu: in place, negative_slope must not be negative, got {negative_slope}")
@@ -64,7 +68,7 @@ def leaky_relu_grad(node, dy):
     return (wrap(_engine.leaky_relu_backward(dy.array, x.array, slope, 0.0)),)
 
 
-def elu(input, alpha: float = 1.0, inplace: bool = False):
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """input where positive, alpha * (exp(input) - 1) elsewhere (Clevert et al., 2016)."""
     return _activate(_engine.elu, elu_grad, input, inplace, (float(alpha),), keep_output=True)
 
@@ -77,7 +81,7 @@ def elu_grad(node, dy):
 
 
 @direct("output")
-def sigmoid(input, *, out=None):
+def sigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """1 / (1 + exp(-input))."""
     return run(sigmoid, input, out=out)
 
@@ -89,13 +93,13 @@ def sigmoid_grad(node, dy):
     return (wrap(_engine.sigmoid_backward(dy.array, y.array)),)
 
 
-def sigmoid_(input):
+def sigmoid_(input: Tensor) -> Tensor:
     """sigmoid in place."""
     return _activate(_engine.sigmoid, sigmoid_grad, input, True, keep_output=True)
 
 
 @direct("output")
-def tanh(input, *, out=None):
+def tanh(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The hyperbolic tangent."""
     return run(tanh, input, out=out)
 
@@ -107,12 +111,12 @@ def tanh_grad(node, dy):
     return (wrap(_engine.tanh_backward(dy.array, y.array)),)
 
 
-def tanh_(input):
+def tanh_(input: Tensor) -> Tensor:
     """tanh in place."""
     return _activate(_engine.tanh, tanh_grad, input, True, keep_output=True)
 
 
-def gelu(input, approximate: str = "none"):
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """input * Phi(input), Phi the normal distribution function (Hendrycks & Gimpel, 2016); "tanh" approximates it by
     0.5 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
 
@@ -143,7 +147,7 @@ def gelu_tanh_grad(node, dy):
     return (wrap(_engine.gelu_tanh_backward(dy.array, x.array)),)
 
 
-def silu(input, inplace: bool = False):
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """input * sigmoid(input)."""
     return _activate(_engine.silu, silu_grad, input, inplace)
 
@@ -156,7 +160,7 @@ def silu_grad(node, dy):
     return (wrap(_engine.silu_backward(dy.array, x.array)),)
 
 
-def softplus(input, beta: float = 1.0, threshold: float = 20.0):
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * input)) / beta; the input itself where beta * input exceeds the threshold."""
     return _activate(_engine.softplus, softplus_grad, input, False, (float(beta), float(threshold)))
 
@@ -168,7 +172,7 @@ def softplus_grad(node, dy):
     return (wrap(_engine.softplus_backward(dy.array, x.array, beta, threshold)),)
 
 
-def hardtanh(input, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """input moved into [min_val, max_val]; the gradient is 0 on and outside the bounds, as in PyTorch."""
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val must not be above max_val, got {min_val} and {max_val}")
@@ -199,12 +203,12 @@ def _step(condition, like):
 hardtanh_grad = _rule("hardtanh_grad", _engine.inside_backward, lambda y, lo, hi: _step((y > lo) & (y < hi), y))
 
 
-def relu6(input, inplace: bool = False):
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """input moved into [0, 6]."""
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-def logsigmoid(input):
+def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(input)), stable for large negative inputs."""
     return _activate(_engine.logsigmoid, logsigmoid_grad, input, False)
 
@@ -212,7 +216,7 @@ def logsigmoid(input):
 logsigmoid_grad = _rule("logsigmoid_grad", _engine.logsigmoid_backward, lambda x: sigmoid(-x))
 
 
-def mish(input, inplace: bool = False):
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """input * tanh(softplus(input)) (Misra, 2019)."""
     return _activate(_engine.mish, mish_grad, input, inplace)
 
@@ -225,7 +229,7 @@ def _mish_slope(x):
 mish_grad = _rule("mish_grad", _engine.mish_backward, _mish_slope)
 
 
-def hardsigmoid(input, inplace: bool = False):
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """clamp(input / 6 + 1/2, 0, 1)."""
     return _activate(_engine.hardsigmoid, hardsigmoid_grad, input, inplace)
 
@@ -234,7 +238,7 @@ hardsigmoid_grad = _rule("hardsigmoid_grad", _engine.hardsigmoid_backward,
                          lambda x: _step((x > -3) & (x < 3), x) * (1.0 / 6.0))
 
 
-def hardswish(input, inplace: bool = False):
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """input * hardsigmoid(input) (Howard et al., 2019)."""
     return _activate(_engine.hardswish, hardswish_grad, input, inplace)
 
@@ -243,7 +247,7 @@ hardswish_grad = _rule("hardswish_grad", _engine.hardswish_backward,
                        lambda x: where(x <= -3, 0.0, where(x < 3, x / 3.0 + 0.5, 1.0)))
 
 
-def selu(input, inplace: bool = False):
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(input, alpha), the constants that keep mean 0 and variance 1 (Klambauer et al., 2017)."""
     return _activate(_engine.selu, selu_grad, input, inplace, keep_output=True)
 
@@ -253,7 +257,7 @@ selu_grad = _rule("selu_grad", _engine.selu_backward,
                   lambda y: where(y > 0, _SELU_SCALE, y + _SELU_SCALE * _SELU_ALPHA))
 
 
-def celu(input, alpha: float = 1.0, inplace: bool = False):
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(0, input) + min(0, alpha * (exp(input / alpha) - 1)) (Barron, 2017).
 
     Raises:
@@ -267,7 +271,7 @@ def celu(input, alpha: float = 1.0, inplace: bool = False):
 celu_grad = _rule("celu_grad", _engine.celu_backward, lambda x, alpha: where(x > 0, 1.0, exp(x.clamp(max=0.0) / alpha)))
 
 
-def softsign(input):
+def softsign(input: Tensor) -> Tensor:
     """input / (1 + |input|)."""
     return _activate(_engine.softsign, softsign_grad, input, False)
 
@@ -275,15 +279,15 @@ def softsign(input):
 softsign_grad = _rule("softsign_grad", _engine.softsign_backward, lambda x: 1.0 / (x.abs() + 1.0).square())
 
 
-def tanhshrink(input):
+def tanhshrink(input: Tensor) -> Tensor:
     """input - tanh(input)."""
     return _activate(_engine.tanhshrink, tanhshrink_grad, input, False)
 
 
-tanhshrink_grad = _rule("tanhshrink_grad", _engine.tanhshrink_backward, lambda x: tanh(x).square())
+tanhshrink_grad = _rule("tanhshrink_grad", _engine.tanhshrink_backward, lambda x: tanh(x).square())  # type: ignore[has-type]
 
 
-def hardshrink(input, lambd: float = 0.5):
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """input where |input| > lambd, 0 elsewhere."""
     return _activate(_engine.hardshrink, hardshrink_grad, input, False, (float(lambd),))
 
@@ -291,7 +295,7 @@ def hardshrink(input, lambd: float = 0.5):
 hardshrink_grad = _rule("hardshrink_grad", _engine.shrink_backward, lambda x, lambd: _step(x.abs() > lambd, x))
 
 
-def softshrink(input, lambd: float = 0.5):
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """input moved by lambd towards 0, and 0 where |input| <= lambd.
 
     Raises:
@@ -305,7 +309,7 @@ def softshrink(input, lambd: float = 0.5):
 softshrink_grad = _rule("softshrink_grad", _engine.shrink_backward, lambda x, lambd: _step(x.abs() > lambd, x))
 
 
-def threshold(input, threshold: float, value: float, inplace: bool = False):
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it is above the threshold, value elsewhere."""
     if not input.array.is_float:
         y = where(input > threshold, input, int(value))
@@ -316,7 +320,7 @@ def threshold(input, threshold: float, value: float, inplace: bool = False):
 threshold_grad = _rule("threshold_grad", _engine.threshold_backward, lambda x, at, value: _step(x > at, x))
 
 
-def prelu(input, weight):
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """input where positive, weight * input elsewhere; weight has one value, or one a channel (dim 1 of the input).
 
     Raises:
@@ -335,7 +339,8 @@ def prelu(input, weight):
     return where(input > 0, input, input * weight)
 
 
-def rrelu(input, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False):
+def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
+          inplace: bool = False) -> Tensor:
     """input where positive, elsewhere a * input: a is drawn from [lower, upper] for each element in training, and is
     their mean otherwise (Xu et al., 2015)."""
     if lower > upper:
@@ -347,7 +352,7 @@ def rrelu(input, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool 
     return input.copy_(y) if inplace else y
 
 
-def glu(input, dim: int = -1):
+def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a * sigmoid(b), a and b the halves of the input along `dim` (Dauphin et al., 2016).
 
     Raises:
@@ -360,13 +365,13 @@ def glu(input, dim: int = -1):
     return a * sigmoid(b)
 
 
-def softmin(input, dim: int | None = None, _stacklevel: int = 3, dtype=None):
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """softmax(-input) along `dim`."""
     from tilewright.ops.softmax import softmax
     return softmax(-(input if dtype is None else input.to(dtype)), -1 if dim is None else dim)
 
 
-def gumbel_softmax(logits, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1):
+def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """softmax((logits + g) / tau), g Gumbel noise; `hard` gives one-hot samples with the soft ones' gradient.
 
     Raises:
@@ -387,36 +392,36 @@ def gumbel_softmax(logits, tau: float = 1.0, hard: bool = False, eps: float = 1e
     return one - soft.detach() + soft
 
 
-def leaky_relu_(input, negative_slope: float = 0.01):
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """leaky_relu in place."""
     return leaky_relu(input, negative_slope, True)
 
 
-def elu_(input, alpha: float = 1.0):
+def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
     """elu in place."""
     return elu(input, alpha, True)
 
 
-def celu_(input, alpha: float = 1.0):
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
     """celu in place."""
     return celu(input, alpha, True)
 
 
-def selu_(input):
+def selu_(input: Tensor) -> Tensor:
     """selu in place."""
     return selu(input, True)
 
 
-def hardtanh_(input, min_val: float = -1.0, max_val: float = 1.0):
+def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """hardtanh in place."""
     return hardtanh(input, min_val, max_val, True)
 
 
-def threshold_(input, threshold: float, value: float):
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
     """threshold in place."""
     return _activate(_engine.threshold, threshold_grad, input, True, (float(threshold), float(value)))
 
 
-def rrelu_(input, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False):
+def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
     """rrelu in place."""
     return rrelu(input, lower, upper, training, True)

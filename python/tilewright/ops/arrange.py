@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import takes_out
@@ -12,24 +14,27 @@ from tilewright.ops import elementwise, matmul, reduce, shape
 from tilewright.ops import index as _index
 from tilewright.ops.elementwise import where
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
+
 
 # --- views -----------------------------------------------------------------------------------------------------------
-def swapaxes(input, axis0: int, axis1: int):
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
     """`transpose`."""
     return shape.transpose(input, axis0, axis1)
 
 
-def swapdims(input, dim0: int, dim1: int):
+def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """`transpose`."""
     return shape.transpose(input, dim0, dim1)
 
 
-def moveaxis(input, source, destination):
+def moveaxis(input: Tensor, source: Tensor, destination: Any) -> Tensor:
     """`movedim`."""
     return shape.movedim(input, source, destination)
 
 
-def adjoint(input):
+def adjoint(input: Tensor) -> Tensor:
     """The transpose of matrices."""
     return shape.transpose(input, -1, -2)
 
@@ -42,7 +47,7 @@ def _atleast(n: int, name: str, text: str):
             return shape.unsqueeze(x, -1)
         return x.reshape([1] * n if not x.dim() else [1, -1] if n == 2 else [1, -1, 1] if n == 3 else [-1])
 
-    def op(*tensors):
+    def op(*tensors: Any) -> Any:
         given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else tensors
         return one(given[0]) if given is tensors and len(given) == 1 else tuple(one(x) for x in given)
 
@@ -56,7 +61,7 @@ atleast_2d = _atleast(2, "atleast_2d", "Tensors with at least two dimensions, ne
 atleast_3d = _atleast(3, "atleast_3d", "Tensors with at least three dimensions: (N) gives (1, N, 1), (M, N) (M, N, 1).")
 
 
-def rot90(input, k: int = 1, dims=(0, 1)):
+def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by 90 degrees k times, from the first of `dims` towards the second."""
     first, second = (d % max(input.dim(), 1) for d in dims)
     if first == second:
@@ -69,7 +74,7 @@ def rot90(input, k: int = 1, dims=(0, 1)):
     return elementwise.clone(input)
 
 
-def broadcast_shapes(*shapes):
+def broadcast_shapes(*shapes: Any) -> tuple:
     """The shape that tensors of these shapes broadcast to.
 
     Raises:
@@ -85,7 +90,7 @@ def broadcast_shapes(*shapes):
     return tuple(out)
 
 
-def diag_embed(input, offset: int = 0, dim1: int = -2, dim2: int = -1):
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """The last dimension as diagonals of new matrices in dimensions dim1 and dim2."""
     n, total = input.shape[-1] + abs(offset), input.dim() + 1
     dim1, dim2 = shape._dim("diag_embed", dim1, total), shape._dim("diag_embed", dim2, total)
@@ -94,13 +99,13 @@ def diag_embed(input, offset: int = 0, dim1: int = -2, dim2: int = -1):
     return shape.movedim(y, (-2, -1), (dim1, dim2))
 
 
-def diagflat(input, offset: int = 0):
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     """A matrix with the flattened tensor on its diagonal."""
     return shape.diag(input.reshape(-1), offset)
 
 
 # --- bits and memory formats -----------------------------------------------------------------------------------------
-def view_bits(input, dtype):
+def view_bits(input: Tensor, dtype: Any) -> Tensor:
     """The same memory read as another dtype; the last dimension shrinks or grows with the dtype's size. No gradient."""
     a, old, new = input.array, input.array.dtype.itemsize, dtype.itemsize
     if a.dtype is dtype:
@@ -123,7 +128,7 @@ _OF_SIZE = {1: _engine.int8, 2: _engine.int16, 4: _engine.int32, 8: _engine.int6
 _FORMATS = {"channels_last": 4, "channels_last_3d": 5}
 
 
-def laid_out(input, memory_format, copy: bool = False):
+def laid_out(input: Tensor, memory_format: Any, copy: bool = False) -> Tensor:
     """The tensor in a memory format: channels last puts dimension 1 behind the spatial ones in memory."""
     name = getattr(memory_format, "name", None)
     if name not in _FORMATS:
@@ -136,24 +141,24 @@ def laid_out(input, memory_format, copy: bool = False):
     return shape.movedim(elementwise.clone(shape.movedim(input, 1, -1)), -1, 1)
 
 
-def is_channels_last(input, memory_format) -> bool:
+def is_channels_last(input: Tensor, memory_format: Any) -> bool:
     return input.array.ndim == _FORMATS[memory_format.name] and shape.movedim(input.detach(), 1, -1).array.is_contiguous
 
 
 # --- joins and splits ------------------------------------------------------------------------------------------------
 @takes_out
-def dstack(tensors):
+def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """cat along dimension 2 of tensors with at least three dimensions."""
     return shape.cat(list(atleast_3d(list(tensors))), 2)
 
 
 @takes_out
-def column_stack(tensors):
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """hstack of tensors, 1-d ones as columns."""
     return shape.hstack([x.reshape(-1, 1) if x.dim() < 2 else x for x in tensors])
 
 
-def block_diag(*tensors):
+def block_diag(*tensors: Tensor) -> Any:
     """A matrix with the tensors as blocks along its diagonal."""
     blocks = [x.reshape(1, -1) if x.dim() < 2 else x for x in tensors]
     if any(x.dim() > 2 for x in blocks):
@@ -166,7 +171,7 @@ def block_diag(*tensors):
     return shape.cat(rows, 0)
 
 
-def tensor_split(input, indices_or_sections, dim: int = 0):
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple:
     """Views of nearly equal parts along dim, or of the parts between places."""
     n = input.shape[dim]
     cuts = indices_or_sections
@@ -182,7 +187,7 @@ def tensor_split(input, indices_or_sections, dim: int = 0):
 
 
 def _splits(name: str, dim: int, least: int):
-    def op(input, indices_or_sections):
+    def op(input: Tensor, indices_or_sections: Any) -> tuple:
         if input.dim() < least:
             raise ValueError(f"{name}: input must have at least {least} dimensions, got shape {tuple(input.shape)}")
         over = 0 if name == "hsplit" and input.dim() == 1 else dim
@@ -200,28 +205,29 @@ def _splits(name: str, dim: int, least: int):
 vsplit, hsplit, dsplit = _splits("vsplit", 0, 2), _splits("hsplit", 1, 1), _splits("dsplit", 2, 3)
 
 
-def select_scatter(input, src, dim: int, index: int):
+def select_scatter(input: Tensor, src: Any, dim: int, index: int) -> Tensor:
     """A copy of input with src in the place of input.select(dim, index)."""
     y = elementwise.clone(input)
     shape.select(y, dim, index).copy_(src)
     return y
 
 
-def slice_scatter(input, src, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1):
+def slice_scatter(input: Tensor, src: Any, dim: int = 0, start: int | None = None, end: int | None = None,
+                  step: int = 1) -> Tensor:
     """A copy of input with src in the place of a slice along dim."""
     y = elementwise.clone(input)
     y[(*[slice(None)] * (dim % input.dim()), slice(start, end, step))] = src
     return y
 
 
-def diagonal_scatter(input, src, offset: int = 0, dim1: int = 0, dim2: int = 1):
+def diagonal_scatter(input: Tensor, src: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A copy of input with src on a diagonal."""
     y = elementwise.clone(input)
     shape.diagonal(y, offset, dim1, dim2).copy_(src)
     return y
 
 
-def fill_diagonal_(input, fill_value, wrap: bool = False):
+def fill_diagonal_(input: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     """Sets the diagonal in place; with `wrap` it goes on below the end of a tall matrix.
 
     Raises:
@@ -241,7 +247,7 @@ def fill_diagonal_(input, fill_value, wrap: bool = False):
 
 # --- scatters --------------------------------------------------------------------------------------------------------
 @takes_out
-def masked_scatter(input, mask, source):
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """A copy of input with the first values of source, in order, where the mask holds.
 
     Raises:
@@ -263,7 +269,8 @@ _UFUNCS = {"prod": "multiply", "amax": "maximum", "amin": "minimum"}
 
 
 @takes_out
-def scatter_reduce(input, dim: int, index, src, reduce: str, *, include_self: bool = True):
+def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Any, reduce: str, *,
+                   include_self: bool = True) -> Tensor:
     """A copy of input in which, for dim 0, y[index[i][j]][j] is the sum, product, mean, largest or smallest of itself
     (if `include_self`) and all src[i][j] that go there.
 
@@ -351,13 +358,14 @@ def scatter_prod_grad(node, dy):
 
 
 @takes_out
-def index_reduce(input, dim: int, index, source, reduce: str, *, include_self: bool = True):
+def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *,
+                 include_self: bool = True) -> Tensor:
     """`scatter_reduce` of whole slices: `reduce` "prod", "mean", "amax" or "amin"."""
     places = index.reshape([-1 if d == dim % input.dim() else 1 for d in range(input.dim())]).expand(source.shape)
     return scatter_reduce(input, dim, places, source, reduce, include_self=include_self)
 
 
-def put_(input, index, source, accumulate: bool = False):
+def put_(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """Writes source's values to places of the flattened tensor, or adds them with `accumulate`; in place."""
     if not input.dim():
         put_(shape.unsqueeze(input, 0), index, source, accumulate)
@@ -374,13 +382,13 @@ def put_(input, index, source, accumulate: bool = False):
     return input
 
 
-def put(input, index, source, accumulate: bool = False):
+def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """A copy of input with source's values at places of the flattened tensor."""
     return put_(elementwise.clone(input), index, source, accumulate)
 
 
 @takes_out
-def renorm(input, p: float, dim: int, maxnorm: float):
+def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """The slices along dim scaled down to a p-norm of at most maxnorm."""
     if input.dim() < 2:
         raise ValueError(f"renorm: input must have at least 2 dimensions, got {tuple(input.shape)}")
@@ -401,37 +409,37 @@ def _plus(input, product, beta, alpha):
 
 
 @takes_out
-def addmv(input, mat, vec, *, beta=1, alpha=1):
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * mat @ vec."""
     return _plus(input, matmul.mv(mat, vec), beta, alpha)
 
 
 @takes_out
-def addr(input, vec1, vec2, *, beta=1, alpha=1):
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * the outer product of two vectors."""
     return _plus(input, matmul.outer(vec1, vec2), beta, alpha)
 
 
 @takes_out
-def addbmm(input, batch1, batch2, *, beta=1, alpha=1):
+def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * the sum over the batch of batch1 @ batch2."""
     return _plus(input, matmul.bmm(batch1, batch2).sum(0), beta, alpha)
 
 
 @takes_out
-def ger(input, vec2):
+def ger(input: Tensor, vec2: Tensor) -> Tensor:
     """`outer`."""
     return matmul.outer(input, vec2)
 
 
 @takes_out
-def vdot(input, other):
+def vdot(input: Tensor, other: Tensor | float) -> Tensor:
     """`dot`."""
     return matmul.dot(input, other)
 
 
 @takes_out
-def inner(input, other):
+def inner(input: Tensor, other: Tensor | float) -> Tensor:
     """The sums of products over the last dimension of both: (..., K) and (*, K) give (..., *)."""
     if not input.dim() or not other.dim():
         return input * other
@@ -442,7 +450,7 @@ def inner(input, other):
 
 
 @takes_out
-def kron(input, other):
+def kron(input: Tensor, other: Tensor | float) -> Tensor:
     """The Kronecker product: each element of input times all of other."""
     n = max(input.dim(), other.dim())
     a, b = ((1,) * (n - x.dim()) + tuple(x.shape) for x in (input, other))
@@ -450,7 +458,7 @@ def kron(input, other):
     return y.reshape([s * t for s, t in zip(a, b, strict=True)])
 
 
-def chain_matmul(*matrices):
+def chain_matmul(*matrices: Any) -> Tensor:
     """The product of several matrices, in the order of fewest operations."""
     from tilewright.linalg import multi_dot
     return multi_dot(matrices)

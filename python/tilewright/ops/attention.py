@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 from tilewright.autocast import lower
@@ -12,10 +13,14 @@ from tilewright.grad_mode import mode
 from tilewright.ops.elementwise import NUMBER
 from tilewright.ops.random import default_generator
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
+
 
 @lower
-def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p: float = 0.0, is_causal: bool = False,
-                                 scale: float | None = None, enable_gqa: bool = False):
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Any, attn_mask: Tensor | None = None,
+                                 dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+                                 enable_gqa: bool = False) -> Tensor:
     """dropout(softmax(scale query key^T + mask)) value, with no matrix of all scores in memory.
 
     query (..., L, E), key (..., S, E), value (..., S, Ev) give (..., L, Ev); leading dimensions broadcast. `attn_mask`

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import takes_out
@@ -208,7 +209,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
 
 @takes_out
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator=None) -> Tensor:
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
     """Indices drawn from each row of weights (not negative, of a positive sum): (num_samples,) or (rows, num_samples).
 
     With replacement by the inverse of the cumulated weights; without, the num_samples largest of weight / exponential
@@ -270,7 +271,8 @@ def _pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def unfold(input: Tensor, kernel_size, dilation=1, padding=0, stride=1) -> Tensor:
+def unfold(input: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
+           padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1) -> Tensor:
     """The patches under a window as columns: (N, C, H, W) gives (N, C kh kw, L), L the number of places.
 
     >>> import tilewright as tw
@@ -292,7 +294,9 @@ def unfold(input: Tensor, kernel_size, dilation=1, padding=0, stride=1) -> Tenso
     return columns if input.dim() == 4 else columns[0]
 
 
-def fold(input: Tensor, output_size, kernel_size, dilation=1, padding=0, stride=1) -> Tensor:
+def fold(input: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequence[int],
+         dilation: int | Sequence[int] = 1, padding: int | Sequence[int] = 0,
+         stride: int | Sequence[int] = 1) -> Tensor:
     """The sum of patches at their places, unfold's gradient: (N, C kh kw, L) gives (N, C, H, W).
 
     It is a transposed convolution with one weight of 1 for each place of the window.
@@ -306,7 +310,7 @@ def fold(input: Tensor, output_size, kernel_size, dilation=1, padding=0, stride=
     if channels % (kh * kw) or places != oh * ow:
         raise ValueError(f"fold: input must be (N, C * {kh * kw}, {oh * ow}), got {tuple(input.shape)}")
     one = input.new_ones(kh * kw).diag().reshape(kh * kw, 1, kh, kw)
-    spare = tuple(size - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for size, o, s, p, d, k in
+    spare: Any = tuple(size - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for size, o, s, p, d, k in
                   ((height, oh, sh, ph, dh, kh), (width, ow, sw, pw, dw, kw)))
     c = channels // (kh * kw)
     y = conv.conv_transpose2d(x.reshape(n * c, kh * kw, oh, ow), one, None, (sh, sw), (ph, pw), spare, 1, (dh, dw))
@@ -339,7 +343,7 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _feature_dropout("dropout3d", input, p, training, inplace, 3)
 
 
-def upsample(input: Tensor, size=None, scale_factor=None, mode: str = "nearest",
+def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
              align_corners: bool | None = None) -> Tensor:
     """`interpolate` under its old name."""
     warnings.warn("upsample: use interpolate", stacklevel=2)

@@ -9,6 +9,7 @@ sequence); both in the log domain, a batch at a time.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from tilewright import _engine
 from tilewright.autocast import widen
@@ -19,6 +20,9 @@ from tilewright.ops import elementwise as _e
 from tilewright.ops import index, shape
 from tilewright.ops import reduce as _r
 from tilewright.ops.loss import reduced, reduction_of
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 NEVER = -1e30  # log of the probability of what cannot be; finite, so that differences of two of them are 0, not NaN
 
@@ -91,8 +95,8 @@ def _sums(log_probs, rows, blank):
 
 
 @widen
-def ctc_loss(log_probs, targets, input_lengths, target_lengths, blank: int = 0, reduction: str = "mean",
-             zero_infinity: bool = False):
+def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int = 0,
+             reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
     """-log of the probability of labellings, summed over all their alignments with the steps of the input.
 
     The mean is over the batch, of each loss divided by its number of labels (at least 1). As in PyTorch the gradient is

@@ -6,14 +6,18 @@ Formulas are in `csrc/kernels/functors.h`; the largest error of each, in ulp, in
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from tilewright import _engine
 from tilewright.arguments import direct, run, takes_out
 from tilewright.ops.elementwise import _before, _unary_, cast, div
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
+
 
 @direct()
-def neg(input, *, out=None):
+def neg(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """-input."""
     if input.array.dtype is _engine.bool:
         raise TypeError("neg: a bool tensor has no negative; use logical_not (~)")
@@ -25,7 +29,7 @@ def neg_grad(node, dy):
 
 
 @direct("inputs")
-def abs(input, *, out=None):
+def abs(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """|input|; the gradient at 0 is 0."""
     return run(abs, input, out=out)
 
@@ -43,31 +47,31 @@ floor_grad = ceil_grad = trunc_grad = round_grad = sign_grad
 
 
 @direct()
-def sign(input, *, out=None):
+def sign(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """-1, 0 or 1."""
     return run(sign, input, out=out)
 
 
 @direct()
-def floor(input, *, out=None):
+def floor(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The largest integer not above."""
     return run(floor, input, out=out)
 
 
 @direct()
-def ceil(input, *, out=None):
+def ceil(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The smallest integer not below."""
     return run(ceil, input, out=out)
 
 
 @direct()
-def trunc(input, *, out=None):
+def trunc(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The integer part."""
     return run(trunc, input, out=out)
 
 
 @direct()
-def round(input, *, decimals: int = 0, out=None):
+def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:
     """The nearest integer (or multiple of 10**-decimals), halves to even."""
     if decimals and input.array.is_float:
         return div(round(input * 10.0**decimals), 10.0**decimals, out=out)
@@ -75,13 +79,13 @@ def round(input, *, decimals: int = 0, out=None):
 
 
 @takes_out
-def frac(input):
+def frac(input: Tensor) -> Tensor:
     """input - trunc(input)."""
     return input - trunc(input)
 
 
 @direct("inputs")
-def square(input, *, out=None):
+def square(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """input ** 2; of bools as int64."""
     if getattr(input, "dtype", None) is _engine.bool:
         input = cast(input, _engine.int64)
@@ -94,7 +98,7 @@ def square_grad(node, dy):
 
 
 @direct("output")
-def reciprocal(input, *, out=None):
+def reciprocal(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """1 / input."""
     return run(reciprocal, input, out=out)
 
@@ -105,7 +109,7 @@ def reciprocal_grad(node, dy):
 
 
 @direct("output")
-def sqrt(input, *, out=None):
+def sqrt(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The square root; NaN below 0."""
     return run(sqrt, input, out=out)
 
@@ -116,7 +120,7 @@ def sqrt_grad(node, dy):
 
 
 @direct("output")
-def rsqrt(input, *, out=None):
+def rsqrt(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """1 / sqrt(input)."""
     return run(rsqrt, input, out=out)
 
@@ -127,7 +131,7 @@ def rsqrt_grad(node, dy):
 
 
 @direct("output")
-def exp(input, *, out=None):
+def exp(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """e ** input."""
     return run(exp, input, out=out)
 
@@ -138,7 +142,7 @@ def exp_grad(node, dy):
 
 
 @direct("output")
-def exp2(input, *, out=None):
+def exp2(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """2 ** input."""
     return run(exp2, input, out=out)
 
@@ -149,7 +153,7 @@ def exp2_grad(node, dy):
 
 
 @direct("output")
-def expm1(input, *, out=None):
+def expm1(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """e ** input - 1, accurate near 0."""
     return run(expm1, input, out=out)
 
@@ -160,7 +164,7 @@ def expm1_grad(node, dy):
 
 
 @direct("inputs")
-def log(input, *, out=None):
+def log(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The natural logarithm; -inf at 0, NaN below."""
     return run(log, input, out=out)
 
@@ -171,7 +175,7 @@ def log_grad(node, dy):
 
 
 @direct("inputs")
-def log2(input, *, out=None):
+def log2(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The logarithm to base 2."""
     return run(log2, input, out=out)
 
@@ -182,7 +186,7 @@ def log2_grad(node, dy):
 
 
 @direct("inputs")
-def log10(input, *, out=None):
+def log10(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The logarithm to base 10."""
     return run(log10, input, out=out)
 
@@ -193,7 +197,7 @@ def log10_grad(node, dy):
 
 
 @direct("inputs")
-def log1p(input, *, out=None):
+def log1p(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """log(1 + input), accurate near 0."""
     return run(log1p, input, out=out)
 
@@ -204,7 +208,7 @@ def log1p_grad(node, dy):
 
 
 @direct("inputs")
-def sin(input, *, out=None):
+def sin(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The sine, of radians."""
     return run(sin, input, out=out)
 
@@ -215,7 +219,7 @@ def sin_grad(node, dy):
 
 
 @direct("inputs")
-def cos(input, *, out=None):
+def cos(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The cosine, of radians."""
     return run(cos, input, out=out)
 
@@ -226,7 +230,7 @@ def cos_grad(node, dy):
 
 
 @direct("output")
-def tan(input, *, out=None):
+def tan(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The tangent, of radians."""
     return run(tan, input, out=out)
 
@@ -237,7 +241,7 @@ def tan_grad(node, dy):
 
 
 @direct("inputs")
-def sinh(input, *, out=None):
+def sinh(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The hyperbolic sine."""
     return run(sinh, input, out=out)
 
@@ -248,7 +252,7 @@ def sinh_grad(node, dy):
 
 
 @direct("inputs")
-def cosh(input, *, out=None):
+def cosh(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The hyperbolic cosine."""
     return run(cosh, input, out=out)
 
@@ -259,7 +263,7 @@ def cosh_grad(node, dy):
 
 
 @direct("inputs")
-def asin(input, *, out=None):
+def asin(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The inverse sine, in [-pi/2, pi/2]."""
     return run(asin, input, out=out)
 
@@ -270,7 +274,7 @@ def asin_grad(node, dy):
 
 
 @direct("inputs")
-def acos(input, *, out=None):
+def acos(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The inverse cosine, in [0, pi]."""
     return run(acos, input, out=out)
 
@@ -281,7 +285,7 @@ def acos_grad(node, dy):
 
 
 @direct("inputs")
-def atan(input, *, out=None):
+def atan(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The inverse tangent, in [-pi/2, pi/2]."""
     return run(atan, input, out=out)
 
@@ -292,7 +296,7 @@ def atan_grad(node, dy):
 
 
 @direct("inputs")
-def erf(input, *, out=None):
+def erf(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The error function, 2 / sqrt(pi) * integral from 0 to input of exp(-t^2)."""
     return run(erf, input, out=out)
 
@@ -303,26 +307,26 @@ def erf_grad(node, dy):
 
 
 # --- in place --------------------------------------------------------------------------------------------------------
-def neg_(input):
+def neg_(input: Tensor) -> Tensor:
     """input = -input."""
     return _unary_(_engine.neg_out, neg_grad, input)
 
 
-def abs_(input):
+def abs_(input: Tensor) -> Tensor:
     """input = |input|."""
     return _unary_(_engine.abs_out, abs_grad, input, (_before(input),))
 
 
-def exp_(input):
+def exp_(input: Tensor) -> Tensor:
     """input = e ** input."""
     return _unary_(_engine.exp_out, exp_grad, input, (input.array,))
 
 
-def log_(input):
+def log_(input: Tensor) -> Tensor:
     """input = log(input)."""
     return _unary_(_engine.log_out, log_grad, input, (_before(input),))
 
 
-def sqrt_(input):
+def sqrt_(input: Tensor) -> Tensor:
     """input = sqrt(input)."""
     return _unary_(_engine.sqrt_out, sqrt_grad, input, (input.array,))

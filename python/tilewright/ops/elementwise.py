@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilewright import _engine, autograd
 from tilewright.arguments import NUMBER, direct, operand, run, takes_out, tensor, wants, write
 from tilewright.autograd import inplace, record, wrap
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
-def in_float32(op):
+F = TypeVar("F", bound=Callable)
+
+
+def in_float32(op: F) -> F:
     """Decorator for ops made of other ops: with half-precision tensors they compute in float32 and round once."""
 
     @functools.wraps(op)
@@ -30,7 +37,7 @@ def in_float32(op):
 
         return cast(op(*map(up, args), **{k: up(v) for k, v in kwargs.items()}), dtype)
 
-    return wrapped
+    return wrapped  # type: ignore[return-value]
 
 
 def _values(node):
@@ -41,7 +48,7 @@ def _values(node):
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
 @direct()
-def add(input, other, *, alpha=1, out=None):
+def add(input: Tensor, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """input + alpha * other.
 
     >>> import tilewright as tw
@@ -60,7 +67,7 @@ def add_grad(node, dy):
 
 
 @direct()
-def sub(input, other, *, alpha=1, out=None):
+def sub(input: Any, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """input - alpha * other. Bool tensors are refused, as in PyTorch."""
     if all(isinstance(v, autograd.Tensor) and v.array.dtype is _engine.bool for v in (input, other)):
         raise TypeError("sub: two bool tensors cannot be subtracted; use logical_xor (^), or logical_not for 1 - x")
@@ -71,13 +78,13 @@ def sub_grad(node, dy):
     return dy, -dy if node.needs[1] else None
 
 
-def rsub(input, other, *, alpha=1):
+def rsub(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """other - alpha * input."""
     return sub(other, input, alpha=alpha)
 
 
 @direct("others")
-def mul(input, other, *, out=None):
+def mul(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input * other.
 
     >>> import tilewright as tw
@@ -93,7 +100,7 @@ def mul_grad(node, dy):
 
 
 @direct("divisor")
-def div(input, other, *, rounding_mode=None, out=None):
+def div(input: Tensor, other: Tensor | float, *, rounding_mode: Any = None, out: Tensor | None = None) -> Tensor:
     """input / other (integers give the default float dtype); `rounding_mode` "floor" or "trunc" rounds the quotient.
 
     Raises:
@@ -124,13 +131,13 @@ def div_grad(node, dy):
 
 
 @direct("none")
-def floor_divide(input, other, *, out=None):
+def floor_divide(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """floor(input / other); of integers too (a zero divisor gives 0 there)."""
     return run(floor_divide, input, other, out=out)
 
 
 @direct("inputs")
-def remainder(input, other, *, out=None):
+def remainder(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input - floor(input / other) * other: the sign is the divisor's, as Python's %."""
     return run(remainder, input, other, out=out)
 
@@ -141,7 +148,7 @@ def remainder_grad(node, dy):
 
 
 @direct("inputs")
-def fmod(input, other, *, out=None):
+def fmod(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input - trunc(input / other) * other: the sign is the dividend's, as C's fmod."""
     return run(fmod, input, other, out=out)
 
@@ -152,7 +159,7 @@ def fmod_grad(node, dy):
 
 
 @direct("inputs", numbers=False)
-def pow(input, exponent, *, out=None):
+def pow(input: Tensor, exponent: Any, *, out: Tensor | None = None) -> Tensor:
     """input ** exponent. Integers to a negative integer power are refused, as in PyTorch.
 
     Raises:
@@ -188,13 +195,13 @@ def pow_grad(node, dy):
 
 
 @direct("inputs")
-def maximum(input, other, *, out=None):
+def maximum(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """The larger of each pair; NaN if either is. The gradient goes to the larger, half to each of equals."""
     return run(maximum, input, other, out=out)
 
 
 @direct("inputs")
-def minimum(input, other, *, out=None):
+def minimum(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """The smaller of each pair; NaN if either is. The gradient goes to the smaller, half to each of equals."""
     return run(minimum, input, other, out=out)
 
@@ -216,7 +223,7 @@ def minimum_grad(node, dy):
 
 
 @direct("inputs")
-def atan2(input, other, *, out=None):
+def atan2(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """The angle of the point (other, input), in (-pi, pi]."""
     return run(atan2, input, other, out=out)
 
@@ -229,121 +236,121 @@ def atan2_grad(node, dy):
 
 # --- comparisons and logic: bool results, no gradient ----------------------------------------------------------------
 @direct("none")
-def eq(input, other, *, out=None):
+def eq(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input == other, element by element."""
     return run(eq, input, other, out=out)
 
 
 @direct("none")
-def ne(input, other, *, out=None):
+def ne(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input != other, element by element."""
     return run(ne, input, other, out=out)
 
 
 @direct("none")
-def lt(input, other, *, out=None):
+def lt(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input < other, element by element."""
     return run(lt, input, other, out=out)
 
 
 @direct("none")
-def le(input, other, *, out=None):
+def le(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input <= other, element by element."""
     return run(le, input, other, out=out)
 
 
 @direct("none")
-def gt(input, other, *, out=None):
+def gt(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input > other, element by element."""
     return run(gt, input, other, out=out)
 
 
 @direct("none")
-def ge(input, other, *, out=None):
+def ge(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input >= other, element by element."""
     return run(ge, input, other, out=out)
 
 
 @direct("none")
-def logical_and(input, other, *, out=None):
+def logical_and(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """Both non-zero."""
     return run(logical_and, input, other, out=out)
 
 
 @direct("none")
-def logical_or(input, other, *, out=None):
+def logical_or(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """Either non-zero."""
     return run(logical_or, input, other, out=out)
 
 
 @direct("none")
-def logical_xor(input, other, *, out=None):
+def logical_xor(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """Exactly one non-zero."""
     return run(logical_xor, input, other, out=out)
 
 
 @direct("none")
-def logical_not(input, *, out=None):
+def logical_not(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Zero."""
     return run(logical_not, tensor("logical_not", input), out=out)
 
 
 @direct("none")
-def bitwise_and(input, other, *, out=None):
+def bitwise_and(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """Bits in both; of bools, the logical and."""
     return run(bitwise_and, input, other, out=out)
 
 
 @direct("none")
-def bitwise_or(input, other, *, out=None):
+def bitwise_or(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """Bits in either; of bools, the logical or."""
     return run(bitwise_or, input, other, out=out)
 
 
 @direct("none")
-def bitwise_xor(input, other, *, out=None):
+def bitwise_xor(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """Bits in exactly one; of bools, the logical exclusive or."""
     return run(bitwise_xor, input, other, out=out)
 
 
 @direct("none")
-def bitwise_left_shift(input, other, *, out=None):
+def bitwise_left_shift(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input * 2 ** other, integers."""
     return run(bitwise_left_shift, input, other, out=out)
 
 
 @direct("none")
-def bitwise_right_shift(input, other, *, out=None):
+def bitwise_right_shift(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """input >> other, integers, with the sign."""
     return run(bitwise_right_shift, input, other, out=out)
 
 
 @direct("none")
-def bitwise_not(input, *, out=None):
+def bitwise_not(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """All bits flipped; of bools, the logical not."""
     x = tensor("bitwise_not", input)
     return run(logical_not if x.array.dtype is _engine.bool else bitwise_not, x, out=out)
 
 
 @direct("none")
-def isnan(input):
+def isnan(input: Tensor) -> Tensor:
     """Where the value is not a number."""
     return run(isnan, tensor("isnan", input))
 
 
 @direct("none")
-def isinf(input):
+def isinf(input: Tensor) -> Tensor:
     """Where the value is infinite, of either sign."""
     return run(isinf, tensor("isinf", input))
 
 
 @direct("none")
-def isfinite(input):
+def isfinite(input: Tensor) -> Tensor:
     """Where the value is neither NaN nor infinite."""
     return run(isfinite, tensor("isfinite", input))
 
 
-def isclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False):
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """|input - other| <= atol + rtol * |other|, or equal (infinities); NaNs equal each other when `equal_nan`."""
     input, other = tensor("isclose", input), tensor("isclose", other)
     if rtol < 0 or atol < 0:
@@ -354,18 +361,18 @@ def isclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: b
     return logical_or(close, logical_and(isnan(input), isnan(other))) if equal_nan else close
 
 
-def allclose(input, other, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether every pair is close in the sense of `isclose`."""
     return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
-def equal(input, other) -> bool:
+def equal(input: Tensor, other: Tensor) -> bool:
     """Whether the tensors have one shape and equal elements."""
     return input.array.shape == other.array.shape and bool(eq(input, other).all())
 
 
 # --- choice ----------------------------------------------------------------------------------------------------------
-def where(condition, input=None, other=None, *, out=None):
+def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None) -> Any:
     """input where the condition holds, other elsewhere; with the condition alone, `nonzero(as_tuple=True)`.
 
     Raises:
@@ -389,7 +396,7 @@ def where_grad(node, dy):
     return where(c, dy, 0.0) if node.needs[0] else None, where(c, 0.0, dy) if node.needs[1] else None
 
 
-def clamp(input, min=None, max=None, *, out=None):
+def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Tensor | None = None) -> Tensor:
     """Each element moved into [min, max]; NaN stays NaN. Bounds are numbers or Tensors, either may be None.
 
     The gradient is 1 inside the bounds (ends included) and 0 outside.
@@ -416,7 +423,7 @@ def clamp_grad(node, dy):
 
 # --- three operands --------------------------------------------------------------------------------------------------
 @takes_out
-def lerp(input, end, weight):
+def lerp(input: Tensor, end: Any, weight: Tensor | float) -> Tensor:
     """input + weight * (end - input)."""
     (x, xa), (e, ea), (w, wa) = (operand("lerp", v) for v in (input, end, weight))
     saved = (x, e, w) if w is not NUMBER and wants(w) else (None, None, None if w is NUMBER else w)
@@ -431,7 +438,7 @@ def lerp_grad(node, dy):
 
 
 @takes_out
-def addcmul(input, tensor1, tensor2, *, value=1):
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 * tensor2."""
     y = _engine.addcmul(input.array, tensor1.array, tensor2.array, float(value))
     return record(addcmul_grad, y, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
@@ -443,7 +450,7 @@ def addcmul_grad(node, dy):
 
 
 @takes_out
-def addcdiv(input, tensor1, tensor2, *, value=1):
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 / tensor2."""
     y = _engine.addcdiv(input.array, tensor1.array, tensor2.array, float(value))
     return record(addcdiv_grad, y, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
@@ -455,7 +462,7 @@ def addcdiv_grad(node, dy):
 
 
 # --- casts and copies ------------------------------------------------------------------------------------------------
-def cast(input, dtype):
+def cast(input: Tensor, dtype: Any) -> Tensor:
     """The tensor in another dtype (itself when it has it already): floats to integers truncate, to bool is != 0."""
     return input if input.array.dtype is dtype else record(cast_grad, _engine.cast(input.array, dtype), (input,))
 
@@ -464,7 +471,7 @@ def cast_grad(node, dy):
     return (dy,)  # the tape casts it to the input's dtype
 
 
-def to_device(input, device, non_blocking: bool = False):
+def to_device(input: Tensor, device: Any, non_blocking: bool = False) -> Tensor:
     """The tensor on a device: itself when it is there already, else a row-major copy.
 
     non_blocking: the copy is made in the order of the device's stream, while the program goes on. From a device, the
@@ -480,7 +487,7 @@ def to_device_grad(node, dy):
     return (to_device(dy, node.attrs[0]),)
 
 
-def clone(input, *, memory_format=None):
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with memory of its own, in row-major order (or channels last), through which gradients flow."""
     if memory_format is not None:
         from tilewright.ops import arrange
@@ -492,7 +499,7 @@ def clone_grad(node, dy):
     return (dy,)
 
 
-def contiguous(input, memory_format=None):
+def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor in row-major order, or with channels last: itself when it is already, else a copy."""
     if memory_format is not None:
         from tilewright.ops import arrange
@@ -517,7 +524,7 @@ def _binary_(kernel, rule, x, other):
     return inplace(rule, x, lambda: kernel(x.array, ya, x.array), (x, y), saved, (None, ya if y is NUMBER else None))
 
 
-def add_(input, other, *, alpha=1):
+def add_(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """input += alpha * other."""
     if alpha != 1:
         other = mul(other, alpha) if isinstance(other, autograd.Tensor) else other * alpha
@@ -525,7 +532,7 @@ def add_(input, other, *, alpha=1):
     return inplace(add_grad, input, lambda: _engine.add_out(input.array, ya, input.array), (input, y))
 
 
-def sub_(input, other, *, alpha=1):
+def sub_(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """input -= alpha * other."""
     if alpha != 1:
         other = mul(other, alpha) if isinstance(other, autograd.Tensor) else other * alpha
@@ -533,32 +540,32 @@ def sub_(input, other, *, alpha=1):
     return inplace(sub_grad, input, lambda: _engine.sub_out(input.array, ya, input.array), (input, y))
 
 
-def mul_(input, other):
+def mul_(input: Tensor, other: Tensor | float) -> Tensor:
     """input *= other."""
     return _binary_(_engine.mul_out, mul_grad, input, other)
 
 
-def div_(input, other, *, rounding_mode=None):
+def div_(input: Tensor, other: Tensor | float, *, rounding_mode: Any = None) -> Tensor:
     """input /= other, rounded as `div` does."""
     if rounding_mode is not None:
         return _updated("div_", input, div(_before(input), other, rounding_mode=rounding_mode))
     return _binary_(_engine.div_out, div_grad, input, other)
 
 
-def pow_(input, exponent):
+def pow_(input: Tensor, exponent: Any) -> Tensor:
     """input **= exponent."""
     y, ya = operand("pow_", exponent)
     saved, numbers = (_before(input), None if y is NUMBER else y), (None, ya if y is NUMBER else None)
     return inplace(pow_grad, input, lambda: _engine.pow_out(input.array, ya, input.array), (input, y), saved, numbers)
 
 
-def lerp_(input, end, weight):
+def lerp_(input: Tensor, end: Any, weight: Tensor | float) -> Tensor:
     """input += weight * (end - input)."""
     old = _before(input) if isinstance(weight, autograd.Tensor) and wants(weight) else input
     return copy_(input, lerp(old, end, weight))
 
 
-def addcmul_(input, tensor1, tensor2, *, value=1):
+def addcmul_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input += value * tensor1 * tensor2."""
     def write():
         _engine.addcmul_out(input.array, tensor1.array, tensor2.array, input.array, float(value))
@@ -566,7 +573,7 @@ def addcmul_(input, tensor1, tensor2, *, value=1):
     return inplace(addcmul_grad, input, write, (input, tensor1, tensor2), (tensor1, tensor2), (value,))
 
 
-def addcdiv_(input, tensor1, tensor2, *, value=1):
+def addcdiv_(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input += value * tensor1 / tensor2."""
     def write():
         _engine.addcdiv_out(input.array, tensor1.array, tensor2.array, input.array, float(value))
@@ -587,7 +594,7 @@ def _unary_(kernel, rule, x, saved=(), attrs=(), p0=0.0, p1=0.0):
     return inplace(rule, x, lambda: kernel(x.array, x.array, p0, p1), (x,), saved, attrs)
 
 
-def clamp_(input, min=None, max=None):
+def clamp_(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Moves each element into [min, max]."""
     if not input.array.is_float or isinstance(min, autograd.Tensor) or isinstance(max, autograd.Tensor):
         return _updated("clamp_", input, clamp(_before(input), min, max))
@@ -597,7 +604,7 @@ def clamp_(input, min=None, max=None):
     return _unary_(_engine.clamp_out, clamp_grad, input, (_before(input),), (lo, hi), lo, hi)
 
 
-def copy_(input, src, non_blocking: bool = False):
+def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Copies src, broadcast and cast, into input's memory. non_blocking: to a device, as `to_device` says."""
     src = tensor("copy_", src)
     if non_blocking and input.is_cuda:
@@ -609,7 +616,7 @@ def copy__grad(node, dy):
     return None, dy
 
 
-def fill_(input, value):
+def fill_(input: Tensor, value: Any) -> Tensor:
     """Sets every element to a number (or to a 0-d tensor's value)."""
     if isinstance(value, autograd.Tensor):
         return copy_(input, value)
@@ -620,6 +627,6 @@ def fill__grad(node, dy):
     return (None,)
 
 
-def zero_(input):
+def zero_(input: Tensor) -> Tensor:
     """Sets every element to 0."""
     return fill_(input, 0)

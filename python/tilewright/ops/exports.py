@@ -324,5 +324,5 @@ from tilewright.ops.sort import (
 absolute, arccos, arcsin, arctan, clip, concat, divide, multiply, negative, ravel, subtract = (
     abs, acos, asin, atan, clamp, cat, div, mul, neg, flatten, sub)
 
-__all__ = [n for n in globals() if not n.startswith("_")]
+_names = [n for n in globals() if not n.startswith("_")]  # not __all__, which type checkers cannot work out
 _export(globals())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tilewright import _engine
 from tilewright.autograd import first_order, record, wrap
 from tilewright.ops import shape
 from tilewright.ops.matmul import matmul
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
-def grid_sample(input, grid, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None):
+
+def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
+                align_corners: bool | None = None) -> Tensor:
     """y[n, c, o] = input[n, c] at the place grid[n, o] of [-1, 1]^2 or [-1, 1]^3, whose last dimension comes first.
 
     -1 and 1 are the centres of the outer items with align_corners, else their outer edges: with size n, coordinate g is
@@ -39,7 +45,7 @@ def grid_sample_grad(node, dy):
     return tuple(None if g is None else wrap(g) for g in grads)
 
 
-def affine_grid(theta, size, align_corners: bool | None = None):
+def affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> Tensor:
     """The places for grid_sample that theta maps an image's items to: grid[n, o] = theta[n] (x_o, y_o, 1).
 
     (x_o, y_o) is item o's place in [-1, 1]^2, from -1 to 1 with align_corners, else from 1/n - 1 to 1 - 1/n. theta

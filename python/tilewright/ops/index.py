@@ -8,6 +8,8 @@ threads.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tilewright import _engine, autograd
 from tilewright.arguments import into, takes_out, wants
 from tilewright.autograd import inplace, record, wrap
@@ -15,9 +17,12 @@ from tilewright.grad_mode import no_grad
 from tilewright.ops import elementwise, shape
 from tilewright.ops.reduce import norm
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
+
 
 # --- keys ------------------------------------------------------------------------------------------------------------
-def getitem(input, key):
+def getitem(input: Tensor, key: Any) -> Tensor:
     """x[key]: a view for ints, slices, None and Ellipsis; a copy for lists, arrays, integer Tensors and masks.
 
     Raises:
@@ -190,7 +195,7 @@ def _value(op, value, like):
     return wrap(_engine.to_device(elementwise.tensor(op, value).array, like.array.device))
 
 
-def setitem(input, key, value) -> None:
+def setitem(input: Tensor, key: Any, value: Any) -> None:
     """x[key] = value, in place; value is a number or broadcasts to x[key], and is cast to x's dtype.
 
     Raises:
@@ -245,7 +250,7 @@ def setitem_grad(node, dy):
     return (dx, getitem(dy, key) if node.needs[1] else None) if len(node.needs) > 1 else (dx,)
 
 
-def index_put_(input, indices, values, accumulate: bool = False):
+def index_put_(input: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
     """x[indices] = values in place, or += with `accumulate`, where equal indices add up.
 
     `indices`: a sequence of integer or bool Tensors (or None) for the first dimensions.
@@ -280,7 +285,7 @@ def _added(to, source, add: bool, write) -> None:
     _engine.copy_into(to, _engine.ne(wide, 0))
 
 
-def index_put(input, indices, values, accumulate: bool = False):
+def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy of x with x[indices] = values, or += with `accumulate`."""
     return index_put_(elementwise.clone(input), indices, values, accumulate)
 
@@ -298,7 +303,7 @@ def _take(op, rule, x, dim, index):
 
 
 @takes_out
-def index_select(input, dim: int, index):
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices of input along dim that a 1-d integer index names, in its order.
 
     Raises:
@@ -331,8 +336,8 @@ def take_backward_grad(node, ddx):
     return (_take("index_select", index_select_grad, ddx, node.attrs[0], node.saved[0]),)
 
 
-def embedding(input, weight, padding_idx: int | None = None, max_norm=None, norm_type: float = 2.0,
-              scale_grad_by_freq: bool = False, sparse: bool = False):
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: Any = None,
+              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
     """y[..., :] = weight[input[...], :]: rows of a (num_embeddings, dim) table by integer indices of any shape.
 
     Row `padding_idx` gets no gradient. With max_norm, the rows that are looked up are first scaled, in place, to a norm
@@ -379,7 +384,7 @@ def embedding_grad(node, dy):
     return (dw if padding_idx is None else _without(dw, padding_idx),)
 
 
-def index_add_(input, dim: int, index, source, *, alpha=1):
+def index_add_(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """x[.., index[i], ..] += alpha * source[.., i, ..] along dim, in place; equal indices add up."""
     _same_dtype("index_add_", input, source)
     if not input.array.ndim:
@@ -404,7 +409,7 @@ def index_add__grad(node, dy):
 
 
 @takes_out
-def index_add(input, dim: int, index, source, *, alpha=1):
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """A copy of x with alpha * source's slices added at the index along dim."""
     return index_add_(elementwise.clone(input), dim, index, source, alpha=alpha)
 
@@ -416,19 +421,19 @@ def _put_at(op, x, dim, index, value):
     return x
 
 
-def index_copy_(input, dim: int, index, source):
+def index_copy_(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """x[.., index[i], ..] = source[.., i, ..] along dim, in place."""
     _same_dtype("index_copy_", input, source)
     return _put_at("index_copy_", input, dim, index, source if source.array.ndim else shape.reshape(source, (1,)))
 
 
 @takes_out
-def index_copy(input, dim: int, index, source):
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of x with source's slices at the index along dim."""
     return index_copy_(elementwise.clone(input), dim, index, source)
 
 
-def index_fill_(input, dim: int, index, value):
+def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """x[.., index[i], ..] = value (a number or a 0-d Tensor) along dim, in place."""
     if not isinstance(value, autograd.Tensor) or not wants(value):
         return _put_at("index_fill_", input, dim, index, value)
@@ -439,7 +444,7 @@ def index_fill_(input, dim: int, index, value):
     return masked_fill_(input, shape.reshape(hit, (size[dim], *ones) if input.array.ndim else ()), value)
 
 
-def index_fill(input, dim: int, index, value):
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy of x with the value at the index along dim."""
     return index_fill_(elementwise.clone(input), dim, index, value)
 
@@ -451,7 +456,7 @@ def _same_dtype(op, input, src) -> None:
                         f"{input.array.dtype.name}")
 
 
-def gather(input, dim: int, index, *, sparse_grad: bool = False, out=None):
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Tensor | None = None) -> Tensor:
     """y[i][j][k] = input[index[i][j][k]][j][k] for dim 0, and so on; y has the index's shape.
 
     Raises:
@@ -485,7 +490,7 @@ def gather_backward_grad(node, ddx):
 
 
 @takes_out
-def take_along_dim(input, indices, dim: int | None = None):
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """gather, after broadcasting input and indices against each other outside dim; flat when dim is None."""
     if dim is None:
         return gather(shape.flatten(input), 0, shape.flatten(indices))
@@ -517,7 +522,7 @@ def _scatter_src_grad(node, dy, dim, index, src_shape):
     return d
 
 
-def scatter_add_(input, dim: int, index, src):
+def scatter_add_(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """x[index[i][j]][j] += src[i][j] for dim 0, and so on, in place; equal indices add up in the order of i.
 
     Raises:
@@ -533,7 +538,7 @@ def scatter_add__grad(node, dy):
 
 
 @takes_out
-def scatter_add(input, dim: int, index, src):
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy of input with src added at the index along dim.
 
     >>> import tilewright as tw
@@ -555,7 +560,8 @@ def _scatter_source(op, input, src, value, reduce):
     return _value(op, value if src is None else src, input)
 
 
-def scatter_(input, dim: int, index, src=None, *, value=None, reduce=None):
+def scatter_(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None,
+             reduce: Any = None) -> Tensor:
     """x[index[i][j]][j] = src[i][j] for dim 0, and so on, in place; src is a Tensor or a number; the last i wins."""
     src = _scatter_source("scatter_", input, src, value, reduce)
     if reduce == "multiply":
@@ -575,7 +581,8 @@ def scatter__grad(node, dy):
 
 
 @takes_out
-def scatter(input, dim: int, index, src=None, *, value=None, reduce=None):
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None,
+            reduce: Any = None) -> Tensor:
     """A copy of input with src (a Tensor or a number) at the index along dim."""
     return scatter_(elementwise.clone(input), dim, index, src, value=value, reduce=reduce)
 
@@ -597,7 +604,7 @@ def _fill_operand(op, value, like):
     return value.array, (like, value)
 
 
-def masked_fill(input, mask, value):
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """input with `value` (a number or a 0-d Tensor) where the bool mask holds; mask and input broadcast.
 
     >>> import tilewright as tw
@@ -617,7 +624,7 @@ def masked_fill_grad(node, dy):
     return dx, elementwise.where(mask, dy, 0.0).sum() if node.needs[1] else None
 
 
-def masked_fill_(input, mask, value):
+def masked_fill_(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Sets x to `value` where the bool mask, which broadcasts to x, holds; in place."""
     _check_mask("masked_fill_", mask)
     operand, inputs = _fill_operand("masked_fill_", value, input)
@@ -626,7 +633,7 @@ def masked_fill_(input, mask, value):
 
 
 @takes_out
-def masked_select(input, mask):
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the bool mask holds, 1-d, in row-major order; mask and input broadcast."""
     _check_mask("masked_select", mask)
     x, mask = shape.broadcast_tensors(input, mask)
@@ -636,7 +643,7 @@ def masked_select(input, mask):
 
 
 @takes_out
-def nonzero(input, *, as_tuple: bool = False):
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The positions of the elements that are not zero: (count, ndim) int64, or one 1-d Tensor a dimension as_tuple.
 
     >>> import tilewright as tw
@@ -652,7 +659,7 @@ def nonzero(input, *, as_tuple: bool = False):
 argwhere = nonzero
 
 
-def one_hot(tensor, num_classes: int = -1):
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """y[..., c] = 1 where tensor[...] == c, else 0; int64. num_classes -1: the largest class plus one.
 
     Raises:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 from tilewright.autograd import record
 from tilewright.ops import matmul, pool
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 # mode -> (the kernel's name of it, the spatial dimensions it takes)
 _MODES = {"nearest": ("nearest", (1, 2, 3)), "nearest-exact": ("nearest-exact", (1, 2, 3)), "area": ("area", (1, 2, 3)),
@@ -14,8 +18,9 @@ _MODES = {"nearest": ("nearest", (1, 2, 3)), "nearest-exact": ("nearest-exact", 
           "bicubic": ("cubic", (2,))}
 
 
-def interpolate(input, size=None, scale_factor=None, mode: str = "nearest", align_corners: bool | None = None,
-                recompute_scale_factor: bool | None = None, antialias: bool = False):
+def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+                align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
+                antialias: bool = False) -> Tensor:
     """input at another size: nearest, nearest-exact, linear, bilinear, trilinear, bicubic, or area (adaptive means).
 
     Either `size` (an int, or one a spatial dimension) or `scale_factor` (sizes floor(n scale)). Output item o lies at

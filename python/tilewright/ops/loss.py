@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.autocast import widen
@@ -16,8 +17,12 @@ from tilewright.ops import reduce as _r
 from tilewright.ops.activation import sigmoid
 from tilewright.ops.softmax import log_softmax, softmax
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
-def reduction_of(op, size_average, reduce, reduction, choices=("none", "mean", "sum")):
+
+def reduction_of(op: Any, size_average: Any, reduce: Any, reduction: Any,
+                 choices: Any = ("none", "mean", "sum")) -> Any:
     """`reduction`, or what the older words for it ask for, with a warning that they are old."""
     if size_average is not None or reduce is not None:
         reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
@@ -28,7 +33,7 @@ def reduction_of(op, size_average, reduce, reduction, choices=("none", "mean", "
     return reduction
 
 
-def reduced(loss, reduction, dtype=None, count=None):
+def reduced(loss: Any, reduction: Any, dtype: Any = None, count: Any = None) -> Tensor:
     """The loss of a function made of several ops, which runs in float32 for halves, in its inputs' dtype. `count` is
     what the mean divides by, where it is not the number of values."""
     if reduction != "none":
@@ -69,8 +74,9 @@ def _same_shape(op, input, target, may_broadcast):
 
 # --- classes ---------------------------------------------------------------------------------------------------------
 @widen
-def cross_entropy(input, target, weight=None, size_average=None, ignore_index: int = -100, reduce=None,
-                  reduction: str = "mean", label_smoothing: float = 0.0):
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+                  ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
+                  label_smoothing: float = 0.0) -> Tensor:
     """-weight[t] log softmax(x)[t] of logits x and class labels t, or -sum_c t_c weight_c log softmax(x)_c of class
     probabilities t.
 
@@ -147,8 +153,8 @@ def _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
 
 
 @widen
-def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = -100, reduce=None,
-             reduction: str = "mean"):
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+             ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-weight[t] x[t] of log-probabilities x, (C,), (N, C) or (N, C, d...), and class labels t.
 
     Raises:
@@ -184,7 +190,8 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index: int = 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 @_e.in_float32
 @widen
-def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", weight=None):
+def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+             weight: Tensor | None = None) -> Tensor:
     """(x - y)^2; with `weight`, of the input's shape, the mean is weighted.
 
     Raises:
@@ -205,7 +212,8 @@ def mse_loss(input, target, size_average=None, reduce=None, reduction: str = "me
 
 @_e.in_float32
 @widen
-def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", weight=None):
+def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+            weight: Tensor | None = None) -> Tensor:
     """|x - y|; with `weight`, of the input's shape, the mean is weighted.
 
     Raises:
@@ -222,7 +230,8 @@ def l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mea
 
 @_e.in_float32
 @widen
-def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str = "mean", beta: float = 1.0):
+def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+                   beta: float = 1.0) -> Tensor:
     """d^2 / (2 beta) where d = |x - y| < beta, else d - beta / 2; beta 0 is `l1_loss`.
 
     Raises:
@@ -240,7 +249,8 @@ def smooth_l1_loss(input, target, size_average=None, reduce=None, reduction: str
 
 
 @_e.in_float32
-def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0, weight=None):
+def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
+               weight: Tensor | None = None) -> Tensor:
     """d^2 / 2 where d = |x - y| < delta, else delta (d - delta / 2); times `weight`, of the input's shape.
 
     Raises:
@@ -259,7 +269,8 @@ def huber_loss(input, target, reduction: str = "mean", delta: float = 1.0, weigh
 
 # --- two classes -----------------------------------------------------------------------------------------------------
 @_e.in_float32
-def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=None, reduction: str = "mean"):
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+                         reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-(y log p + (1 - y) log(1 - p)) of probabilities p, each logarithm at least -100; times `weight`.
 
     Raises:
@@ -298,8 +309,9 @@ def binary_cross_entropy_grad(node, dy):
 
 @_e.in_float32
 @widen
-def binary_cross_entropy_with_logits(input, target, weight=None, size_average=None, reduce=None,
-                                     reduction: str = "mean", pos_weight=None):
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                                     size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+                                     pos_weight: Tensor | None = None) -> Tensor:
     """-(pos_weight y log s + (1 - y) log(1 - s)), s = sigmoid(x), times `weight`; computed as
     (1 - y) x + (1 + (pos_weight - 1) y) log(1 + exp(-x)), which neither overflows nor loses small values.
 
@@ -342,7 +354,8 @@ def binary_cross_entropy_with_logits_grad(node, dy):
 # --- distributions ---------------------------------------------------------------------------------------------------
 @_e.in_float32
 @widen
-def kl_div(input, target, size_average=None, reduce=None, reduction: str = "mean", log_target: bool = False):
+def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+           log_target: bool = False) -> Tensor:
     """target (log target - input): input holds log probabilities, target probabilities (or their logs).
 
     `reduction`: 'batchmean' (the divergence: the sum over the batch's size), 'sum', 'mean' or 'none'. 'mean' warns that
@@ -368,8 +381,9 @@ def kl_div(input, target, size_average=None, reduce=None, reduction: str = "mean
 
 @_e.in_float32
 @widen
-def poisson_nll_loss(input, target, log_input: bool = True, full: bool = False, size_average=None, eps: float = 1e-8,
-                     reduce=None, reduction: str = "mean"):
+def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
+                     size_average: Any = None, eps: float = 1e-08, reduce: Any = None,
+                     reduction: str = "mean") -> Tensor:
     """exp(x) - y x of log rates x, or x - y log(x + eps) of rates; -log of the Poisson probability of counts y.
 
     `full` adds Stirling's y log y - y + log(2 pi y) / 2 for log(y!), where y > 1.
@@ -389,7 +403,8 @@ def poisson_nll_loss(input, target, log_input: bool = True, full: bool = False, 
 
 @_e.in_float32
 @widen
-def gaussian_nll_loss(input, target, var, full: bool = False, eps: float = 1e-6, reduction: str = "mean"):
+def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-06,
+                      reduction: str = "mean") -> Tensor:
     """(log v + (x - y)^2 / v) / 2, v = max(var, eps); `full` adds log(2 pi) / 2. Gradients pass to var unclamped.
 
     var: a number; or of the input's shape, or without its last dim, or with one dim of size 1 in place of the input's.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tilewright import _engine
 from tilewright.autocast import widen
 from tilewright.autograd import wrap
@@ -13,6 +15,9 @@ from tilewright.ops.activation import logsigmoid
 from tilewright.ops.composed import pairwise_distance
 from tilewright.ops.loss import reduced, reduction_of
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
+
 
 def _above(x):
     return _e.clamp(x, min=0.0)
@@ -21,7 +26,8 @@ def _above(x):
 # --- two classes, y = 1 or -1 ----------------------------------------------------------------------------------------
 @_e.in_float32
 @widen
-def hinge_embedding_loss(input, target, margin: float = 1.0, size_average=None, reduce=None, reduction: str = "mean"):
+def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
+                         reduce: Any = None, reduction: str = "mean") -> Tensor:
     """x where y = 1, max(0, margin - x) where y = -1, of distances x.
 
     >>> import tilewright as tw
@@ -35,7 +41,8 @@ def hinge_embedding_loss(input, target, margin: float = 1.0, size_average=None, 
 
 @_e.in_float32
 @widen
-def soft_margin_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
+def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+                     reduction: str = "mean") -> Tensor:
     """log(1 + exp(-y x)), which does not overflow here.
 
     >>> import tilewright as tw
@@ -48,8 +55,8 @@ def soft_margin_loss(input, target, size_average=None, reduce=None, reduction: s
 
 @_e.in_float32
 @widen
-def margin_ranking_loss(input1, input2, target, margin: float = 0.0, size_average=None, reduce=None,
-                        reduction: str = "mean"):
+def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: Any = None,
+                        reduce: Any = None, reduction: str = "mean") -> Tensor:
     """max(0, margin - y (x1 - x2)): y = 1 wants x1 larger, -1 x2.
 
     Raises:
@@ -64,8 +71,8 @@ def margin_ranking_loss(input1, input2, target, margin: float = 0.0, size_averag
 
 @_e.in_float32
 @widen
-def cosine_embedding_loss(input1, input2, target, margin: float = 0.0, size_average=None, reduce=None,
-                          reduction: str = "mean"):
+def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: Any = None,
+                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """1 - cos(x1, x2) where y = 1, max(0, cos(x1, x2) - margin) where y = -1, of rows (N, D) and y (N,), or of (D,)
     and one y.
 
@@ -89,8 +96,8 @@ def cosine_embedding_loss(input1, input2, target, margin: float = 0.0, size_aver
 
 # --- many classes ----------------------------------------------------------------------------------------------------
 @widen
-def multi_margin_loss(input, target, p: int = 1, margin: float = 1.0, weight=None, size_average=None, reduce=None,
-                      reduction: str = "mean"):
+def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
+                      size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """weight_y sum over c != y of max(0, margin - x_y + x_c)^p / C of scores (N, C) or (C,) and labels y; p is 1 or 2.
 
     Raises:
@@ -121,7 +128,8 @@ def multi_margin_loss(input, target, p: int = 1, margin: float = 1.0, weight=Non
 
 @_e.in_float32
 @widen
-def multilabel_margin_loss(input, target, size_average=None, reduce=None, reduction: str = "mean"):
+def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+                           reduction: str = "mean") -> Tensor:
     """sum over labels y and classes c that are none of max(0, 1 - x_y + x_c) / C of scores (N, C) or (C,).
 
     target: int64 of the input's shape; a row's labels stand first, and -1 ends them.
@@ -151,7 +159,8 @@ def multilabel_margin_loss(input, target, size_average=None, reduce=None, reduct
 
 @_e.in_float32
 @widen
-def multilabel_soft_margin_loss(input, target, weight=None, size_average=None, reduce=None, reduction: str = "mean"):
+def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+                                reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-mean over classes of weight (y log s + (1 - y) log(1 - s)), s = sigmoid(x), of (..., C)."""
     reduction = reduction_of("multilabel_soft_margin_loss", size_average, reduce, reduction)
     loss = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
@@ -173,8 +182,9 @@ def _triplet(op, distance, anchor, positive, negative, margin, swap, reduction):
 
 @_e.in_float32
 @widen
-def triplet_margin_loss(anchor, positive, negative, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6,
-                        swap: bool = False, size_average=None, reduce=None, reduction: str = "mean"):
+def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0,
+                        eps: float = 1e-06, swap: bool = False, size_average: Any = None, reduce: Any = None,
+                        reduction: str = "mean") -> Tensor:
     """max(0, margin + d(a, p) - d(a, n)), d the p-norm of the difference + eps over the last dim.
 
     With `swap` the smaller of d(a, n) and d(p, n) stands for d(a, n). Balntas et al., Learning local feature
@@ -193,8 +203,9 @@ def triplet_margin_loss(anchor, positive, negative, margin: float = 1.0, p: floa
                     margin, swap, reduction)
 
 
-def triplet_margin_with_distance_loss(anchor, positive, negative, *, distance_function=None, margin: float = 1.0,
-                                      swap: bool = False, reduction: str = "mean"):
+def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *,
+                                      distance_function: Any = None, margin: float = 1.0, swap: bool = False,
+                                      reduction: str = "mean") -> Tensor:
     """`triplet_margin_loss` with a distance of one's own, a function of two tensors; by default pairwise_distance."""
     name = "triplet_margin_with_distance_loss"
     return _triplet(name, distance_function or pairwise_distance, anchor, positive, negative, margin, swap,

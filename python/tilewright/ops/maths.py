@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import NUMBER, into, operand, takes_out, tensor
 from tilewright.autograd import record, wrap
 from tilewright.ops import elementary, elementwise
 from tilewright.ops.elementwise import in_float32, where
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 
 # --- functions of one tensor with a rule -----------------------------------------------------------------------------
@@ -27,7 +30,7 @@ def _ruled(name: str, forward: Callable, slope: Callable, text: str) -> Any:
     def rule(node, dy):
         return (dy * slope(*node.saved),)
 
-    def op(input, *, out=None):
+    def op(input: Tensor, *, out: Tensor | None = None) -> Tensor:
         if not isinstance(input, autograd.Tensor):
             raise TypeError(f"{name}: expects a Tensor, got {type(input).__name__}")
         x = _floating(input)
@@ -169,7 +172,7 @@ sinc: Any = _ruled("sinc", lambda x: where(x == 0, 1.0, elementary.sin(x * math.
 _POLYGAMMA: dict[int, Any] = {}
 
 
-def polygamma(n: int, input, *, out=None):
+def polygamma(n: int, input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The n-th derivative of digamma.
 
     Raises:
@@ -184,7 +187,7 @@ def polygamma(n: int, input, *, out=None):
 
 
 @takes_out
-def mvlgamma(input, p: int):
+def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate Gamma function of dimension p."""
     x = _floating(input)
     shifts = wrap(_engine.arange(0, p, 1, _engine.int64, x.device)).to(x.dtype) * -0.5
@@ -193,7 +196,7 @@ def mvlgamma(input, p: int):
 
 @takes_out
 @in_float32
-def logit(input, eps: float | None = None):
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)), x first moved into [eps, 1 - eps] where eps is given."""
     x = _floating(input)
     x = x if eps is None else x.clamp(eps, 1 - eps)
@@ -209,7 +212,7 @@ def _two_tensors(op: str, *operands) -> None:
 # --- functions of two ------------------------------------------------------------------------------------------------
 @takes_out
 @in_float32
-def logaddexp(input, other):
+def logaddexp(input: Tensor, other: Tensor | float) -> Tensor:
     """log(exp x + exp y), computed from the larger one."""
     _two_tensors("logaddexp", input, other)
     gap = where(input == other, 0.0, input - other)
@@ -218,7 +221,7 @@ def logaddexp(input, other):
 
 @takes_out
 @in_float32
-def logaddexp2(input, other):
+def logaddexp2(input: Tensor, other: Tensor | float) -> Tensor:
     """log2(2^x + 2^y), computed from the larger one."""
     _two_tensors("logaddexp2", input, other)
     gap = where(input == other, 0.0, input - other)
@@ -241,7 +244,7 @@ def _pair_of(op: str, x, y):
 
 
 @takes_out
-def hypot(input, other):
+def hypot(input: Tensor, other: Tensor | float) -> Tensor:
     """sqrt(x^2 + y^2), without overflow on the way."""
     x, y = _pair_of("hypot", input, other)
     with autograd.no_grad():
@@ -258,7 +261,7 @@ def hypot_grad(node, dy):
 
 
 @takes_out
-def xlogy(input, other):
+def xlogy(input: Tensor, other: Tensor | float) -> Tensor:
     """x log y, 0 where x is 0 and y is not NaN."""
     x, y = _pair_of("xlogy", input, other)
     with autograd.no_grad():
@@ -274,34 +277,34 @@ def xlogy_grad(node, dy):
 
 
 @takes_out
-def float_power(input, exponent):
+def float_power(input: Tensor, exponent: Any) -> Tensor:
     """x^y in float64."""
     return elementwise.pow(*(v.double() if isinstance(v, autograd.Tensor) else float(v) for v in (input, exponent)))
 
 
 @takes_out
-def ldexp(input, other):
+def ldexp(input: Tensor, other: Tensor | float) -> Tensor:
     """x 2^y."""
     x, y = _pair_of("ldexp", input, other)
     return x * elementary.exp2(y)
 
 
 @takes_out
-def fmax(input, other):
+def fmax(input: Tensor, other: Tensor | float) -> Tensor:
     """The larger of each pair; of a NaN and a number the number."""
     _two_tensors("fmax", input, other)
     return where((input >= other) | elementwise.isnan(other), input, other)
 
 
 @takes_out
-def fmin(input, other):
+def fmin(input: Tensor, other: Tensor | float) -> Tensor:
     """The smaller of each pair; of a NaN and a number the number."""
     _two_tensors("fmin", input, other)
     return where((input <= other) | elementwise.isnan(other), input, other)
 
 
 @takes_out
-def heaviside(input, values):
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
     """0 below 0, 1 above, `values` at 0."""
     if input.dtype is not values.dtype:
         raise TypeError(f"heaviside: values must have the input's dtype, got {values.dtype.name} for "
@@ -320,13 +323,13 @@ def _integers(op: str, function: str, x, y):
 
 
 @takes_out
-def gcd(input, other):
+def gcd(input: Tensor, other: Tensor | float) -> Tensor:
     """The greatest common divisor of integers."""
     return _integers("gcd", "gcd", input, other)
 
 
 @takes_out
-def lcm(input, other):
+def lcm(input: Tensor, other: Tensor | float) -> Tensor:
     """The least common multiple of integers."""
     return _integers("lcm", "lcm", input, other)
 
@@ -337,7 +340,7 @@ _BITS = {_engine.float16: _engine.int16, _engine.bfloat16: _engine.int16, _engin
 
 
 @takes_out
-def signbit(input):
+def signbit(input: Tensor) -> Tensor:
     """Whether the sign is minus, of -0.0 too."""
     if not input.array.is_float:
         return input < 0
@@ -345,7 +348,7 @@ def signbit(input):
 
 
 @takes_out
-def copysign(input, other):
+def copysign(input: Tensor, other: Tensor | float) -> Tensor:
     """|x| with the sign of y."""
     y = other if isinstance(other, autograd.Tensor) else wrap(_engine.full((), other, _engine.get_default_dtype(),
                                                                           input.device))
@@ -354,7 +357,8 @@ def copysign(input, other):
 
 
 @takes_out
-def nan_to_num(input, nan: float | None = None, posinf: float | None = None, neginf: float | None = None):
+def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None,
+               neginf: float | None = None) -> Tensor:
     """NaN, inf and -inf replaced by numbers: by default 0 and the dtype's largest and smallest."""
     if not input.array.is_float:
         return elementwise.clone(input)
@@ -367,35 +371,35 @@ def nan_to_num(input, nan: float | None = None, posinf: float | None = None, neg
 
 
 @takes_out
-def isposinf(input):
+def isposinf(input: Tensor) -> Tensor:
     """Where the value is inf."""
     return input == math.inf
 
 
 @takes_out
-def isneginf(input):
+def isneginf(input: Tensor) -> Tensor:
     """Where the value is -inf."""
     return input == -math.inf
 
 
-def isreal(input):
+def isreal(input: Tensor) -> Tensor:
     """Where the value is real: everywhere."""
     return input.new_ones(input.shape, dtype=_engine.bool)
 
 
 @takes_out
-def rad2deg(input):
+def rad2deg(input: Tensor) -> Tensor:
     """Radians as degrees."""
     return _floating(input) * (180 / math.pi)
 
 
 @takes_out
-def deg2rad(input):
+def deg2rad(input: Tensor) -> Tensor:
     """Degrees as radians."""
     return _floating(input) * (math.pi / 180)
 
 
-def positive(input):
+def positive(input: Tensor) -> Tensor:
     """The tensor itself. TypeError for bool."""
     if input.dtype is _engine.bool:
         raise TypeError("positive: bool tensors have no sign; use .int()")
@@ -403,45 +407,45 @@ def positive(input):
 
 
 @takes_out
-def clamp_min(input, min):
+def clamp_min(input: Tensor, min: Any) -> Tensor:
     """`clamp` from below."""
     return elementwise.clamp(input, min=min)
 
 
 @takes_out
-def clamp_max(input, max):
+def clamp_max(input: Tensor, max: Any) -> Tensor:
     """`clamp` from above."""
     return elementwise.clamp(input, max=max)
 
 
-def true_divide(input, other, *, out=None):
+def true_divide(input: Tensor, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """`div`."""
     return elementwise.div(input, other, out=out)
 
 
 @takes_out
-def angle(input):
+def angle(input: Tensor) -> Tensor:
     """The angle of a real number: pi below 0, else 0; NaN of NaN."""
     x = _floating(input)
     return where(elementwise.isnan(x), x, where(x < 0, math.pi, x.new_zeros(())))
 
 
-def fill(input, value):
+def fill(input: Tensor, value: Any) -> Tensor:
     """A tensor of the input's shape and dtype, of one value."""
     return elementwise.fill_(elementwise.clone(input), value)
 
 
-def can_cast(from_, to) -> bool:
+def can_cast(from_: Any, to: Any) -> bool:
     """Whether a result of dtype `from_` may be written into a tensor of dtype `to`."""
     return not (from_.is_floating_point > to.is_floating_point or (to is _engine.bool and from_ is not _engine.bool))
 
 
-def numel(input) -> int:
+def numel(input: Tensor) -> int:
     """How many elements there are."""
     return input.array.numel
 
 
-def is_nonzero(input) -> bool:
+def is_nonzero(input: Tensor) -> bool:
     """Whether the one element is not 0."""
     return bool(tensor("is_nonzero", input))
 

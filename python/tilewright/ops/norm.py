@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tilewright import _engine
 from tilewright.autocast import widen
@@ -14,6 +16,9 @@ from tilewright.ops.reduce import mean as _mean
 from tilewright.ops.reduce import norm as _norm
 from tilewright.ops.reduce import sum as _sum
 from tilewright.ops.reduce import var as _var
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 
 def _array(t):
@@ -30,7 +35,8 @@ def _wrapped(arrays):
 
 
 @widen
-def layer_norm(input, normalized_shape, weight=None, bias=None, eps: float = 1e-5):
+def layer_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+               bias: Tensor | None = None, eps: float = 1e-05) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dims, whose sizes are `normalized_shape`; var biased.
 
     Raises:
@@ -47,7 +53,8 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps: float = 1e-
     return _row_norm(input, normalized_shape, weight, bias, eps, False)
 
 
-def rms_norm(input, normalized_shape, weight=None, eps: float | None = None):
+def rms_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+             eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dims, whose sizes are `normalized_shape`.
 
     Without `eps` it is 2^-52 for float64 and 2^-23 for the others, which are computed in float32.
@@ -94,7 +101,8 @@ def _composite_grad(dy, x, w, dims, to_parameter, eps, rms=False):
 
 
 @widen
-def group_norm(input, num_groups: int, weight=None, bias=None, eps: float = 1e-5):
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-05) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight_c + bias_c over each image's groups of channels; var biased.
 
     input (N, C, ...), weight and bias (C,).
@@ -134,8 +142,9 @@ def group_norm_grad(node, dy):
     return dx.reshape(x.shape), dw, db
 
 
-def instance_norm(input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats: bool = True,
-                  momentum: float = 0.1, eps: float = 1e-5):
+def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+                  weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
+                  momentum: float = 0.1, eps: float = 1e-05) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight_c + bias_c over the positions of each image and channel; var biased.
 
     input (N, C, positions...). With `use_input_stats` the running statistics, where given, move in place towards the
@@ -170,8 +179,8 @@ def instance_norm(input, running_mean=None, running_var=None, weight=None, bias=
     return y
 
 
-def batch_norm(input, running_mean, running_var, weight=None, bias=None, training: bool = False,
-               momentum: float = 0.1, eps: float = 1e-5):
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+               bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-05) -> Tensor:
     """(x - mean_c) / sqrt(var_c + eps) * weight_c + bias_c for each channel c of (N, C, ...).
 
     In training, mean and (biased) var are the batch's, and the running ones, where given, move in place:
@@ -220,7 +229,7 @@ def batch_norm_grad(node, dy):
     return ((dy if w is None else dy * w) * r, to_parameter(dy * ((x - mean.reshape(column)) * r)), to_parameter(dy))
 
 
-def normalize(input, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out=None):
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """x / max(norm(x, p), eps) along `dim`.
 
     >>> import tilewright as tw

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tilewright import _engine
 from tilewright.autograd import record
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
-def pad(input, pad, mode: str = "constant", value=None):
+
+def pad(input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Tensor:
     """Grows (or, with negative widths, crops) the last dimensions.
 
     `pad` lists (before, after) for the last dimension, then the one before it, and so on. Modes: "constant" (value,

@@ -9,11 +9,16 @@ must begin inside the input or its left padding. Adaptive window i covers items 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 from tilewright.autograd import is_grad_enabled, record, wrap
 from tilewright.ops import elementary, elementwise, reduce, shape
 from tilewright.ops.index import gather, scatter
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 
 def _ints(op: str, what: str, value, nd: int):
@@ -64,8 +69,9 @@ def max_pool_backward_grad(node, ddx):
     return (shape.reshape(gather(shape.flatten(ddx, -nd), -1, shape.flatten(at, -nd)), at.array.shape),)
 
 
-def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
-               return_indices: bool = False):
+def max_pool1d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, ceil_mode: bool = False,
+               return_indices: bool = False) -> Any:
     """The maximum of each window along L of (N, C, L) or (C, L); NaN if the window holds one.
 
     With `return_indices` also the int64 positions of the maxima among the items of one channel (the first of equals).
@@ -76,8 +82,9 @@ def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
-               return_indices: bool = False):
+def max_pool2d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, ceil_mode: bool = False,
+               return_indices: bool = False) -> Any:
     """The maximum of each window over the planes of (N, C, H, W) or (C, H, W); NaN if the window holds one.
 
     With `return_indices` also the int64 positions of the maxima among the items of one channel (the first of equals).
@@ -92,8 +99,9 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def max_pool3d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
-               return_indices: bool = False):
+def max_pool3d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, ceil_mode: bool = False,
+               return_indices: bool = False) -> Any:
     """The maximum of each window over the volumes of (N, C, D, H, W) or (C, D, H, W); NaN if the window holds one.
 
     With `return_indices` also the int64 positions of the maxima among the items of one channel (the first of equals).
@@ -120,17 +128,17 @@ def _adaptive_max_pool(op, nd, x, output_size, return_indices):
     return _picked(op, nd, x, _engine.adaptive_max_pool, (size,), None, return_indices)
 
 
-def adaptive_max_pool1d(input, output_size, return_indices: bool = False):
+def adaptive_max_pool1d(input: Tensor, output_size: int | Sequence[int], return_indices: bool = False) -> Any:
     """Maxima of output_size windows that cover L, as (N, C, output_size); also their positions, if asked."""
     return _adaptive_max_pool("adaptive_max_pool1d", 1, input, output_size, return_indices)
 
 
-def adaptive_max_pool2d(input, output_size, return_indices: bool = False):
+def adaptive_max_pool2d(input: Tensor, output_size: int | Sequence[int], return_indices: bool = False) -> Any:
     """Maxima of a grid of output_size windows that cover the plane; also their positions in it, if asked."""
     return _adaptive_max_pool("adaptive_max_pool2d", 2, input, output_size, return_indices)
 
 
-def adaptive_max_pool3d(input, output_size, return_indices: bool = False):
+def adaptive_max_pool3d(input: Tensor, output_size: int | Sequence[int], return_indices: bool = False) -> Any:
     """Maxima of a grid of output_size windows that cover the volume; also their positions in it, if asked."""
     return _adaptive_max_pool("adaptive_max_pool3d", 3, input, output_size, return_indices)
 
@@ -153,17 +161,23 @@ def _max_unpool(op, nd, x, indices, kernel_size, stride, padding, output_size):
     return shape.reshape(y, (*lead, *size))
 
 
-def max_unpool1d(input, indices, kernel_size, stride=None, padding=0, output_size=None):
+def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] | None = None, padding: int | Sequence[int] = 0,
+                 output_size: Any = None) -> Tensor:
     """Zeros but for the items of input, put at the positions that max_pool1d gave; where two meet the last stays."""
     return _max_unpool("max_unpool1d", 1, input, indices, kernel_size, stride, padding, output_size)
 
 
-def max_unpool2d(input, indices, kernel_size, stride=None, padding=0, output_size=None):
+def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] | None = None, padding: int | Sequence[int] = 0,
+                 output_size: Any = None) -> Tensor:
     """Zeros but for the items of input, put at the positions that max_pool2d gave; where two meet the last stays."""
     return _max_unpool("max_unpool2d", 2, input, indices, kernel_size, stride, padding, output_size)
 
 
-def max_unpool3d(input, indices, kernel_size, stride=None, padding=0, output_size=None):
+def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] | None = None, padding: int | Sequence[int] = 0,
+                 output_size: Any = None) -> Tensor:
     """Zeros but for the items of input, put at the positions that max_pool3d gave; where two meet the last stays."""
     return _max_unpool("max_unpool3d", 3, input, indices, kernel_size, stride, padding, output_size)
 
@@ -189,7 +203,8 @@ def avg_pool_backward_grad(node, ddx):
     return (_mean(ddx, *node.attrs),)  # linear, so that its transpose's transpose is itself
 
 
-def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True):
+def avg_pool1d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
     """The mean of each window along L of (N, C, L) or (C, L); padding counts as zeros if asked.
 
     Raises:
@@ -198,8 +213,9 @@ def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = Fal
     return _avg_pool("avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
-def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True,
-               divisor_override: int | None = None):
+def avg_pool2d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+               divisor_override: int | None = None) -> Tensor:
     """The mean of each window over the planes of (N, C, H, W) or (C, H, W); padding counts as zeros if asked.
 
     `divisor_override` replaces the window's size.
@@ -215,8 +231,9 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = Fal
                      divisor_override)
 
 
-def avg_pool3d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True,
-               divisor_override: int | None = None):
+def avg_pool3d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+               divisor_override: int | None = None) -> Tensor:
     """The mean of each window over the volumes of (N, C, D, H, W) or (C, D, H, W); padding counts as zeros if asked.
 
     `divisor_override` replaces the window's size.
@@ -250,12 +267,12 @@ def adaptive_avg_pool_backward_grad(node, ddx):
     return (_grid_mean(ddx, *node.attrs),)
 
 
-def adaptive_avg_pool1d(input, output_size):
+def adaptive_avg_pool1d(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
     """Means of output_size windows that cover L of (N, C, L) or (C, L)."""
     return _adaptive_avg_pool("adaptive_avg_pool1d", 1, input, output_size)
 
 
-def adaptive_avg_pool2d(input, output_size):
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
     """Means of a grid of output_size windows that cover the plane of (N, C, H, W) or (C, H, W); None keeps a size.
 
     >>> import tilewright as tw
@@ -265,7 +282,7 @@ def adaptive_avg_pool2d(input, output_size):
     return _adaptive_avg_pool("adaptive_avg_pool2d", 2, input, output_size)
 
 
-def adaptive_avg_pool3d(input, output_size):
+def adaptive_avg_pool3d(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
     """Means of a grid of output_size windows that cover the volume of (N, C, D, H, W); None keeps a size."""
     return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
 
@@ -279,16 +296,19 @@ def _lp_pool(op, nd, x, norm_type, kernel_size, stride, ceil_mode):
     return elementwise.pow(positive * count, 1.0 / norm_type)
 
 
-def lp_pool1d(input, norm_type, kernel_size, stride=None, ceil_mode: bool = False):
+def lp_pool1d(input: Tensor, norm_type: Any, kernel_size: int | Sequence[int],
+              stride: int | Sequence[int] | None = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^norm_type over each window)^(1 / norm_type), windows as avg_pool1d's without padding."""
     return _lp_pool("lp_pool1d", 1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def lp_pool2d(input, norm_type, kernel_size, stride=None, ceil_mode: bool = False):
+def lp_pool2d(input: Tensor, norm_type: Any, kernel_size: int | Sequence[int],
+              stride: int | Sequence[int] | None = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^norm_type over each window)^(1 / norm_type), windows as avg_pool2d's without padding."""
     return _lp_pool("lp_pool2d", 2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def lp_pool3d(input, norm_type, kernel_size, stride=None, ceil_mode: bool = False):
+def lp_pool3d(input: Tensor, norm_type: Any, kernel_size: int | Sequence[int],
+              stride: int | Sequence[int] | None = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^norm_type over each window)^(1 / norm_type), windows as avg_pool3d's without padding."""
     return _lp_pool("lp_pool3d", 3, input, norm_type, kernel_size, stride, ceil_mode)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 import os
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import into
 from tilewright.autograd import record, wrap
 from tilewright.creation import _dtype, _finish, _shape, check_device
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 
 class Generator:
@@ -25,7 +29,7 @@ class Generator:
     (7, True)
     """
 
-    def __init__(self, device="cpu"):
+    def __init__(self, device: Any = "cpu") -> None:
         self.device = check_device("Generator", device)
         self._seed, self._offset = 67280421310721, 0
 
@@ -68,6 +72,7 @@ class Generator:
         return v - 2**64 if v >= 2**63 else v
 
     def advance(self, used: int) -> None:
+        """Moves the stream on by `used` numbers."""
         self._offset = (self._offset + used) % 2**64
 
 
@@ -89,12 +94,12 @@ def seed() -> int:
     return default_generator.seed()
 
 
-def get_rng_state():
+def get_rng_state() -> Tensor:
     """The default generator's state, for `set_rng_state`."""
     return default_generator.get_state()
 
 
-def set_rng_state(new_state) -> None:
+def set_rng_state(new_state: Any) -> None:
     """Puts the default generator back to a state."""
     default_generator.set_state(new_state)
 
@@ -123,22 +128,23 @@ def _rest(layout, pin_memory, memory_format=None) -> dict:
     return {k: v for k, v in given.items() if v}
 
 
-def rand(*args, size=None, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
-         pin_memory: bool = False):
+def rand(*args: Any, size: Any = None, generator: Any = None, out: Tensor | None = None, dtype: Any = None,
+         layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """Uniform numbers in [0, 1), of shape `size`, given as one or as several numbers."""
     return _new("rand", _engine.uniform_, args if size is None else (size,), (0.0, 1.0), dtype, device, requires_grad,
                 generator, out, **_rest(layout, pin_memory))
 
 
-def randn(*args, size=None, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
-          pin_memory: bool = False):
+def randn(*args: Any, size: Any = None, generator: Any = None, out: Tensor | None = None, dtype: Any = None,
+          layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """Normal numbers of mean 0 and variance 1, of shape `size`, given as one or as several numbers."""
     return _new("randn", _engine.normal_, args if size is None else (size,), (0.0, 1.0), dtype, device, requires_grad,
                 generator, out, **_rest(layout, pin_memory))
 
 
-def randint(low=None, high=None, size=None, *, generator=None, out=None, dtype=None, layout=None, device=None,
-            requires_grad: bool = False, pin_memory: bool = False):
+def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Any = None, out: Tensor | None = None,
+            dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+            pin_memory: bool = False) -> Tensor:
     """Integers in [low, high), of shape `size`; `randint(high, size)` and `randint(high=.., size=..)` count from 0.
 
     Raises:
@@ -153,8 +159,8 @@ def randint(low=None, high=None, size=None, *, generator=None, out=None, dtype=N
                 else _engine.int64), device, requires_grad, generator, out, **_rest(layout, pin_memory))
 
 
-def randperm(n: int, *, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
-             pin_memory: bool = False):
+def randperm(n: int, *, generator: Any = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+             device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """A random permutation of 0 .. n-1, int64."""
     where = check_device("randperm", device)
     g = generator or default_generator
@@ -164,30 +170,32 @@ def randperm(n: int, *, generator=None, out=None, dtype=None, layout=None, devic
     return _finish("randperm", t, out, requires_grad=requires_grad, **_rest(layout, pin_memory))
 
 
-def rand_like(input, *, generator=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
-              memory_format=None):
+def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+              requires_grad: bool = False, memory_format: Any = None) -> Tensor:
     """`rand` of the input's shape and dtype."""
     return _new("rand_like", _engine.uniform_, (input.shape,), (0.0, 1.0), dtype or input.dtype, device or input.device,
                 requires_grad, generator, **_rest(layout, False, memory_format))
 
 
-def randn_like(input, *, generator=None, dtype=None, layout=None, device=None, requires_grad: bool = False,
-               memory_format=None):
+def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+               requires_grad: bool = False, memory_format: Any = None) -> Tensor:
     """`randn` of the input's shape and dtype."""
     return _new("randn_like", _engine.normal_, (input.shape,), (0.0, 1.0), dtype or input.dtype, device or input.device,
                 requires_grad, generator, **_rest(layout, False, memory_format))
 
 
-def randint_like(input, low=0, high=None, *, generator=None, dtype=None, layout=None, device=None,
-                 requires_grad: bool = False, memory_format=None):
+def randint_like(input: Tensor, low: Any = 0, high: Any = None, *, generator: Any = None, dtype: Any = None,
+                 layout: Any = None, device: Any = None, requires_grad: bool = False,
+                 memory_format: Any = None) -> Tensor:
     """`randint` of the input's shape and dtype."""
     low, high = (0, low) if high is None else (low, high)
     return _new("randint_like", _engine.randint_, (input.shape,), (int(low), int(high)), dtype or input.dtype,
                 device or input.device, requires_grad, generator, **_rest(layout, False, memory_format))
 
 
-def normal(mean=0.0, std=1.0, size=None, *, generator=None, out=None, dtype=None, layout=None, device=None,
-           requires_grad: bool = False, pin_memory: bool = False):
+def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Tensor | None = None,
+           dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Tensor:
     """Normal numbers of the given mean and deviation, numbers (with `size`) or Tensors that broadcast.
 
     Raises:
@@ -207,7 +215,7 @@ def normal(mean=0.0, std=1.0, size=None, *, generator=None, out=None, dtype=None
     return t if out is None else into("normal", t, out, mean, std)
 
 
-def bernoulli(input, p: float | None = None, *, generator=None, out=None):
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None, out: Tensor | None = None) -> Tensor:
     """1 with the probability that the input gives for each element, else 0; of the input's dtype. With the number `p`,
     that probability for all.
 
@@ -226,7 +234,7 @@ def bernoulli(input, p: float | None = None, *, generator=None, out=None):
     return t if out is None else into("bernoulli", t, out)
 
 
-def poisson(input, generator=None):
+def poisson(input: Tensor, generator: Any = None) -> Tensor:
     """Counts of the Poisson distribution whose rate each element gives; of the input's dtype.
 
     Small rates by Knuth's product of uniform numbers (1969), in steps of at most 16; large ones are sums of such.
@@ -257,22 +265,22 @@ def draw__grad(node, dy):
     return (None,)
 
 
-def uniform_(input, a: float = 0.0, b: float = 1.0, *, generator=None):
+def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fills with uniform numbers in [a, b)."""
     return _inplace_draw(draw__grad, input, _engine.uniform_, float(a), float(b), generator=generator)
 
 
-def normal_(input, mean: float = 0.0, std: float = 1.0, *, generator=None):
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fills with normal numbers of the given mean and deviation."""
     return _inplace_draw(draw__grad, input, _engine.normal_, float(mean), float(std), generator=generator)
 
 
-def bernoulli_(input, p: float = 0.5, *, generator=None):
+def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Any = None) -> Tensor:
     """Fills with 1 of probability p, else 0."""
     return _inplace_draw(draw__grad, input, _engine.bernoulli_, float(p), generator=generator)
 
 
-def random_(input, *args, generator=None, **bounds):
+def random_(input: Tensor, *args: Any, generator: Any = None, **bounds: Any) -> Tensor:
     """Fills with integers: `random_()` over the dtype's range, `random_(to)` in [0, to), `random_(from, to)`."""
     low, high = bounds.get("from", 0), bounds.get("to")
     if len(args) == 2:
@@ -297,14 +305,14 @@ def _draw_from_uniform(input, transform, generator, integers=False):
     return autograd.inplace(draw__grad, input, lambda: _engine.copy_into(input.array, values.array), (input,))
 
 
-def exponential_(input, lambd: float = 1.0, *, generator=None):
+def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fills with exponential numbers of rate lambd."""
     if not lambd > 0:
         raise ValueError(f"exponential_: lambd must be positive, got {lambd}")
     return _draw_from_uniform(input, lambda u: (-u).log1p() * (-1.0 / lambd), generator)
 
 
-def geometric_(input, p: float, *, generator=None):
+def geometric_(input: Tensor, p: float, *, generator: Any = None) -> Tensor:
     """Fills with the number of trials up to the first success of probability p: 1, 2, ..."""
     if not 0 < p < 1:
         raise ValueError(f"geometric_: p must be in (0, 1), got {p}")
@@ -312,14 +320,14 @@ def geometric_(input, p: float, *, generator=None):
                               True)
 
 
-def cauchy_(input, median: float = 0.0, sigma: float = 1.0, *, generator=None):
+def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fills with Cauchy numbers."""
     if not sigma > 0:
         raise ValueError(f"cauchy_: sigma must be positive, got {sigma}")
     return _draw_from_uniform(input, lambda u: ((u - 0.5) * math.pi).tan() * sigma + median, generator)
 
 
-def log_normal_(input, mean: float = 1.0, std: float = 2.0, *, generator=None):
+def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Any = None) -> Tensor:
     """Fills with exp of normal numbers of the given mean and deviation."""
     if not std > 0:
         raise ValueError(f"log_normal_: std must be positive, got {std}")
@@ -329,7 +337,7 @@ def log_normal_(input, mean: float = 1.0, std: float = 2.0, *, generator=None):
     return autograd.inplace(draw__grad, input, lambda: _engine.copy_into(input.array, values.array), (input,))
 
 
-def dropout(input, p: float = 0.5, training: bool = True, inplace: bool = False):
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zeros each element with probability p and scales the others by 1 / (1 - p); the input itself when not training.
 
     Raises:

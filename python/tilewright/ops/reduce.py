@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import takes_out, write
@@ -18,6 +19,9 @@ from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops import elementary as _m
 from tilewright.ops import elementwise as _e
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 # What the functions of these names return, shown as in PyTorch.
 _Max = namedtuple("max", ("values", "indices"))  # type: ignore[name-match]
@@ -63,7 +67,8 @@ def _given(name, y, input, out):
 
 
 # --- sums ------------------------------------------------------------------------------------------------------------
-def sum(input, dim=None, keepdim: bool = False, *, dtype=None, out=None, axis=None, keepdims: bool = False):
+def sum(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+        dtype: Any = None, out: Tensor | None = None, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over `dim`; of bool and integers in int64; 0 over nothing.
 
     >>> import tilewright as tw
@@ -82,7 +87,8 @@ def sum_grad(node, dy):
     return (_spread(dy, *node.attrs),)
 
 
-def mean(input, dim=None, keepdim: bool = False, *, dtype=None, out=None, axis=None, keepdims: bool = False):
+def mean(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+         dtype: Any = None, out: Tensor | None = None, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The mean over `dim`; NaN over nothing.
 
     Raises:
@@ -107,7 +113,8 @@ def mean_grad(node, dy):
 
 
 @widen
-def prod(input, dim=None, keepdim: bool = False, *, dtype=None, out=None, axis=None, keepdims: bool = False):
+def prod(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+         dtype: Any = None, out: Tensor | None = None, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The product over `dim`; of bool and integers in int64; 1 over nothing.
 
     >>> import tilewright as tw
@@ -143,14 +150,14 @@ def prod_grad(node, dy):
     return (_e.where(none, others / _e.where(zero, 1.0, x), _e.where(single, others, 0.0)),)
 
 
-def each_as_one(x):
+def each_as_one(x: Tensor) -> Tensor:
     """(..., n) as (..., n, n): row i is x with a 1 in the place of x_i."""
     n = x.array.shape[-1]
     places = wrap(_engine.arange(0, n, 1, _engine.int64, x.device))
     return _e.where(places == places.reshape(n, 1), 1.0, x.unsqueeze(-2))
 
 
-def sum_to_size(input, *size):
+def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     """The sum over the dims that broadcasting would expand from `size`; undoes `expand`."""
     size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
     if input.array.dtype is _engine.bool and (input.array.shape != size or not size):
@@ -163,24 +170,27 @@ def sum_to_size_grad(node, dy):
 
 
 @takes_out
-def nansum(input, dim=None, keepdim: bool = False, *, dtype=None):
+def nansum(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+           dtype: Any = None) -> Tensor:
     """The sum over `dim` of the values that are not NaN."""
     return sum(_e.where(_e.isnan(input), 0.0, input) if input.array.is_float else input, dim, keepdim, dtype=dtype)
 
 
 @takes_out
-def nanmean(input, dim=None, keepdim: bool = False, *, dtype=None):
+def nanmean(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+            dtype: Any = None) -> Tensor:
     """The mean over `dim` of the values that are not NaN."""
     return nansum(input, dim, keepdim, dtype=dtype) / sum(_e.logical_not(_e.isnan(input)), dim, keepdim)
 
 
-def count_nonzero(input, dim=None):
+def count_nonzero(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None) -> Tensor:
     """How many values over `dim` are not 0, as int64."""
     return wrap(_engine.sum(_engine.ne(input.array, 0), dim, False, None))
 
 
 # --- extremes --------------------------------------------------------------------------------------------------------
-def amax(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
+def amax(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+         out: Tensor | None = None, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The largest value over `dim`; NaN if there is one. The gradient is shared evenly between equals.
 
     Raises:
@@ -189,7 +199,8 @@ def amax(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdim
     return _extremum("amax", amax_grad, input, axis if dim is None else dim, keepdim or keepdims, out)
 
 
-def amin(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
+def amin(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+         out: Tensor | None = None, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The smallest value over `dim`; NaN if there is one. The gradient is shared evenly between equals.
 
     Raises:
@@ -250,7 +261,8 @@ def _pick(op, kernels, rules, pair, binary, input, dim, keepdim, other):
 
 
 @takes_out
-def max(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
+def max(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+        other: Tensor | float | None = None, axis: Any = None, keepdims: bool = False) -> Any:
     """The largest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
 
     Of equal values along a dim the first is picked, and gets the gradient; over the whole tensor equals share it.
@@ -268,7 +280,8 @@ def max(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdi
 
 
 @takes_out
-def min(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdims: bool = False):
+def min(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+        other: Tensor | float | None = None, axis: Any = None, keepdims: bool = False) -> Any:
     """The smallest value: of the whole tensor; along `dim`, as (values, indices); or of each pair, given a Tensor.
 
     Of equal values along a dim the first is picked, and gets the gradient; over the whole tensor equals share it.
@@ -281,12 +294,13 @@ def min(input, dim=None, keepdim: bool = False, *, other=None, axis=None, keepdi
 
 
 @takes_out
-def aminmax(input, *, dim=None, keepdim: bool = False):
+def aminmax(input: Tensor, *, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False) -> Any:
     """(min, max) of the whole tensor or along `dim`."""
     return _MinMax(amin(input, dim, keepdim), amax(input, dim, keepdim))
 
 
-def argmax(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Tensor | None = None, axis: Any = None,
+           keepdims: bool = False) -> Tensor:
     """Where the largest value is along `dim`, or in the flattened tensor: the first of equals; the first NaN.
 
     Raises:
@@ -300,7 +314,8 @@ def argmax(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepd
     return _given("argmax", y, input, out)
 
 
-def argmin(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepdims: bool = False):
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Tensor | None = None, axis: Any = None,
+           keepdims: bool = False) -> Tensor:
     """Where the smallest value is along `dim`, or in the flattened tensor: the first of equals; the first NaN.
 
     Raises:
@@ -310,12 +325,14 @@ def argmin(input, dim=None, keepdim: bool = False, *, out=None, axis=None, keepd
     return _given("argmin", y, input, out)
 
 
-def any(input, dim=None, keepdim: bool = False, *, out=None, axis=None):
+def any(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+        out: Tensor | None = None, axis: Any = None) -> Tensor:
     """Whether some value over `dim` is not 0 (NaN counts); False over nothing."""
     return _given("any", _engine.any(input.array, axis if dim is None else dim, keepdim), input, out)
 
 
-def all(input, dim=None, keepdim: bool = False, *, out=None, axis=None):
+def all(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False, *,
+        out: Tensor | None = None, axis: Any = None) -> Tensor:
     """Whether every value over `dim` is not 0 (NaN counts); True over nothing."""
     return _given("all", _engine.all(input.array, axis if dim is None else dim, keepdim), input, out)
 
@@ -329,7 +346,8 @@ def _correction(dim, unbiased, correction):
 
 
 @takes_out
-def var(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
+def var(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, unbiased: Any = None,
+        keepdim: bool = False, *, correction: Any = 1, axis: Any = None, keepdims: bool = False) -> Tensor:
     """sum((x - mean)^2) / (n - correction) over `dim`, n values each; in two passes, so large means do not cancel.
 
     Raises:
@@ -354,7 +372,8 @@ def var_grad(node, dy):
 
 @takes_out
 @_e.in_float32
-def std(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1, axis=None, keepdims: bool = False):
+def std(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, unbiased: Any = None,
+        keepdim: bool = False, *, correction: Any = 1, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The square root of `var`; its gradient where it is 0 is taken as 0."""
     dim, correction = _correction(axis if dim is None else dim, unbiased, correction)
     keepdim = keepdim or keepdims
@@ -370,13 +389,15 @@ def std_grad(node, dy):
     return (_spread(scale, shape, dim, keepdim) * (x - mean(x, dim, True) if shape else x - x),)
 
 
-def var_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1):
+def var_mean(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, unbiased: Any = None,
+             keepdim: bool = False, *, correction: Any = 1) -> Any:
     """(var, mean)."""
     dim, correction = _correction(dim, unbiased, correction)
     return var(input, dim, None, keepdim, correction=correction), mean(input, dim, keepdim)
 
 
-def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correction=1):
+def std_mean(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, unbiased: Any = None,
+             keepdim: bool = False, *, correction: Any = 1) -> Any:
     """(std, mean)."""
     dim, correction = _correction(dim, unbiased, correction)
     return std(input, dim, None, keepdim, correction=correction), mean(input, dim, keepdim)
@@ -384,7 +405,8 @@ def std_mean(input, dim=None, unbiased=None, keepdim: bool = False, *, correctio
 
 @takes_out
 @widen
-def norm(input, p="fro", dim=None, keepdim: bool = False, dtype=None, *, axis=None, keepdims: bool = False):
+def norm(input: Tensor, p: Any = "fro", dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False,
+         dtype: Any = None, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The vector norm sum(|x|^p)^(1/p) over `dim`; p "fro" is 2, inf and -inf the largest and smallest |x|, 0 counts.
     "nuc" is the sum of a matrix's singular values.
 
@@ -434,7 +456,7 @@ def norm_grad(node, dy):
 
 
 @takes_out
-def logsumexp(input, dim=None, keepdim: bool = False):
+def logsumexp(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over `dim`, as max x + log(sum(exp(x - max x))), which does not overflow.
 
     >>> import tilewright as tw

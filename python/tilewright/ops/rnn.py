@@ -12,6 +12,8 @@ acts on the product, as in cuDNN and PyTorch.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tilewright import _engine, autograd
 from tilewright.autograd import record_many, wrap
 from tilewright.grad_mode import mode
@@ -20,6 +22,9 @@ from tilewright.ops.elementwise import NUMBER
 from tilewright.ops.matmul import linear
 from tilewright.ops.random import dropout as _dropout
 from tilewright.ops.shape import cat, stack
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 _TANH, _RELU, _LSTM, _GRU = range(4)
 
@@ -151,7 +156,8 @@ def _composite_grad(cell: int, inputs, batch_sizes, needs, dys):
 # -- whole nets -------------------------------------------------------------------------------------------------------
 
 
-def net(mode: str, x, batch_sizes, states, params, has_biases, num_layers, dropout, train, bidirectional):
+def net(mode: str, x: Tensor, batch_sizes: Any, states: Any, params: Any, has_biases: Any, num_layers: Any,
+        dropout: Any, train: Any, bidirectional: Any) -> Any:
     """All layers of a net over x (T, B, I) or packed rows; states and results are (layers * directions, B, H)."""
     directions, per, cell = 2 if bidirectional else 1, 4 if has_biases else 2, _MODES.index(mode)
     projected = cell == _LSTM and len(params) == num_layers * directions * (per + 1)
@@ -195,7 +201,7 @@ def _call(mode: str, input, arguments):
     return (y.transpose(0, 1) if batch_first else y, *last)
 
 
-def lstm(input, *arguments):
+def lstm(input: Tensor, *arguments: Any) -> Any:
     """A whole LSTM net: lstm(input, (h_0, c_0), params, has_biases, num_layers, dropout, train, bidirectional,
     batch_first), or lstm(rows, batch_sizes, (h_0, c_0), params, has_biases, num_layers, dropout, train, bidirectional)
     for packed sequences. Gives output, h_n, c_n; `nn.LSTM` says what they are.
@@ -207,17 +213,17 @@ def lstm(input, *arguments):
     return _call("lstm", input, arguments)
 
 
-def gru(input, *arguments):
+def gru(input: Tensor, *arguments: Any) -> Any:
     """A whole GRU net; arguments as for `lstm`, with h_0 alone for the states. Gives output, h_n."""
     return _call("gru", input, arguments)
 
 
-def rnn_tanh(input, *arguments):
+def rnn_tanh(input: Tensor, *arguments: Any) -> Any:
     """A whole net of tanh cells; arguments as for `lstm`, with h_0 alone for the states. Gives output, h_n."""
     return _call("rnn_tanh", input, arguments)
 
 
-def rnn_relu(input, *arguments):
+def rnn_relu(input: Tensor, *arguments: Any) -> Any:
     """A whole net of relu cells; arguments as for `lstm`, with h_0 alone for the states. Gives output, h_n."""
     return _call("rnn_relu", input, arguments)
 
@@ -235,21 +241,25 @@ def _cell(cell: int, input, states, weights):
     return tuple(last) if cell == _LSTM else last[0]
 
 
-def lstm_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+def lstm_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+              b_hh: Tensor | None = None) -> Any:
     """One LSTM step of (B, I), or (I,), from hx = (h, c): (h', c')."""
     return _cell(_LSTM, input, hx, (w_ih, w_hh, b_ih, b_hh))
 
 
-def gru_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+             b_hh: Tensor | None = None) -> Tensor:
     """One GRU step of (B, I), or (I,), from the state hx."""
     return _cell(_GRU, input, (hx,), (w_ih, w_hh, b_ih, b_hh))
 
 
-def rnn_tanh_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+                  b_hh: Tensor | None = None) -> Tensor:
     """One step of a tanh cell of (B, I), or (I,), from the state hx."""
     return _cell(_TANH, input, (hx,), (w_ih, w_hh, b_ih, b_hh))
 
 
-def rnn_relu_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+def rnn_relu_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+                  b_hh: Tensor | None = None) -> Tensor:
     """One step of a relu cell of (B, I), or (I,), from the state hx."""
     return _cell(_RELU, input, (hx,), (w_ih, w_hh, b_ih, b_hh))

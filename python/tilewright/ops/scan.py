@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 from tilewright.arguments import takes_out
@@ -13,13 +14,16 @@ from tilewright.ops import elementary, elementwise, shape
 from tilewright.ops.index import _gather_sum
 from tilewright.ops.reduce import each_as_one
 
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
+
 _Cummax = namedtuple("cummax", ("values", "indices"))  # type: ignore[name-match]
 _Cummin = namedtuple("cummin", ("values", "indices"))  # type: ignore[name-match]
 
 
 @takes_out
 @widen
-def cumsum(input, dim: int, *, dtype=None):
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """y_i = x_0 + ... + x_i along `dim`; of bool and integers in int64.
 
     Raises:
@@ -44,7 +48,7 @@ def cumsum_grad(node, dy):
 
 @takes_out
 @widen
-def cumprod(input, dim: int, *, dtype=None):
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """y_i = x_0 ... x_i along `dim`; of bool and integers in int64.
 
     Raises:
@@ -78,7 +82,7 @@ def cumprod_grad(node, dy):
 
 
 @takes_out
-def logcumsumexp(input, dim: int):
+def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """y_i = log(exp x_0 + ... + exp x_i) along `dim`, computed from x minus the largest so far.
 
     Raises:
@@ -105,13 +109,13 @@ def _extreme(op, x, dim, kind, pair):
 
 
 @takes_out
-def cummax(input, dim: int):
+def cummax(input: Tensor, dim: int) -> Any:
     """(values, indices) of the largest value so far along `dim`, the last of equals; NaN from the first NaN on."""
     return _extreme("cummax", input, dim, "max", _Cummax)
 
 
 @takes_out
-def cummin(input, dim: int):
+def cummin(input: Tensor, dim: int) -> Any:
     """(values, indices) of the smallest value so far along `dim`, the last of equals; NaN from the first NaN on."""
     return _extreme("cummin", input, dim, "min", _Cummin)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import namedtuple
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import takes_out
@@ -12,6 +13,9 @@ from tilewright.autograd import wrap
 from tilewright.ops import elementwise, index, reduce, scan, shape, sort
 from tilewright.ops.elementwise import where
 from tilewright.ops.maths import _floating
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 _Mode = namedtuple("mode", ("values", "indices"))  # type: ignore[name-match]
 _Histogram = namedtuple("histogram", ("hist", "bin_edges"))  # type: ignore[name-match]
@@ -30,8 +34,8 @@ def _as_tensor(value, like):
 
 # --- search ----------------------------------------------------------------------------------------------------------
 @takes_out
-def searchsorted(sorted_sequence, input, *, out_int32: bool = False, right: bool = False, side: str | None = None,
-                 sorter=None):
+def searchsorted(sorted_sequence: Tensor, input: Tensor, *, out_int32: bool = False, right: bool = False,
+                 side: str | None = None, sorter: Any = None) -> Tensor:
     """Where each value belongs in an ascending sequence: the first place i with sequence[i] >= value, or > if `right`.
 
     A 1-d sequence serves all values; one of more dimensions has a row for each row of values. By bisection: ceil(log2
@@ -70,14 +74,14 @@ def searchsorted(sorted_sequence, input, *, out_int32: bool = False, right: bool
 
 
 @takes_out
-def bucketize(input, boundaries, *, out_int32: bool = False, right: bool = False):
+def bucketize(input: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """The bucket of each value between ascending boundaries: `searchsorted` with its operands the other way round."""
     if boundaries.dim() != 1:
         raise ValueError(f"bucketize: boundaries must be 1-d, got shape {tuple(boundaries.shape)}")
     return searchsorted(boundaries, _as_tensor(input, boundaries), out_int32=out_int32, right=right)
 
 
-def isin(elements, test_elements, *, assume_unique: bool = False, invert: bool = False):
+def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Which elements are among the test elements; `assume_unique` changes nothing here."""
     like = elements if isinstance(elements, autograd.Tensor) else test_elements
     elements, tests = _as_tensor(elements, like), _as_tensor(test_elements, like).reshape(-1)
@@ -90,7 +94,7 @@ def isin(elements, test_elements, *, assume_unique: bool = False, invert: bool =
 
 
 @takes_out
-def histc(input, bins: int = 100, min: float = 0, max: float = 0):
+def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """How many values fall into each of `bins` equal parts of [min, max] (the values' own range if both are equal)."""
     x = input.detach().reshape(-1)
     if min == max and x.numel():
@@ -142,7 +146,8 @@ def _quantile(op, input, q, dim, keepdim, interpolation, skip_nan):
 
 
 @takes_out
-def quantile(input, q, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"):
+def quantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *,
+             interpolation: str = "linear") -> Tensor:
     """The q-quantiles over `dim` or all values; q a number, or 1-d for a leading dimension. NaN where there is one.
 
     Raises:
@@ -156,13 +161,14 @@ def quantile(input, q, dim: int | None = None, keepdim: bool = False, *, interpo
 
 
 @takes_out
-def nanquantile(input, q, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"):
+def nanquantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *,
+                interpolation: str = "linear") -> Tensor:
     """`quantile` of the values that are not NaN."""
     return _quantile("nanquantile", input, q, dim, keepdim, interpolation, True)
 
 
 @takes_out
-def mode(input, dim: int = -1, keepdim: bool = False):
+def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the most frequent value along `dim`, the smallest of several, and where it stands last."""
     if not input.dim():
         return _Mode(input.clone(), wrap(_engine.full((), 0, _engine.int64, input.device)))
@@ -182,7 +188,7 @@ def mode(input, dim: int = -1, keepdim: bool = False):
 
 # --- differences and integrals ---------------------------------------------------------------------------------------
 @takes_out
-def diff(input, n: int = 1, dim: int = -1, prepend=None, append=None):
+def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
     """The differences of neighbours along `dim`, n times over; bools differ or not."""
     x = shape.cat([v for v in (prepend, input, append) if v is not None], dim) if (
         prepend is not None or append is not None) else input
@@ -208,22 +214,22 @@ def _steps(y, x, dx, dim):
     return heights * diff(x, dim=dim)
 
 
-def trapezoid(y, x=None, *, dx=None, dim: int = -1):
+def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integral of y over `dim` by the trapezoidal rule, at places x or at distances dx (1)."""
     return _steps(y, x, dx, dim).sum(dim)
 
 
-def cumulative_trapezoid(y, x=None, *, dx=None, dim: int = -1):
+def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integrals of y from the first place to each further one."""
     return scan.cumsum(_steps(y, x, dx, dim), dim)
 
 
-def trapz(y, x=None, *, dx=None, dim: int = -1):
+def trapz(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """`trapezoid`."""
     return trapezoid(y, x, dx=dx, dim=dim)
 
 
-def cov(input, *, correction: int = 1, fweights=None, aweights=None):
+def cov(input: Tensor, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Tensor:
     """The covariances of variables (rows) over observations (columns), weighted by counts and by importance."""
     if input.dim() > 2:
         raise ValueError(f"cov: input must have at most 2 dimensions, got {tuple(input.shape)}")
@@ -252,7 +258,7 @@ def cov(input, *, correction: int = 1, fweights=None, aweights=None):
     return y.squeeze() if y.numel() == 1 else y
 
 
-def corrcoef(input):
+def corrcoef(input: Tensor) -> Tensor:
     """The correlations of variables (rows) over observations (columns)."""
     c = cov(input)
     if not c.dim():
@@ -262,27 +268,29 @@ def corrcoef(input):
 
 
 # --- positions and combinations --------------------------------------------------------------------------------------
-def take(input, index):
+def take(input: Tensor, index: Tensor) -> Tensor:
     """The values at places of the flattened tensor; negative places count from the end."""
     flat = input.reshape(-1)
     return flat[index.reshape(-1)].reshape(index.shape)
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype=None, device=None, layout=None):
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None,
+                 layout: Any = None) -> Tensor:
     """The (2, count) places of the lower triangle of a (row, col) matrix, in row-major order."""
     from tilewright.creation import ones
     return index.nonzero(shape.tril(ones(row, col, device=device, layout=layout), offset)).t().contiguous().to(
         dtype or _engine.int64)
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype=None, device=None, layout=None):
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None,
+                 layout: Any = None) -> Tensor:
     """The (2, count) places of the upper triangle of a (row, col) matrix, in row-major order."""
     from tilewright.creation import ones
     return index.nonzero(shape.triu(ones(row, col, device=device, layout=layout), offset)).t().contiguous().to(
         dtype or _engine.int64)
 
 
-def unravel_index(indices, shape):
+def unravel_index(indices: Tensor, shape: Any) -> Any:
     """The coordinates, one tensor a dimension, of places in a flattened tensor of that shape."""
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     if indices.numel() and (indices.max().item() >= math.prod(sizes) or indices.min().item() < -math.prod(sizes)):
@@ -294,7 +302,7 @@ def unravel_index(indices, shape):
     return tuple(reversed(coordinates))
 
 
-def combinations(input, r: int = 2, with_replacement: bool = False):
+def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """The combinations of r elements of a 1-d tensor, one a row."""
     if input.dim() != 1 or r < 0:
         raise ValueError(f"combinations: input must be 1-d and r not negative, got {tuple(input.shape)} and {r}")
@@ -305,14 +313,14 @@ def combinations(input, r: int = 2, with_replacement: bool = False):
     return index.index_select(input, 0, input.new_tensor(places, dtype=_engine.int64)).reshape(-1, r)
 
 
-def cartesian_prod(*tensors):
+def cartesian_prod(*tensors: Tensor) -> Any:
     """All combinations of one element of each 1-d tensor, one a row."""
     if len(tensors) == 1:
         return tensors[0]
     return shape.stack([g.reshape(-1) for g in shape.meshgrid(*tensors, indexing="ij")], -1)
 
 
-def vander(x, N: int | None = None, increasing: bool = False):
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """The powers of a 1-d tensor, N columns, the highest first unless `increasing`."""
     powers = _integers(0, x.numel() if N is None else N, x)
     return elementwise.pow(x.unsqueeze(-1), powers if increasing else shape.flip(powers, 0))

@@ -6,10 +6,15 @@ A view shares its input's memory, and its gradient is the inverse view. What mus
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import into, takes_out
 from tilewright.autograd import inplace, record, wrap
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 
 def _sizes(op: str, sizes) -> tuple:
@@ -36,7 +41,7 @@ def _dim(op: str, dim: int, ndim: int) -> int:
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
-def view(input, *shape):
+def view(input: Tensor, *shape: Any) -> Tensor:
     """The same memory as another shape; one size may be -1.
 
     Raises:
@@ -53,7 +58,7 @@ def view(input, *shape):
     return record(reshape_grad, _engine.view(a, _sizes("view", shape)), (input,), (), (a.shape,), input)
 
 
-def reshape(input, *args, shape=None):
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The elements in row-major order as another shape; one size may be -1. A view where strides allow, else a copy.
 
     Raises:
@@ -68,17 +73,17 @@ def reshape_grad(node, dy):
     return (reshape(dy, node.attrs[0]),)
 
 
-def view_as(input, other):
+def view_as(input: Tensor, other: Tensor) -> Tensor:
     """view of the other's shape."""
     return view(input, other.array.shape)
 
 
-def reshape_as(input, other):
+def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """reshape to the other's shape."""
     return reshape(input, other.array.shape)
 
 
-def flatten(input, start_dim: int = 0, end_dim: int = -1):
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions start_dim to end_dim, both included, joined into one."""
     a = input.array
     y, is_view = _engine.flatten(a, start_dim, end_dim)
@@ -88,7 +93,7 @@ def flatten(input, start_dim: int = 0, end_dim: int = -1):
 ravel = flatten
 
 
-def unflatten(input, dim: int, sizes):
+def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     """Dimension dim cut into several; one size may be -1."""
     s, sizes = input.array.shape, _sizes("unflatten", (sizes,))
     d = _dim("unflatten", dim, len(s))
@@ -106,20 +111,20 @@ def unflatten(input, dim: int, sizes):
     return reshape(input, (*s[:d], *sizes, *s[d + 1:]))
 
 
-def squeeze(input, dim=None, *, axis=None):
+def squeeze(input: Tensor, dim: int | tuple[int, ...] | list[int] | None = None, *, axis: Any = None) -> Tensor:
     """Without the dimensions of size 1, or without those that `dim` (an int or several) names and are of size 1."""
     a, dim = input.array, axis if dim is None else dim
     y = _engine.squeeze(a, dim if dim is None else _sizes("squeeze", (dim,)))
     return record(reshape_grad, y, (input,), (), (a.shape,), input)
 
 
-def unsqueeze(input, dim: int):
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size 1 at dim."""
     a = input.array
     return record(reshape_grad, _engine.unsqueeze(a, dim), (input,), (), (a.shape,), input)
 
 
-def expand(input, *sizes):
+def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Dimensions of size 1, and new ones in front, repeated to `sizes` without a copy; -1 keeps a size."""
     return record(expand_grad, _engine.expand(input.array, _sizes("expand", sizes)), (input,), (), (), input)
 
@@ -128,19 +133,19 @@ def expand_grad(node, dy):
     return (dy,)  # the tape sums it to the input's shape
 
 
-def expand_as(input, other):
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """expand to the other's shape."""
     return expand(input, other.array.shape)
 
 
-def broadcast_to(input, size):
+def broadcast_to(input: Tensor, size: Any) -> Tensor:
     """expand to the shape `size`."""
     return expand(input, size)
 
 
-def broadcast_tensors(*tensors):
+def broadcast_tensors(*tensors: Tensor) -> tuple:
     """Each tensor expanded to their common shape."""
-    shape = ()
+    shape: tuple[int, ...] = ()
     for t in tensors:
         s = t.array.shape
         n = max(len(shape), len(s))
@@ -151,7 +156,7 @@ def broadcast_tensors(*tensors):
     return tuple(t if t.array.shape == shape else expand(t, shape) for t in tensors)
 
 
-def permute(input, *args, dims=None):
+def permute(input: Tensor, *args: Any, dims: int | tuple[int, ...] | list[int] | None = None) -> Tensor:
     """The dimensions in another order, without a copy.
 
     >>> import tilewright as tw
@@ -171,7 +176,7 @@ def permute_grad(node, dy):
     return (permute(dy, inverse),)
 
 
-def transpose(input, dim0: int, dim1: int):
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Dimensions dim0 and dim1 exchanged, without a copy."""
     return record(transpose_grad, _engine.transpose(input.array, dim0, dim1), (input,), (), (dim0, dim1), input)
 
@@ -183,14 +188,14 @@ def transpose_grad(node, dy):
 swapaxes = transpose
 
 
-def t(input):
+def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; 1-d and 0-d tensors as they are."""
     if input.array.ndim > 2:
         raise ValueError(f"t: input must have at most 2 dimensions, got {input.array.shape}")
     return transpose(input, 0, 1) if input.array.ndim == 2 else input
 
 
-def movedim(input, source, destination):
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Dimension(s) `source` moved to `destination`; the others keep their order."""
     n = input.array.ndim
     src = [_dim("movedim", d, n) for d in _sizes("movedim", (source,) if isinstance(source, tuple | list) else
@@ -204,7 +209,7 @@ def movedim(input, source, destination):
     return permute(input, [src[dst.index(k)] if k in dst else next(rest) for k in range(n)])
 
 
-def as_strided(input, size, stride, storage_offset: int | None = None):
+def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """A view of the input's storage with these sizes, strides and offset, in elements.
 
     Raises:
@@ -232,7 +237,7 @@ def as_strided_grad(node, dy):
     return (reshape(_take_sum(reshape(dy, (dy.array.numel,)), 0, index, n), shape),)
 
 
-def select(input, dim: int, index: int):
+def select(input: Tensor, dim: int, index: int) -> Tensor:
     """The slice of dimension dim at an index, without that dimension: a view."""
     d = _dim("select", dim, input.array.ndim)
     return _basic(input, _engine.select(input.array, d, index), d, index)
@@ -244,7 +249,7 @@ def _basic(input, array, dim, key):
     return record(getitem_grad, array, (input,), (), ((slice(None),) * dim + (key,), input.array.shape), input)
 
 
-def narrow(input, dim: int, start: int, length: int):
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """x[start : start + length] along dim: a view.
 
     Raises:
@@ -261,7 +266,7 @@ def narrow(input, dim: int, start: int, length: int):
     return _basic(input, y, d, slice(begin, begin + length))
 
 
-def unbind(input, dim: int = 0) -> tuple:
+def unbind(input: Tensor, dim: int = 0) -> tuple:
     """The slices along dim, without that dimension: views."""
     d = _dim("unbind", dim, input.array.ndim)
     if not input.array.ndim:
@@ -269,7 +274,7 @@ def unbind(input, dim: int = 0) -> tuple:
     return tuple(select(input, d, k) for k in range(input.array.shape[d]))
 
 
-def split(tensor, split_size_or_sections, dim: int = 0) -> tuple:
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple:
     """Views of size split_size along dim (the last may be smaller), or of the sizes in a list."""
     d = _dim("split", dim, tensor.array.ndim)
     n = tensor.array.shape[d]
@@ -286,7 +291,7 @@ def split(tensor, split_size_or_sections, dim: int = 0) -> tuple:
     return tuple(narrow(tensor, d, end - size, size) for end, size in zip(ends, sizes, strict=True))
 
 
-def chunk(input, chunks: int, dim: int = 0) -> tuple:
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple:
     """At most `chunks` views along dim, of equal size except perhaps the last."""
     if chunks < 1:
         raise ValueError(f"chunk: chunks must be at least 1, got {chunks}")
@@ -296,7 +301,7 @@ def chunk(input, chunks: int, dim: int = 0) -> tuple:
     return split(input, -(-n // chunks), dim)
 
 
-def diagonal(input, offset: int = 0, dim1: int = 0, dim2: int = 1):
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The diagonal of dims dim1 and dim2, as the last dimension: a view."""
     a = input.array
     return record(diagonal_grad, _engine.diagonal(a, offset, dim1, dim2), (input,), (), (a.shape, offset, dim1, dim2),
@@ -318,7 +323,7 @@ def diagonal_backward_grad(node, ddx):
 
 
 @takes_out
-def diag(input, diagonal: int = 0):
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """A matrix's diagonal (a copy), or the square matrix with a vector on its diagonal."""
     if input.array.ndim == 2:
         return _diagonal(input, diagonal).clone()
@@ -331,7 +336,7 @@ def diag(input, diagonal: int = 0):
 _diagonal = diagonal  # diag's parameter hides the name
 
 
-def unfold(input, dimension: int, size: int, step: int):
+def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of `size` every `step` along a dimension, as a new last dimension: a view."""
     if not input.array.ndim:
         return unfold(reshape(input, (1,)), dimension, size, step).squeeze(0)
@@ -362,7 +367,7 @@ def _tensors(op, tensors) -> tuple:
     return tensors
 
 
-def cat(tensors, dim: int = 0, *, out=None):
+def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
     """The tensors one after another along dim; their other sizes must match, dtypes promote.
 
     1-d tensors of size 0 are skipped.
@@ -396,7 +401,7 @@ def cat_grad(node, dy):
 concat = concatenate = cat
 
 
-def stack(tensors, dim: int = 0, *, out=None):
+def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
     """The tensors, all of one shape, side by side along a new dimension."""
     tensors = _tensors("stack", tensors)
     y = _engine.stack([x.array for x in tensors], dim)
@@ -411,19 +416,19 @@ def stack_grad(node, dy):
 
 
 @takes_out
-def vstack(tensors):
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """cat along dimension 0 of tensors with at least two dimensions."""
     return cat([reshape(x, (1, -1)) if x.array.ndim < 2 else x for x in tensors])
 
 
 @takes_out
-def hstack(tensors):
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """cat along dimension 1, or 0 for 1-d tensors."""
     tensors = [reshape(x, (1,)) if not x.array.ndim else x for x in _tensors("hstack", tensors)]
     return cat(tensors, 0 if tensors and tensors[0].array.ndim == 1 else 1)
 
 
-def meshgrid(*tensors, indexing: str = "ij") -> tuple:
+def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple:
     """Grids of coordinates from 1-d tensors, as views; `indexing` "ij" (matrix) or "xy" (Cartesian)."""
     if len(tensors) == 1 and isinstance(tensors[0], tuple | list):
         tensors = tuple(tensors[0])
@@ -437,7 +442,7 @@ def meshgrid(*tensors, indexing: str = "ij") -> tuple:
 
 
 # --- orders and repeats ----------------------------------------------------------------------------------------------
-def flip(input, *args, dims=None):
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """The elements in reverse order along dims: a copy."""
     dims = _sizes("flip", args if dims is None else (dims,))
     return record(flip_grad, _engine.flip(input.array, dims), (input,), (), (dims,))
@@ -447,21 +452,21 @@ def flip_grad(node, dy):
     return (flip(dy, node.attrs[0]),)
 
 
-def fliplr(input):
+def fliplr(input: Tensor) -> Tensor:
     """flip along dimension 1."""
     if input.array.ndim < 2:
         raise ValueError(f"fliplr: input must have at least 2 dimensions, got {input.array.shape}")
     return flip(input, 1)
 
 
-def flipud(input):
+def flipud(input: Tensor) -> Tensor:
     """flip along dimension 0."""
     if not input.array.ndim:
         raise ValueError("flipud: input must have a dimension, got a 0-d tensor")
     return flip(input, 0)
 
 
-def roll(input, shifts, dims=None):
+def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """The elements moved on by `shifts` along dims, those at the end coming in at the front; flat when dims is None."""
     shifts = _sizes("roll", (shifts,) if isinstance(shifts, tuple | list) else ((shifts,),))
     if dims is None:
@@ -481,7 +486,7 @@ def roll(input, shifts, dims=None):
     return input.clone() if input is given else input
 
 
-def repeat(input, *sizes):
+def repeat(input: Tensor, *sizes: Any) -> Tensor:
     """The whole tensor repeated `sizes` times a dimension; more sizes than dimensions add dimensions in front."""
     sizes = _sizes("repeat", sizes)
     lead = len(sizes) - input.array.ndim
@@ -498,13 +503,14 @@ def repeat(input, *sizes):
     return y
 
 
-def tile(input, *args, dims=None):
+def tile(input: Tensor, *args: Any, dims: int | tuple[int, ...] | list[int] | None = None) -> Tensor:
     """repeat, with sizes of 1 put in front when there are fewer than dimensions."""
     dims = _sizes("tile", args if dims is None else (dims,))
     return repeat(input, (1,) * (input.array.ndim - len(dims)) + dims)
 
 
-def repeat_interleave(input, repeats=None, dim: int | None = None, *, output_size: int | None = None):
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *,
+                      output_size: int | None = None) -> Tensor:
     """Each slice along dim repeated in place: `repeats` times, or as often as an integer Tensor says; flat for None.
 
     `repeat_interleave(repeats)` gives each position as often as `repeats` says. `output_size`, the sum of the repeats,
@@ -540,7 +546,7 @@ def _triangle(op, x, k, upper):
 
 
 @takes_out
-def tril(input, diagonal: int = 0):
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of each matrix, up to the given diagonal; zeros above."""
     return record(tril_grad, _triangle("tril", input, diagonal, False), (input,), (), (diagonal,))
 
@@ -550,7 +556,7 @@ def tril_grad(node, dy):
 
 
 @takes_out
-def triu(input, diagonal: int = 0):
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of each matrix, from the given diagonal on; zeros below."""
     return record(triu_grad, _triangle("triu", input, diagonal, True), (input,), (), (diagonal,))
 
@@ -565,11 +571,11 @@ def _triangle_(rule, input, upper, diagonal):
     return inplace(rule, input, write, (input,), (), (diagonal,))
 
 
-def tril_(input, diagonal: int = 0):
+def tril_(input: Tensor, diagonal: int = 0) -> Tensor:
     """Zeros above the given diagonal, in place."""
     return _triangle_(tril_grad, input, False, diagonal)
 
 
-def triu_(input, diagonal: int = 0):
+def triu_(input: Tensor, diagonal: int = 0) -> Tensor:
     """Zeros below the given diagonal, in place."""
     return _triangle_(triu_grad, input, True, diagonal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 from tilewright.autocast import widen
@@ -10,6 +11,9 @@ from tilewright.autograd import record, wrap
 from tilewright.grad_mode import mode
 from tilewright.ops.elementary import exp
 from tilewright.ops.reduce import sum
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 
 def _prepare(op, x, dim, dtype):
@@ -20,7 +24,8 @@ def _prepare(op, x, dim, dtype):
 
 
 @widen
-def softmax(input, dim=None, _stacklevel: int = 3, dtype=None, *, axis=None):
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None, *,
+            axis: Any = None) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`, computed from x - max x, which does not overflow.
 
     Raises:
@@ -46,7 +51,8 @@ def softmax_grad(node, dy):
 
 
 @widen
-def log_softmax(input, dim=None, _stacklevel: int = 3, dtype=None, *, axis=None):
+def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None, *,
+                axis: Any = None) -> Tensor:
     """x - max x - log(sum(exp(x - max x))) along `dim`: the logarithm of `softmax`, exact where that is tiny.
 
     Raises:

@@ -6,12 +6,16 @@ NaN counts as the largest value; equals keep their order, so every result here i
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine
 from tilewright.arguments import takes_out
 from tilewright.autograd import record, wrap
 from tilewright.ops import elementwise, scan, shape
 from tilewright.ops.index import _gather_sum, nonzero, scatter
+
+if TYPE_CHECKING:
+    from tilewright.tensor import Tensor
 
 _Sort = namedtuple("sort", ("values", "indices"))  # type: ignore[name-match]
 _Topk = namedtuple("topk", ("values", "indices"))  # type: ignore[name-match]
@@ -36,7 +40,7 @@ def sort_grad(node, dy):
 
 
 @takes_out
-def sort(input, dim: int = -1, descending: bool = False, stable: bool = False):
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     """(values, indices) in ascending or descending order along `dim`; always stable.
 
     Raises:
@@ -51,19 +55,19 @@ def sort(input, dim: int = -1, descending: bool = False, stable: bool = False):
 
 
 @takes_out
-def argsort(input, dim: int = -1, descending: bool = False, stable: bool = False):
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The indices that `sort` gives."""
     return wrap(_engine.sort("argsort", input.array, dim, descending)[1])
 
 
 @takes_out
-def msort(input):
+def msort(input: Tensor) -> Tensor:
     """The values in ascending order along dim 0."""
     return sort(input, 0).values
 
 
 @takes_out
-def topk(input, k: int, dim: int | None = None, largest: bool = True, sorted: bool = True):
+def topk(input: Tensor, k: int, dim: int | None = None, largest: bool = True, sorted: bool = True) -> Any:
     """(values, indices) of the k largest (or smallest) along `dim`, by default the last, in order.
 
     Raises:
@@ -78,7 +82,7 @@ def topk(input, k: int, dim: int | None = None, largest: bool = True, sorted: bo
 
 
 @takes_out
-def kthvalue(input, k: int, dim: int = -1, keepdim: bool = False):
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the k-th smallest along `dim`, k from 1.
 
     Raises:
@@ -94,7 +98,7 @@ def _middle(op, pair, x, dim, keepdim):
 
 
 @takes_out
-def median(input, dim: int | None = None, keepdim: bool = False):
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median: of all values, or (values, indices) along `dim`; NaN where there is one.
 
     Raises:
@@ -108,12 +112,13 @@ def median(input, dim: int | None = None, keepdim: bool = False):
 
 
 @takes_out
-def nanmedian(input, dim: int | None = None, keepdim: bool = False):
+def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of the values that are not NaN: of all, or (values, indices) along `dim`."""
     return _middle("nanmedian", _Nanmedian, input, dim, keepdim)
 
 
-def unique(input, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim=None):
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+           dim: int | tuple[int, ...] | list[int] | None = None) -> Any:
     """The different values in ascending order; also each element's place among them, and how often each occurs.
 
     With `dim`, the different slices along it, in lexicographic order (through `numpy.unique`).
@@ -134,7 +139,8 @@ def unique(input, sorted: bool = True, return_inverse: bool = False, return_coun
     return _results(runs, inverse, counts, return_inverse, return_counts)
 
 
-def unique_consecutive(input, return_inverse: bool = False, return_counts: bool = False, dim=None):
+def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
+                       dim: int | tuple[int, ...] | list[int] | None = None) -> Any:
     """The first of each run of equal values (of equal slices along `dim`); also each element's run, and the runs'
     lengths.
     """

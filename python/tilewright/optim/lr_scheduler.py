@@ -55,6 +55,7 @@ class LRScheduler:
         self._initial = False
 
     def get_lr(self) -> list[float]:
+        """The rate of each group for the step that begins."""
         raise NotImplementedError(f"{type(self).__name__}: get_lr must be written by the subclass")
 
     def get_last_lr(self) -> list[float]:
@@ -90,6 +91,7 @@ class LRScheduler:
         return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a `state_dict()`."""
         self.__dict__.update(state_dict)
 
 
@@ -129,10 +131,12 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch, verbose)
 
     def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` goes on from; functions are left out."""
         return {**super().state_dict(), "lr_lambdas": [None if isinstance(f, types.FunctionType) else
                                                        dict(getattr(f, "__dict__", {})) for f in self.lr_lambdas]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a `state_dict()`."""
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "lr_lambdas"})
         for f, attributes in zip(self.lr_lambdas, state_dict.get("lr_lambdas", ()), strict=False):
             if attributes:
@@ -332,6 +336,7 @@ class ReduceLROnPlateau(LRScheduler):
 
     @property
     def in_cooldown(self) -> bool:
+        """Whether a lowered rate is still being given time."""
         return self.cooldown_counter > 0
 
     def _is_better(self, value: float) -> bool:
@@ -343,6 +348,7 @@ class ReduceLROnPlateau(LRScheduler):
         return sign * value > sign * goal
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Takes a measure; lowers the rates when it has not improved for `patience` steps."""
         value = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(value):

@@ -196,6 +196,7 @@ class Optimizer:
         self.param_groups.append(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops all gradients, or with set_to_none=False fills them with 0."""
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:

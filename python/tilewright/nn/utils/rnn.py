@@ -24,27 +24,34 @@ class PackedSequence(NamedTuple):
     unsorted_indices: Tensor | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> PackedSequence:
+        """The data in another dtype or on another device."""
         data = self.data.to(*args, **kwargs)
         indices = (None if i is None else i.to(data.device) for i in self[2:])
         return PackedSequence(data, self.batch_sizes, *indices)
 
     def float(self) -> PackedSequence:
+        """The data in float32."""
         return self.to(tw.float32)
 
     def double(self) -> PackedSequence:
+        """The data in float64."""
         return self.to(tw.float64)
 
     def half(self) -> PackedSequence:
+        """The data in float16."""
         return self.to(tw.float16)
 
     def cpu(self) -> PackedSequence:
+        """The data on the CPU."""
         return self.to("cpu")
 
     def cuda(self, device: Any = None, non_blocking: Any = False) -> PackedSequence:
+        """The data on a GPU."""
         return self.to("cuda" if device is None else device, non_blocking=non_blocking)
 
     @property
     def is_cuda(self) -> bool:
+        """Whether the data is on a GPU."""
         return self.data.is_cuda
 
 

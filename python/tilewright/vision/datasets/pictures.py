@@ -80,6 +80,7 @@ class VisionDataset(Dataset):
         self.transform, self.target_transform = transform, target_transform
 
     def transformed(self, picture: Any, target: Any) -> tuple[Any, Any]:
+        """The picture and target after the transforms."""
         if self.transforms is not None:
             return self.transforms(picture, target)
         return (picture if self.transform is None else self.transform(picture),
@@ -101,9 +102,11 @@ class _Local(VisionDataset):
         self.class_to_idx = {name: i for i, name in enumerate(self.classes)}
 
     def read(self) -> None:
+        """Fills data and targets from the files."""
         raise NotImplementedError
 
     def picture(self, index: int) -> Any:
+        """The picture at an index, as a PIL image."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:

@@ -31,9 +31,11 @@ class Transform(Module):
     moves = False
 
     def draw(self, img: Any) -> Any:
+        """What is random, drawn once for all pictures of a call."""
         return None
 
     def make(self, img: Any, drawn: Any, nearest: bool = False) -> Any:
+        """One picture, from what was drawn; `nearest` for a mask."""
         raise NotImplementedError(f"{type(self).__name__}: a Transform writes make")
 
     def forward(self, img: Any, *masks: Any) -> Any:
@@ -89,6 +91,7 @@ class RandomApply(Module):
         self.transforms, self.p = _checked(type(self).__name__, transforms), p
 
     def chosen(self) -> Sequence[Callable]:
+        """The transforms of this call."""
         return self.transforms if uniform(0, 1) < self.p else ()
 
     def forward(self, img: Any, *masks: Any) -> Any:

@@ -186,6 +186,7 @@ class _Mixture(Module):
         self.num_classes, self.labels_getter = num_classes, labels_getter
 
     def mix(self, images: Tensor, lam: float) -> tuple[Tensor, float]:
+        """The mixed images, and the share that is their own."""
         raise NotImplementedError
 
     def forward(self, images: Tensor, labels: Any = None) -> tuple[Tensor, Tensor]:

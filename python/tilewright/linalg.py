@@ -28,6 +28,10 @@ from tilewright.ops import elementary, elementwise, reduce, shape
 if TYPE_CHECKING:
     from tilewright.tensor import Tensor
 
+__all__ = ["LinAlgError", "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvalsh",
+           "inv", "inv_ex", "lstsq", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr",
+           "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vecdot", "vector_norm"]
+
 LinAlgError = np.linalg.LinAlgError
 _Slogdet = namedtuple("slogdet", ("sign", "logabsdet"))  # type: ignore[name-match]
 _QR = namedtuple("qr", ("Q", "R"))  # type: ignore[name-match]

@@ -71,6 +71,7 @@ class NetClassifier(ClassifierMixin, _Net):
     """
 
     def fit(self, X: Any, y: Any) -> NetClassifier:
+        """Trains a new network on (N, features) and labels (N,)."""
         X, y = validate_data(self, X, y)
         self.classes_, index = np.unique(y, return_inverse=True)
         self._train(X, tw.tensor(index.astype(np.int64)), len(self.classes_), F.cross_entropy)
@@ -81,6 +82,7 @@ class NetClassifier(ClassifierMixin, _Net):
         return F.softmax(self._outputs(X), 1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
+        """The likeliest label of each row."""
         return self.classes_[self._outputs(X).argmax(1).numpy()]
 
 
@@ -88,6 +90,7 @@ class NetRegressor(RegressorMixin, _Net):
     """A regressor of one number: mean squared error on standardized targets."""
 
     def fit(self, X: Any, y: Any) -> NetRegressor:
+        """Trains a new network on (N, features) and numbers (N,)."""
         X, y = validate_data(self, X, y, y_numeric=True)
         self.y_mean_, self.y_scale_ = float(np.mean(y)), float(np.std(y)) or 1.0
         target = tw.tensor(((np.asarray(y) - self.y_mean_) / self.y_scale_).astype(np.float32)).unsqueeze(1)
@@ -95,4 +98,5 @@ class NetRegressor(RegressorMixin, _Net):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
+        """The number of each row."""
         return self._outputs(X).squeeze(1).numpy() * self.y_scale_ + self.y_mean_

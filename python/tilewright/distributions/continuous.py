@@ -468,10 +468,12 @@ class MultivariateNormal(Distribution):
 
     @property
     def covariance_matrix(self) -> Tensor:
+        """L L^T, L = scale_tril."""
         return self.scale_tril @ self.scale_tril.mT
 
     @property
     def precision_matrix(self) -> Tensor:
+        """The inverse of the covariance."""
         return linalg.cholesky_inverse(self.scale_tril)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:

@@ -118,40 +118,56 @@ class Distribution:
             return self.rsample(sample_shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Values of shape sample_shape + batch_shape + event_shape, through which gradients reach the parameters."""
         raise NotImplementedError(f"{type(self).__name__}: rsample is not offered; use sample, and log_prob for the "
                                   f"gradient of an expectation")
 
     def sample_n(self, n: int) -> Tensor:
+        """`sample((n,))`."""
         return self.sample((n,))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the probability, or of its density, of values (..., batch_shape, event_shape)."""
         raise NotImplementedError(f"{type(self).__name__}: log_prob is not offered")
 
     def cdf(self, value: Tensor) -> Tensor:
+        """The probability of a value at most as large."""
         raise NotImplementedError(f"{type(self).__name__}: cdf is not offered")
 
     def icdf(self, value: Tensor) -> Tensor:
+        """The value with that cumulative probability: `cdf` turned round."""
         raise NotImplementedError(f"{type(self).__name__}: icdf is not offered")
 
     def entropy(self) -> Tensor:
+        """The mean of -log_prob, of shape batch_shape, in nats."""
         raise NotImplementedError(f"{type(self).__name__}: entropy is not offered")
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
+        """Every value there is, (n, batch_shape): where `has_enumerate_support`."""
         raise NotImplementedError(f"{type(self).__name__}: its values cannot be enumerated")
 
     def perplexity(self) -> Tensor:
+        """exp(entropy): how many equally likely values are as hard to guess."""
         return self.entropy().exp()
 
     @property
     def mean(self) -> Tensor:
+        """Of shape batch_shape + event_shape, as the others."""
         raise NotImplementedError(f"{type(self).__name__}: mean is not offered")
 
     @property
+    def mode(self) -> Tensor:
+        """The likeliest value."""
+        raise NotImplementedError(f"{type(self).__name__}: mode is not offered")
+
+    @property
     def variance(self) -> Tensor:
+        """The mean of the squared distance to the mean."""
         raise NotImplementedError(f"{type(self).__name__}: variance is not offered")
 
     @property
     def stddev(self) -> Tensor:
+        """The square root of the variance."""
         return self.variance.sqrt()
 
     def __repr__(self) -> str:
@@ -200,7 +216,7 @@ class Independent(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        return self.base_dist.mode  # type: ignore[attr-defined]
+        return self.base_dist.mode
 
     @property
     def variance(self) -> Tensor:

@@ -84,12 +84,14 @@ class SequenceTransformer(nn.Module):
         return self.dropout(embedding(tokens) * math.sqrt(embedding.embedding_dim) + self.positions[:t])
 
     def encode(self, source: Tensor) -> Tensor:
+        """The memory (N, S, width) of source tokens (N, S)."""
         x, padding = self._embedded(self.source, source), source == 0
         for layer in self.encoder:
             x, _ = layer(x, padding)
         return self.norms[0](x)
 
     def decode(self, tokens: Tensor, memory: Tensor, source: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Logits of what follows each of `tokens` (N, L), and where each layer looked (N, L, S)."""
         x, looked = self._embedded(self.target, tokens), []
         for layer in self.decoder:
             x, weights = layer(x, None, memory, source == 0)

@@ -35,7 +35,7 @@ with warnings.catch_warnings():
 from torch_exclusions import EXCLUDED, EXCLUDED_MODULES, FOREIGN, GAUGE, LOOSER, RANDOM, TIES  # noqa: E402
 
 # PyTorch's test helpers forbid all later changes of its backends' flags, which scripts that other tests run do make.
-setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)  # noqa: B010
+torch.backends.disable_global_flags.__globals__["__allow_nonbracketed_mutation_flag"] = True
 
 DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool)
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 2e-5, torch.float64: 1e-10}

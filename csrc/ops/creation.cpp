@@ -20,7 +20,8 @@ Array arange(Value start, Value end, Value step, std::optional<DType> dtype, std
            "arange: bounds must be finite and step not 0, got ", start.f, ", ", end.f, ", ", step.f);
   const double count = floats ? std::ceil((end.f - start.f) / step.f)
                               : std::ceil(static_cast<double>(end.i - start.i) / static_cast<double>(step.i));
-  TW_CHECK(count >= 0 && (end.f - start.f) * step.f >= 0, "arange: bounds must lie in the direction of step, got ", start.f, ", ", end.f, ", ", step.f);
+  TW_CHECK(count >= 0 && (end.f - start.f) * step.f >= 0, "arange: bounds must lie in the direction of step, got ",
+           start.f, ", ", end.f, ", ", step.f);
   TW_CHECK_AS(std::overflow_error, count < 1e18, "arange: too many elements, got ", count);
   const Dims shape{static_cast<int64_t>(count)};
   Array y = Array::empty("arange", shape, floats ? DType::kFloat64 : DType::kInt64);

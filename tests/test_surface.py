@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -139,7 +141,9 @@ def test_older_names():
     assert tw.LongTensor(2, 3).shape == (2, 3) and tw.ByteTensor([1]).dtype == tw.uint8
     v = tw.autograd.Variable(x, requires_grad=True)
     assert v.requires_grad and not x.requires_grad and v.data_ptr() == x.data_ptr()
-    assert isinstance(x.shape, tw.Size) and tw.Size((2, 3)).numel() == 6 and tw.is_tensor(x) and not tw.is_tensor(1)
+    assert isinstance(x.shape, tw.Size) and tw.Size((2, 3)).numel() == 6 == tw.zeros(5, 2, 3).shape[1:].numel()
+    assert isinstance(x.shape[:1] + (2,), tw.Size) and tw.Size([]).numel() == 1 and not isinstance((2, 3), tw.Size)
+    assert pickle.loads(pickle.dumps(x.shape)) == x.shape and tw.is_tensor(x) and not tw.is_tensor(1)
     for name in ("float64", "float32", "float16"):
         ours, theirs = tw.finfo(getattr(tw, name)), np.finfo(name)
         assert (ours.max, ours.eps, ours.tiny, ours.bits) == (theirs.max, theirs.eps, theirs.tiny, theirs.bits)

@@ -102,9 +102,43 @@ const Array* array_of(PyObject* o) {
   PyErr_SetString(PyExc_AttributeError, "array: the tensor has not been initialised");
   return nullptr;
 }
+
+// Size: a shape as users have it, a tuple with numel(); its slices and sums are Sizes too.
+PyTypeObject* size_type;
+PyObject* as_size(PyObject* made) {  // of a new tuple
+  if (!made || !PyTuple_CheckExact(made)) return made;
+  PyObject* s = PyObject_CallOneArg(reinterpret_cast<PyObject*>(size_type), made);
+  Py_DECREF(made);
+  return s;
+}
+PyObject* size_subscript(PyObject* o, PyObject* key) {
+  return as_size(PyTuple_Type.tp_as_mapping->mp_subscript(o, key));
+}
+PyObject* size_concat(PyObject* o, PyObject* other) {
+  return as_size(PyTuple_Type.tp_as_sequence->sq_concat(o, other));
+}
+PyObject* size_numel(PyObject* o, PyObject*) {
+  long long n = 1;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(o); ++i) n *= PyLong_AsLongLong(PyTuple_GET_ITEM(o, i));
+  return PyErr_Occurred() ? nullptr : PyLong_FromLongLong(n);
+}
+PyMethodDef size_methods[] = {{"numel", size_numel, METH_NOARGS, "numel()\n--\n\nThe product of the sizes."},
+                              {nullptr, nullptr, 0, nullptr}};
+PyType_Slot size_slots[] = {{Py_mp_subscript, reinterpret_cast<void*>(size_subscript)},
+                            {Py_sq_concat, reinterpret_cast<void*>(size_concat)},
+                            {Py_tp_methods, size_methods},
+                            {Py_tp_doc, const_cast<char*>("A shape: a tuple of sizes with `numel()`.")},
+                            {0, nullptr}};
+PyType_Spec size_spec = {"tilewright.Size", 0, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, size_slots};
+
 PyObject* tensor_shape(PyObject* o, void*) {
   const Array* a = array_of(o);
-  return a ? tuple_of(a->shape()) : nullptr;
+  if (!a) return nullptr;
+  const Dims& d = a->shape();
+  PyObject* s = size_type->tp_alloc(size_type, d.n);
+  if (s)
+    for (int i = 0; i < d.n; ++i) PyTuple_SET_ITEM(s, i, PyLong_FromLongLong(d[i]));
+  return s;
 }
 PyObject* tensor_dtype(PyObject* o, void*) {
   const Array* a = array_of(o);
@@ -127,7 +161,7 @@ PyMemberDef tensor_members[] = {{"array", T_OBJECT_EX, offsetof(PyTensor, array)
                                 {"__weaklistoffset__", T_PYSSIZET, offsetof(PyTensor, weakrefs), READONLY, nullptr},
                                 {nullptr, 0, 0, 0, nullptr}};
 PyGetSetDef tensor_getset[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
-                               {"shape", tensor_shape, nullptr, "sizes, a tuple", nullptr},
+                               {"shape", tensor_shape, nullptr, "sizes, a Size", nullptr},
                                {"dtype", tensor_dtype, nullptr, nullptr, nullptr},
                                {"ndim", tensor_ndim, nullptr, nullptr, nullptr},
                                {nullptr, nullptr, nullptr, nullptr, nullptr}};
@@ -470,11 +504,14 @@ bool put_on_tape(PyObject* out, PyObject* rule, PyObject* const* inputs, Py_ssiz
 void bind_tape(py::module_& m) {
   tensor_base = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&tensor_spec));
   node_base = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&node_spec));
+  auto* tuple = reinterpret_cast<PyObject*>(&PyTuple_Type);
+  size_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpecWithBases(&size_spec, tuple));
   auto* mode = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&mode_spec));
   empty_tuple = PyTuple_New(0);
   PyObject* the_mode = mode ? mode->tp_alloc(mode, 0) : nullptr;
-  if (!tensor_base || !node_base || !empty_tuple || !the_mode) throw py::error_already_set();
+  if (!tensor_base || !node_base || !size_type || !empty_tuple || !the_mode) throw py::error_already_set();
   m.attr("TensorBase") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(tensor_base));
+  m.attr("Size") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(size_type));
   m.attr("NodeBase") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(node_base));
   m.attr("mode") = py::reinterpret_steal<py::object>(the_mode);
   if (PyModule_AddFunctions(m.ptr(), functions) != 0) throw py::error_already_set();

@@ -33,6 +33,9 @@ bfloat16: dtype
 float32: dtype
 float64: dtype
 
+class Size(tuple[int, ...]):
+    def numel(self) -> int: ...
+
 class TensorBase:
     array: Array
     grad: Any
@@ -43,7 +46,7 @@ class TensorBase:
     _hooks: Any
     _view_version: int
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> Size: ...
     @property
     def dtype(self) -> _DType: ...
     @property

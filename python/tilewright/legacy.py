@@ -9,6 +9,7 @@ from tilewright import _engine, autograd, creation
 from tilewright.grad_mode import no_grad
 from tilewright.tensor import Tensor
 
+Size = _engine.Size
 pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
 
 
@@ -168,21 +169,6 @@ def Variable(data: Any, requires_grad: bool = False, volatile: bool | None = Non
         raise ValueError("Variable: volatile=True is gone; run the code under `with tw.no_grad():`")
     made = data.detach() if isinstance(data, Tensor) else creation.as_tensor(data)
     return made.requires_grad_() if requires_grad else made
-
-
-class _SizeOf(type):
-    def __instancecheck__(cls, x: Any) -> bool:
-        return isinstance(x, tuple)
-
-
-class Size(tuple, metaclass=_SizeOf):
-    """A shape: a tuple with `numel()`. Shapes themselves are plain tuples, which count as Sizes."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """The product of the sizes."""
-        return math.prod(self)
 
 
 class finfo:

@@ -105,7 +105,7 @@ class Tensor(_engine.TensorBase):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size of it."""
-        shape = self.array.shape
+        shape = self.shape
         if dim is None:
             return shape
         if not -len(shape) <= dim < len(shape):

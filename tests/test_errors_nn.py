@@ -269,3 +269,10 @@ def test_a_refused_batch_is_not_counted():
 def test_train_mode_must_be_bool():
     with pytest.raises(ValueError, match="train: mode must be a bool, got 1"):
         nn.ReLU().train(1)
+
+
+def test_a_forgotten_argument_names_the_layer():
+    for make, name in ((lambda: nn.Conv2d(3, 4), "Conv2d"), (lambda: nn.MaxPool2d(), "MaxPool2d"),
+                       (lambda: nn.BatchNorm2d(), "BatchNorm2d"), (lambda: nn.LSTM(), "LSTM")):
+        with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) missing"):
+            make()

@@ -6,7 +6,9 @@ The rules of attributes, names, state dicts and hooks are those PyTorch document
 
 from __future__ import annotations
 
+import functools
 import mmap
+import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -50,6 +52,17 @@ class Module(Stateful):
 
     training: bool
     _has_hooks = False  # set on an instance once it is given a hook; without one a call goes straight to forward
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Gives a layer whose __init__ is a private base's one of its own name, for Python's errors tell that name."""
+        super().__init_subclass__(**options)
+        init: Any = cls.__init__
+        if "__init__" not in vars(cls) and init.__qualname__.startswith("_"):
+            own = types.FunctionType(init.__code__, init.__globals__, "__init__", init.__defaults__, init.__closure__)
+            functools.update_wrapper(own, init)
+            del own.__wrapped__  # type: ignore[attr-defined]
+            own.__qualname__, own.__kwdefaults__ = f"{cls.__qualname__}.__init__", init.__kwdefaults__
+            cls.__init__ = own  # type: ignore[method-assign, assignment]
 
     def __init__(self) -> None:
         attributes = self.__dict__

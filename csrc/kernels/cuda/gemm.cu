@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     cp_async_commit();
   };
 
-  constexpr int kUnroll = sizeof(T) == 4 && kLieA == kLieB ? 1 : 2;  // what there are registers for
-  float acc[4][4][4] = {};                                           // (16 rows, 8 columns, fragment)
+  [[maybe_unused]] constexpr int kUnroll = sizeof(T) == 4 && kLieA == kLieB ? 1 : 2;  // what there are registers for
+  float acc[4][4][4] = {};                                                            // (16 rows, 8 columns, fragment)
   for (int i = 0; i < kTileStages - 1; ++i) load(begin + i);
   for (int step = begin; step < end; ++step) {
     cp_async_wait<kTileStages - 2>();

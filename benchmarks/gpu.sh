@@ -56,7 +56,7 @@ for part in "${parts[@]}"; do
   case $part in
     build | check | sanitize | agree | table) command=("$part") ;;
     bench-1) command=(bench elementwise:float32 elementwise:bfloat16 reductions:float32) ;;
-    bench-2) command=(bench matmul:bfloat16 matmul:float32 linear:bfloat16) ;;
+    bench-2) command=(bench matmul:bfloat16 linear:bfloat16) ;;
     bench-3) command=(bench attention:bfloat16 conv2d:bfloat16 softmax:bfloat16) ;;
     bench-4) command=(bench layer_norm:bfloat16 batch_norm:float32 cross_entropy:bfloat16) ;;
     bench-5) command=(bench optimizers:float32 lstm:float32 gru:float32) ;;

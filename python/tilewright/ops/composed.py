@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
-from tilewright.arguments import takes_out
+from tilewright.arguments import into, takes_out
 from tilewright.ops import conv, elementary, elementwise, matmul, pad, random, reduce, scan, shape, sort
 from tilewright.ops.interpolate import interpolate
 
@@ -208,8 +208,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return ones.new_zeros(n).scatter_add(0, input.long(), ones)
 
 
-@takes_out
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None,
+                out: Tensor | None = None) -> Tensor:
     """Indices drawn from each row of weights (not negative, of a positive sum): (num_samples,) or (rows, num_samples).
 
     With replacement by the inverse of the cumulated weights; without, the num_samples largest of weight / exponential
@@ -217,11 +217,16 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
     Raises:
         ValueError: weights negative, not finite or all 0; more samples than weights above 0.
+        TypeError: out is not of int64.
 
     >>> import tilewright as tw
     >>> tw.multinomial(tw.tensor([0.0, 1.0, 0.0]), 2, replacement=True).tolist()
     [1, 1]
     """
+    if out is not None:
+        if out.dtype is not _engine.int64:
+            raise TypeError(f"multinomial: out must be of int64, got {out.dtype}")
+        return into("multinomial", multinomial(input, num_samples, replacement, generator=generator), out)
     if num_samples < 1:
         raise ValueError(f"multinomial: num_samples must be at least 1, got {num_samples}")
     if input.dim() not in (1, 2) or not input.is_floating_point():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+
+from tqdm import tqdm
 
 import tilewright as tw
 
@@ -39,15 +41,25 @@ class Study:
     """Results of an example's parts, kept in NAME.results as each is done: --resume skips what is there.
 
     A part is seeded by itself, so what it gives does not depend on which others ran. Inside, `file(part)` is where a
-    Trainer keeps its checkpoint, so that the part which Ctrl-C cut goes on in its last epoch.
+    Trainer keeps its checkpoint, so that the part which Ctrl-C cut goes on after its last whole epoch; a part without
+    one begins anew. Either way its curve is that of a run which nobody cut.
     """
 
     def __init__(self, options: argparse.Namespace, name: str):
         self.options, self.name, self.path = options, name, options.out / f"{name}.results"
-        self.done: dict[str, Any] = tw.load(self.path) if options.resume and self.path.exists() else {}
+        self.asked = {k: v for k, v in vars(options).items() if k not in ("resume", "out")}
+        self.done: dict[str, Any] = {}
+        if options.resume and self.path.exists():
+            asked, self.done = tw.load(self.path)
+            if asked != self.asked:
+                raise SystemExit(f"--resume: {self.path} is of a run with {asked}, not {self.asked}")
 
     def file(self, part: str) -> Path:
-        return self.options.out / f"{self.name}-{part}.checkpoint".replace(" ", "-")
+        """The part's own checkpoint; one of an earlier run is put away unless that run is resumed."""
+        path = self.options.out / f"{self.name}-{part}.checkpoint".replace(" ", "-")
+        if not self.options.resume:
+            path.unlink(missing_ok=True)
+        return path
 
     def run(self, part: str, function: Callable[[], Any]) -> Any:
         """What function() returns: tensors and plain values in dicts, lists or tuples."""
@@ -58,8 +70,13 @@ class Study:
                 self.done[part] = function()
             except KeyboardInterrupt:
                 raise SystemExit(f"stopped in {part}; --resume goes on there") from None
-            tw.save(self.done, self.path)
+            tw.save((self.asked, self.done), self.path)
         return self.done[part]
+
+
+def bar(steps: Iterable[Any], what: str) -> Any:
+    """The steps with a progress bar, which goes when they are done and stays away where nobody looks."""
+    return tqdm(steps, desc=what, leave=False, disable=None)
 
 
 def save_picture(figure: Any, options: argparse.Namespace, name: str) -> None:

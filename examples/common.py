@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-
 from tqdm import tqdm
 
 import tilewright as tw

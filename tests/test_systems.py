@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from systems import attention, classic, generative, pictures, sequences
 
 PARTS = classic, generative, pictures, sequences, attention

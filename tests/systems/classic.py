@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from systems import System, flipped
-
 import tilewright as tw
+from systems import System, flipped
 
 
 def exclusive_or() -> float:

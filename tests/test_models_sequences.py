@@ -143,6 +143,9 @@ def test_a_radial_basis_network_interpolates():
         loss.backward()
         optimizer.step()
     assert loss.item() < 3e-3
+    single = models.RBFNetwork(1, 1, 1).centre(x)  # no other centre says how wide: the data does
+    width = (x - single.centres).square().mean().sqrt()
+    assert single.log_width.exp().item() == pytest.approx(width.item(), rel=1e-6)
 
 
 def test_pretraining_goes_down_a_layer_at_a_time():

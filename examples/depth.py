@@ -109,7 +109,7 @@ def main() -> None:
     options = arguments(__doc__)
     study, epochs = Study(options, "depth"), 60 if options.full else 20
     found: dict[Case, dict[str, Any]] = {}  # two of the cases stand in two columns
-    figure, axes = plt.subplots(2, len(CASES), figsize=(11.5, 6.4))
+    figure, axes = plt.subplots(2, len(CASES), figsize=(11, 6))
     print(f"{'':58}gradient of layer 1 and the last   rate    held out")
     for column, (title, cases) in enumerate(CASES.items()):
         for name, case in cases.items():
@@ -117,8 +117,8 @@ def main() -> None:
                 found[case] = study.run(f"{title} {name}", lambda case=case, name=name: best_of_rates(
                     case, epochs, options.seed, options.device, name))
             run = found[case]
-            axes[0][column].semilogy(range(1, case.layers + 1), run["norms"], ".-", label=name)
-            axes[1][column].plot(run["losses"], label=f"{name}: {run['accuracy']:.1%} held out")
+            axes[0][column].semilogy(range(1, case.layers + 1), run["norms"], ".-", ms=3, lw=1, label=name)
+            axes[1][column].plot(run["losses"], lw=1.2, label=f"{name}: {run['accuracy']:.1%} held out")
             diverged = "" if math.isfinite(run["losses"][-1]) else "  diverged at every rate"
             print(f"{title:37} {name:22} {run['norms'][0]:12.1e} {run['norms'][-1]:12.1e} {run['rate']:11g} "
                   f"{run['accuracy']:10.3f}{diverged}", flush=True)

@@ -101,7 +101,7 @@ def main() -> None:
     colours = ["#aabbdd"] * CYCLES + ["#999999", "#88aa77", "#cc7777", "#bb99cc"]
     axes[1].barh(list(rivals), [r.mean() for r in rivals.values()], color=colours,
                  xerr=[r.std() / count**0.5 for r in rivals.values()])
-    axes[1].set(xlim=(0.9, 0.96), xlabel=f"held-out accuracy, mean of {count} splits")
+    axes[1].set(xlim=(0.89, 0.945), xlabel=f"held-out accuracy, mean of {count} splits")
     axes[1].tick_params(axis="y", labelsize=7)
     axes[2].plot(range(1, CYCLES + 1), snapshots.mean(0), "o-", color="#cc7777", label="last k snapshots")
     axes[2].plot(range(1, CYCLES + 1), apart.mean(0), "o-", color="#bb99cc", label="k networks trained apart")

@@ -54,7 +54,7 @@ def sine(n: int) -> tuple[tw.Tensor, tw.Tensor]:
 
 
 def approximate(kind: str, width: int, steps: int, seed: int, device: str) -> dict[str, Any]:
-    """The best of three starts by its training error: its values at 499 places between, and R2 there."""
+    """The best of three starts by its training error: what each unit gives at 499 places between, the sum, and R2."""
     (x, y), (between, truth) = ([t.to(device) for t in sine(n)] for n in (100, 499))
     best: dict[str, Any] = {"error": float("inf")}
     for start in range(3):
@@ -63,8 +63,9 @@ def approximate(kind: str, width: int, steps: int, seed: int, device: str) -> di
         learn(model.to(device), x, y, nn.functional.mse_loss, steps, 0.03, len(x))
         with tw.no_grad():
             error, values = nn.functional.mse_loss(model(x), y).item(), model(between)
+            units = model[:2](between) * model[2].weight if kind == "MLP" else model.bases(between) * model.head.weight
         if error < best["error"]:
-            best = {"error": error, "values": values.squeeze(1),
+            best = {"error": error, "values": values.squeeze(1), "units": units,
                     "R2": 1 - nn.functional.mse_loss(values, truth).item() / truth.square().mean().item()}
     return best
 
@@ -139,7 +140,13 @@ def main() -> None:
         axis.boxplot([[run[kind] for run in runs] for kind in kinds], vert=False, widths=0.6)
         axis.set_yticks(range(1, len(kinds) + 1), kinds, fontsize=8)
         axis.set(title=f"{name}, {splits} splits", xlabel=f"held-out {TABLES[name][1]}")
-    axes[1][2].axis("off")
+    for kind, style in (("MLP", "C0"), ("RBF network", "C1")):
+        units = sines[kind][WIDTHS.index(4)]["units"].cpu().numpy()
+        for k, unit in enumerate(units.T):
+            axes[1][2].plot(between, unit - unit.mean(), style, label=None if k else f"{kind}: steps" if kind == "MLP"
+                            else f"{kind}: bumps")
+    axes[1][2].set(title="the four units whose sum is the sine", ylim=(-2.5, 2.5))
+    axes[1][2].legend(fontsize=7)
     save_picture(figure, options, "mlp")
 
     for k, width in enumerate(WIDTHS):

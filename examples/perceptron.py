@@ -84,16 +84,17 @@ def delta_rule(x: tw.Tensor, y: tw.Tensor, x_test: tw.Tensor, y_test: tw.Tensor,
             "bias": model.bias}
 
 
-def round_and_round(x: tw.Tensor, y: tw.Tensor, epochs: int = 100) -> dict[str, Any]:
-    """Trains until the weights are some that there were before; mistakes of each epoch, and after how many it recurs."""
+def round_and_round(x: tw.Tensor, y: tw.Tensor, epochs: int = 30) -> dict[str, Any]:
+    """Mistakes of each epoch, and after how many epochs the weights were first as so many epochs before."""
     model, seen, mistakes = Perceptron(x.shape[1]), {}, []  # type: ignore[var-annotated]
+    found: dict[str, Any] = {"mistakes": mistakes}
     for epoch in range(epochs):
         state = (*model.weight.tolist(), model.bias.item())
-        if state in seen:
-            return {"mistakes": mistakes, "period": epoch - seen[state]}
+        if state in seen and "after" not in found:  # the rule sees nothing but the weights: all repeats from here
+            found |= {"after": epoch, "period": epoch - seen[state]}
         seen[state] = epoch
         mistakes += model.fit(x, y, epochs=1)
-    return {"mistakes": mistakes, "period": None}
+    return found
 
 
 def bound(x: tw.Tensor, y: tw.Tensor) -> float:
@@ -131,8 +132,9 @@ def main() -> None:
     axes[1][0].legend(fontsize=7)
     for row, (name, (a, b, _)) in zip(axes, tasks.items(), strict=True):
         for k, (axis, net) in enumerate(zip(row[1:], nets[name], strict=True)):
-            axis.imshow(net["map"].numpy(), extent=net["range"] * 2, origin="lower", cmap="coolwarm", vmin=0, vmax=1)
-            axis.scatter(*a.numpy().T, c=b.numpy(), cmap="coolwarm", edgecolors="k", s=60 if len(a) == 4 else 9, lw=0.5)
+            line = np.linspace(*net["range"], 81)
+            axis.contourf(line, line, net["map"].numpy(), np.linspace(0, 1, 9), cmap="coolwarm")
+            axis.scatter(*a.numpy().T, c=b.numpy(), cmap="coolwarm", edgecolors="k", s=60 if len(a) == 4 else 8, lw=0.3)
             axis.set_title(f"{k} hidden layer{'s' * (k != 1)}: {net['right']:.0%}")
     save_picture(figure, options, "perceptron")
 
@@ -140,7 +142,7 @@ def main() -> None:
     print(f"iris, 30 held out: perceptron {first['accuracy']:.3f} after {sum(first['mistakes'])} mistakes (Novikoff's "
           f"bound: {bound(*data[:2]):.0f}), delta rule {second['accuracy']:.3f}, scikit-learn's perceptron "
           f"{peer.score(data[2].numpy(), data[3].numpy()):.3f}")
-    print(f"exclusive or: after {len(never['mistakes'])} epochs the perceptron has the weights of {never['period']} "
+    print(f"exclusive or: after {never['after']} epochs the perceptron has the weights of {never['period']} "
           f"before, so it makes {never['mistakes'][-1]} mistakes an epoch for ever")
     for name, runs in nets.items():
         right, losses = (", ".join(f"{run[key]:.3f}" for run in runs) for key in ("right", "loss"))

@@ -136,6 +136,7 @@ def test_a_radial_basis_network_interpolates():
     x = tw.linspace(-3, 3, 40).unsqueeze(1)
     model = models.RBFNetwork(1, 10, 1).centre(x)
     assert len(model.centres.unique()) == 10
+    assert tw.equal(model.bases(model.centres.detach()).diagonal(), tw.ones(10))
     optimizer = tw.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(400):
         loss = nn.functional.mse_loss(model(x), tw.sin(2 * x))

@@ -136,6 +136,10 @@ class RBFNetwork(nn.Module):
         self.log_width.copy_(apart.min(1)[0].clamp(min=1e-3).log())
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def bases(self, x: Tensor) -> Tensor:
+        """How near each row is to each centre: (N, bases), 1 at the centre."""
         distance = (x.unsqueeze(1) - self.centres).square().sum(2)
-        return self.head(tw.exp(-distance / (2 * tw.exp(2 * self.log_width))))
+        return tw.exp(-distance / (2 * tw.exp(2 * self.log_width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.bases(x))

@@ -63,7 +63,8 @@ def approximate(kind: str, width: int, steps: int, seed: int, device: str) -> di
         learn(model.to(device), x, y, nn.functional.mse_loss, steps, 0.03, len(x))
         with tw.no_grad():
             error, values = nn.functional.mse_loss(model(x), y).item(), model(between)
-            units = model[:2](between) * model[2].weight if kind == "MLP" else model.bases(between) * model.head.weight
+            head, hidden = (model[-1], model[:-1]) if kind == "MLP" else (model.head, model.bases)
+            units = hidden(between) * head.weight
         if error < best["error"]:
             best = {"error": error, "values": values.squeeze(1), "units": units,
                     "R2": 1 - nn.functional.mse_loss(values, truth).item() / truth.square().mean().item()}
@@ -140,12 +141,11 @@ def main() -> None:
         axis.boxplot([[run[kind] for run in runs] for kind in kinds], vert=False, widths=0.6)
         axis.set_yticks(range(1, len(kinds) + 1), kinds, fontsize=8)
         axis.set(title=f"{name}, {splits} splits", xlabel=f"held-out {TABLES[name][1]}")
-    for kind, style in (("MLP", "C0"), ("RBF network", "C1")):
-        units = sines[kind][WIDTHS.index(4)]["units"].cpu().numpy()
-        for k, unit in enumerate(units.T):
-            axes[1][2].plot(between, unit - unit.mean(), style, label=None if k else f"{kind}: steps" if kind == "MLP"
-                            else f"{kind}: bumps")
-    axes[1][2].set(title="the four units whose sum is the sine", ylim=(-2.5, 2.5))
+    bumps = sines["RBF network"][WIDTHS.index(4)]
+    for k, unit in enumerate(bumps["units"].cpu().numpy().T):
+        axes[1][2].plot(between, unit, "C1", label=None if k else "each of four bases")
+    axes[1][2].plot(between, bumps["values"].cpu().numpy(), "k:", lw=2, label="their sum, with the bias")
+    axes[1][2].set(title="how bumps make a sine")
     axes[1][2].legend(fontsize=7)
     save_picture(figure, options, "mlp")
 

@@ -77,7 +77,8 @@ def study_results(study, cut=None, trained=True):
         trainer = tw.train.Trainer(model, optimizer, step, schedule=schedule, progress=False,
                                    checkpoint=study.file("train it") if trained else None)
         rows = trainer.fit(loader, loader, epochs=6, resume=trained and study.options.resume)
-        return {"losses": [(row["loss"], row["val_loss"], row["lr"]) for row in rows], "weight": model[0].weight.detach()}
+        return {"losses": [(row["loss"], row["val_loss"], row["lr"]) for row in rows],
+                "weight": model[0].weight.detach()}
 
     parts = {"first": lambda: {"numbers": tw.randn(5), "name": "a"}, "train it": train, "last": lambda: [tw.rand(3), 7]}
     return {name: study.run(name, function) for name, function in parts.items()}, batches

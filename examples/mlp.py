@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from common import Study, arguments, bar, batches, plt, save_picture
 from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
@@ -80,8 +81,8 @@ def approximate_with_sklearn(width: int, seed: int) -> float:
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
-def table(name: str, split: int, device: str, epochs: int = 40) -> dict[str, float]:
-    """Accuracy or R2 of each method on the quarter that was held out in the split."""
+def table(name: str, split: int, device: str, epochs: int = 40, peers: bool = True) -> dict[str, float]:
+    """Accuracy or R2 of each method on the quarter that was held out in the split; peers: scikit-learn's, too."""
     data = TABLES[name][0]()
     classes = name == "breast cancer"
     x, x_test, y, y_test = train_test_split(data.data, data.target, test_size=0.25, random_state=split,
@@ -105,7 +106,7 @@ def table(name: str, split: int, device: str, epochs: int = 40) -> dict[str, flo
                  "linear": LogisticRegression if classes else Ridge}
     more: dict[str, dict[str, Any]] = {"MLP": {"hidden_layer_sizes": (16,), "alpha": 0.1, "max_iter": 10 * epochs,
                                                "random_state": split, "early_stopping": not classes}}
-    for kind, make in baselines.items():
+    for kind, make in baselines.items() if peers else ():
         machine = make(**more.get(kind, {})).fit(x, y if classes else (y - mean) / deviation)
         out = machine.predict(x_test)
         found[f"scikit-learn's {kind}"] = score(y_test, out if classes else out * deviation + mean)
@@ -113,7 +114,7 @@ def table(name: str, split: int, device: str, epochs: int = 40) -> dict[str, flo
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")  # scikit-learn's, of networks that could go on
+    warnings.simplefilter("ignore", ConvergenceWarning)  # scikit-learn's networks are stopped like ours
     options = arguments(__doc__)
     study, steps, splits = Study(options, "mlp"), 6000 if options.full else 2000, 20 if options.full else 10
     sines = {kind: [study.run(f"{kind} of {width}", lambda k=kind, w=width: approximate(

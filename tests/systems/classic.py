@@ -68,7 +68,7 @@ def one_wide_base(patch) -> None:
 def patients(name: str) -> float:
     from mlp import table
 
-    return table(name, split=0, device="cpu", epochs=20)["our MLP"]
+    return table(name, split=0, device="cpu", epochs=20, peers=False)["our MLP"]
 
 
 # --- depth -----------------------------------------------------------------------------------------------------------

@@ -139,9 +139,12 @@ def main() -> None:
     axes[0][2].legend(fontsize=7)
     for axis, (name, runs) in zip(axes[1], tables.items(), strict=False):
         kinds = list(runs[0])[::-1]
-        axis.boxplot([[run[kind] for run in runs] for kind in kinds], vert=False, widths=0.6)
-        axis.set_yticks(range(1, len(kinds) + 1), kinds, fontsize=8)
-        axis.set(title=f"{name}, {splits} splits", xlabel=f"held-out {TABLES[name][1]}")
+        for row, kind in enumerate(kinds):
+            values = [run[kind] for run in runs]
+            axis.plot(values, [row] * splits, "o", color="C0" if "our" in kind else "grey", alpha=0.4)
+            axis.plot(np.mean(values), row, "k|", ms=18)
+        axis.set_yticks(range(len(kinds)), kinds, fontsize=8)
+        axis.set(title=f"{name}, {splits} splits and mean", xlabel=f"held-out {TABLES[name][1]}")
     bumps = sines["RBF network"][WIDTHS.index(4)]
     for k, unit in enumerate(bumps["units"].cpu().numpy().T):
         axes[1][2].plot(between, unit, "C1", label=None if k else "each of four bases")

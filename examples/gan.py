@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from common import Study, arguments, bar, batches, digits, plt, save_picture
+from vae import plain
 from vae import train as train_vae
 
 import tilewright as tw
@@ -167,14 +168,16 @@ def main() -> None:
         generator, curve = train(kind, loss, x, steps * (5 if options.full else 1), lambda p: frechet(model, p, x_test))
         return scores(model, draw(generator, n, x), x_test, x) | {"curve": curve}
 
-    def variational() -> dict[str, Any]:
-        vae, _ = train_vae((flat + 1) / 2, None, 8, 100)
-        return scores(model, 2 * vae.sample(n).view(-1, 1, 8, 8) - 1, x_test, x)
+    def decoded(variational: bool) -> dict[str, Any]:
+        grey = (flat + 1) / 2
+        p = train_vae(grey, None, 8, 100)[0].sample(n) if variational else plain(grey, 8, 100, n)
+        return scores(model, 2 * p.view(-1, 1, 8, 8) - 1, x_test, x)
 
     found = {"real digits": study.run("real", lambda: scores(model, x, x_test, x)),
              "normal by pixel": study.run("by pixel", lambda: scores(model, normal(False), x_test, x)),
              "normal, covariance": study.run("covariance", lambda: scores(model, normal(True), x_test, x)),
-             "VAE (vae.py), 8 numbers": study.run("VAE", variational)}
+             "autoencoder's random codes": study.run("autoencoder", lambda: decoded(False)),
+             "VAE": study.run("VAE", lambda: decoded(True))}
     for name, parts in KINDS.items():
         found[name] = study.run(name, lambda parts=parts: adversarial(*parts))
     held = scores(model, x_test, x_test, x)["nearest"]
@@ -202,10 +205,10 @@ def main() -> None:
     axis.set_yticks(range(len(found)), found, fontsize=7)
     axis.set(xlabel="class, by the classifier", title="share of each class (white: none, dark: 0.3)")
     save_picture(figure, options, "gan")
-    print("pictures                 confidence  score of 10  distance  classes above 2 %  nearest training digit")
+    print("pictures                   confidence  score of 10  distance  classes above 2 %  nearest training digit")
     for name, f in found.items():
         near = f"{held:.2f} (held-out ones)" if name == "real digits" else f"{f['nearest']:.2f}"
-        print(f"{name:24} {f['confidence']:10.3f} {f['score']:12.2f} {f['distance']:9.1f} "
+        print(f"{name:26} {f['confidence']:10.3f} {f['score']:12.2f} {f['distance']:9.1f} "
               f"{int((f['shares'] > 0.02).sum()):18}  {near}")
 
 

@@ -75,8 +75,8 @@ def mixture(x: tw.Tensor, valid: tw.Tensor, kinds: int, steps: int = 60) -> floa
     return joint(valid).logsumexp(1).mean().item()
 
 
-def plain(x: tw.Tensor, latent: int, epochs: int) -> tw.Tensor:
-    """Pixels (20, 64) of a plain autoencoder of the same shape, for codes drawn from the normal that fits its own."""
+def plain(x: tw.Tensor, latent: int, epochs: int, n: int = 20) -> tw.Tensor:
+    """Pixels (n, 64) of a plain autoencoder of the same shape, for codes drawn from the normal that fits its own."""
     model = Autoencoder([x.shape[1], 256, latent]).to(x.device)
     optimizer = tw.optim.Adam(model.parameters(), lr=2e-3)
     for _ in bar(range(epochs), "plain autoencoder"):
@@ -87,7 +87,7 @@ def plain(x: tw.Tensor, latent: int, epochs: int) -> tw.Tensor:
             optimizer.step()
     with tw.no_grad():
         code = model.encoder(x)
-        return model.decoder(code.mean(0) + code.std(0) * tw.randn(20, latent, device=x.device)).sigmoid()
+        return model.decoder(code.mean(0) + code.std(0) * tw.randn(n, latent, device=x.device)).sigmoid()
 
 
 def main() -> None:
@@ -114,17 +114,18 @@ def main() -> None:
 
     vae = VAE(64, latent=2).to(options.device).eval()
     vae.load_state_dict(found[2]["state"])
-    side = 14
+    side = 12
     steps = tw.distributions.Normal(0.0, 1.0).icdf((tw.arange(side) + 0.5) / side).to(options.device)
     codes = tw.stack(tw.meshgrid(-steps, steps, indexing="ij")[::-1], -1).view(-1, 2)
     with tw.no_grad():
-        walk = vae.decoder(codes).sigmoid().view(side, side, 8, 8).movedim(2, 1).reshape(side * 8, side * 8).cpu()
+        tiles = nn.functional.pad(vae.decoder(codes).sigmoid().view(side, side, 8, 8), (1, 1, 1, 1), value=0.25)
         places = vae(grey).mean.cpu().numpy()
+    walk = tiles.movedim(2, 1).reshape(side * 10, side * 10).cpu()
 
     figure = plt.figure(figsize=(11.5, 8))
     parts = figure.add_gridspec(2, 3, height_ratios=(1.7, 1))
     axis = figure.add_subplot(parts[0, 0])
-    axis.imshow(walk.numpy(), cmap="gray")
+    axis.imshow(walk.numpy(), cmap="gray", vmin=0, vmax=1)
     axis.axis("off")
     axis.set_title("walk through the plane, by quantiles of N(0, 1)", fontsize=9)
     axis = figure.add_subplot(parts[0, 1])
@@ -158,9 +159,10 @@ def main() -> None:
         print(f"mixture of {kinds} such         {value:7.2f}")
     for latent, f in found.items():
         active = int((f["kl"] > 0.1).sum())
-        print(f"VAE of {latent:2} numbers         {f['bound']:7.2f} ({f['curve'][0]:.2f} after one epoch), by 500 draws "
-              f"{f['tighter']:.2f}; {active} of its numbers in use, KL {f['kl'].sum().item():.2f}")
-    print(f"no model passes           {-entropy.sum(1).mean().item():7.2f}, the mean entropy of the binary pixels given the grey ones")
+        print(f"VAE of {latent:2} numbers         {f['bound']:7.2f} ({f['curve'][0]:.2f} after one epoch), by 500 "
+              f"draws together {f['tighter']:.2f}; {active} numbers in use, KL {f['kl'].sum().item():.2f}")
+    noise = -entropy.sum(1).mean().item()
+    print(f"no model passes           {noise:7.2f}, minus the entropy of drawing binary pixels from grey ones")
 
 
 if __name__ == "__main__":

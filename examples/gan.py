@@ -26,7 +26,7 @@ from tilewright.nn import functional as F
 KINDS = {  # networks, loss, steps of the generator
     "GAN": ("dense", "GAN", 3000), "GAN, batch norm": ("dense, batch norm", "GAN", 3000),
     "DCGAN": ("convolutional", "GAN", 2000), "WGAN-GP": ("dense", "WGAN-GP", 2500),
-    "WGAN-GP, convolutional": ("convolutional", "WGAN-GP", 1000)}
+    "WGAN-GP, convolutional": ("convolutional", "WGAN-GP", 1500)}
 LATENT = 32
 
 
@@ -197,8 +197,8 @@ def main() -> None:
     for name in KINDS:
         axis.semilogy(*np.array(found[name]["curve"]).T, ".-", label=name)
     axis.axhline(found["real digits"]["distance"], color="k", ls=":", label="real digits")
-    axis.set(xlabel="step of the generator", ylabel="Frechet distance to held-out digits")
-    axis.legend(fontsize=7)
+    axis.set(xlabel="step of the generator", ylabel="Frechet distance to held-out digits", ylim=(1, 9000))
+    axis.legend(fontsize=7, ncol=3, loc="upper center")
     axis = figure.add_subplot(parts[1, 1])
     axis.imshow(np.stack([f["shares"].numpy() for f in found.values()]), cmap="Blues", vmin=0, vmax=0.3, aspect="auto")
     axis.set_xticks(range(10))

@@ -123,7 +123,7 @@ def main() -> None:
     walk = tiles.movedim(2, 1).reshape(side * 10, side * 10).cpu()
 
     figure = plt.figure(figsize=(11.5, 8))
-    parts = figure.add_gridspec(2, 3, height_ratios=(1.7, 1))
+    parts = figure.add_gridspec(2, 3, height_ratios=(1.7, 1), width_ratios=(1.3, 1, 1))
     axis = figure.add_subplot(parts[0, 0])
     axis.imshow(walk.numpy(), cmap="gray", vmin=0, vmax=1)
     axis.axis("off")
@@ -134,11 +134,11 @@ def main() -> None:
     axis.set_title("held-out digits' places in it, by class", fontsize=9)
     axis = figure.add_subplot(parts[0, 2])
     for latent, f in found.items():
-        axis.plot(f["curve"], lw=0.8, label=f"{latent} numbers: {f['bound']:.2f}")
+        axis.plot(range(1, len(f["curve"]) + 1), f["curve"], lw=0.8, label=f"{latent} numbers: {f['bound']:.2f}")
     for value, label, style in ((base, "pixels by themselves", ":"), (mix[10], "mixture of 10", "--"),
                                 (mix[40], "mixture of 40", "-.")):
         axis.axhline(value, color="k", ls=style, lw=0.8, label=f"{label}: {value:.2f}")
-    axis.set(xlabel="epoch", xscale="log", ylim=(base - 1, max(f["bound"] for f in found.values()) + 0.5))
+    axis.set(xlabel="epoch", xscale="log", ylim=(base - 2, max(f["bound"] for f in found.values()) + 0.5))
     axis.set_title("held-out ELBO, nats a digit", fontsize=9)
     axis.legend(fontsize=7)
     rows = {"real": grey[:20], "VAE, 2 numbers": found[2]["samples"], "VAE, 8 numbers": found[8]["samples"],

@@ -183,6 +183,25 @@ def test_vae_weights_give_the_evidence():
     assert bound == pytest.approx(-np.mean(losses), abs=0.01)
 
 
+@pytest.mark.parametrize("size, start, hidden", [(8, 4, [8]), (8, 2, [16, 8]), (32, 4, [32, 16, 8]), (12, 3, [16, 8])])
+def test_dcgan_doubles_and_halves(size, start, hidden):
+    generator = models.DCGenerator(5, 3, size, 8, start)
+    judge = models.DCDiscriminator(3, size, 8, start=start)
+    x = generator(tw.randn(4, 5))
+    assert x.shape == (4, 3, size, size) and x.abs().max() < 1 and judge(x).shape == (4,)
+    assert [m.num_features for m in generator.body if isinstance(m, nn.BatchNorm2d)] == hidden
+    assert [m.num_features for m in judge.body if isinstance(m, nn.BatchNorm2d)] == hidden[-2::-1]  # the first has none
+    judge(x).sum().backward()
+    assert all(p.grad is not None for p in [*generator.parameters(), *judge.parameters()])
+
+
+@pytest.mark.parametrize("size, start", [(8, 3), (4, 4), (8, 0), (24, 4)])
+def test_dcgan_tells_which_sizes_it_makes(size, start):
+    for make in (models.DCGenerator, models.DCDiscriminator):
+        with pytest.raises(ValueError, match=f"start times a power of two.*got size {size} and start {start}"):
+            make(size=size, start=start)
+
+
 def test_gradient_penalty_of_a_line():
     """The gradient of w . x has the norm |w| everywhere."""
     w = tw.tensor([3.0, 4.0], requires_grad=True)

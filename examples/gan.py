@@ -132,7 +132,7 @@ def frechet(model: Classifier, x: tw.Tensor, real: tw.Tensor) -> float:
 
     |m - n|^2 + tr(S + T - 2 (T^1/2 S T^1/2)^1/2); 0 where they are alike.
     """
-    a, b = (model.features(part).double() for part in (x, real))
+    a, b = (model.features(part).cpu().double() for part in (x, real))
     s, t = a.T.cov(), b.T.cov()
     values, vectors = tw.linalg.eigh(t)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T

@@ -143,7 +143,7 @@ def main() -> None:
     axis.legend(fontsize=7)
     rows = {"real": grey[:20], "VAE, 2 numbers": found[2]["samples"], "VAE, 8 numbers": found[8]["samples"],
             "plain autoencoder, 8 numbers, codes at random": random,
-            "pixels by themselves": tw.bernoulli(x.mean(0).expand(20, -1))}
+            "pixels by themselves": binary(x.mean(0).expand(20, -1))}
     grid = parts[1, :].subgridspec(len(rows), 20, wspace=0.05, hspace=0.3)
     for r, (name, pictures) in enumerate(rows.items()):
         for c, picture in enumerate(pictures.cpu().view(-1, 8, 8).numpy()):

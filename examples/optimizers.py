@@ -80,7 +80,7 @@ def main() -> None:
     sizes = {size: study.run(f"batch {size}", lambda size=size, rate=rate: curve("SGD", size, *rest, rate))
              for size, rate in SIZES.items()}
 
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.4))
+    figure, axes = plt.subplots(2, 2, figsize=(8.6, 6.2))
     x, y = np.meshgrid(np.linspace(-1.8, 1.6, 150), np.linspace(-0.5, 2, 150))
     axes[0][0].contour(x, y, np.log((1 - x) ** 2 + 20 * (y - x**2) ** 2 + 0.05), 9, cmap="Greys", linewidths=0.6)
     for name, places in paths.items():

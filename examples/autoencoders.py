@@ -30,6 +30,7 @@ SIZES = 1, 2, 4, 8, 16
 DEEP = [64, 256, 128, 64, 32, 2]
 LEARN_FROM = "astronaut", "moon", "page", "text", "chelsea", "coffee", "brick", "rocket"
 HELD_OUT = "camera", "coins"
+PART = slice(None), slice(None), slice(64, 168), slice(192, 296)  # of a picture, to look at
 
 
 def restore(model: nn.Module, batch: list[tw.Tensor]) -> tw.Tensor:
@@ -38,7 +39,7 @@ def restore(model: nn.Module, batch: list[tw.Tensor]) -> tw.Tensor:
 
 def restore_sparsely(model: Autoencoder, batch: list[tw.Tensor]) -> tw.Tensor:
     code = model.encoder(batch[0])
-    return mse_loss(model.decoder(code), batch[0]) + 1e-3 * sparsity(code, 0.05)
+    return mse_loss(model.decoder(code), batch[0]) + 3e-3 * sparsity(code, 0.05)
 
 
 def train(model: nn.Module, x: tw.Tensor, epochs: int, rate: float = 2e-3, size: int = 32, step: Any = restore,
@@ -65,10 +66,15 @@ class PCA:
         return self.mean + self.encoder(x) @ self.basis.T
 
 
+def cut(images: tw.Tensor, side: int) -> tw.Tensor:
+    """The squares of images (n, 1, H, W) as rows (k, side * side)."""
+    return nn.functional.unfold(images, side, stride=side).transpose(1, 2).reshape(-1, side**2)
+
+
 def of_squares(model: Callable[[tw.Tensor], tw.Tensor], images: tw.Tensor, side: int) -> tw.Tensor:
     """A model of vectors at work on images (n, 1, H, W), on each square of the side by itself."""
-    squares = nn.functional.unfold(images, side, stride=side).transpose(1, 2)
-    return nn.functional.fold(model(squares).transpose(1, 2), images.shape[2:], side, stride=side)
+    made = model(cut(images, side)).reshape(len(images), -1, side**2)
+    return nn.functional.fold(made.transpose(1, 2), images.shape[2:], side, stride=side)
 
 
 def flat_digits(seed: int, device: str) -> list[tw.Tensor]:
@@ -105,10 +111,11 @@ def deep(pretraining: int, epochs: int, seed: int, device: str) -> dict[str, Any
 
 @tw.no_grad()
 def denoised(models: dict[str, Any], clean: tw.Tensor, noise: float) -> dict[str, Any]:
-    """Errors from the clean images, of the noisy ones and of what each model makes of them; and some of each."""
+    """Errors from the clean images, of the noisy ones and of what each model makes of them; and a look at each."""
     noisy = clean + noise * tw.randn_like(clean)
     made = {"noisy": noisy} | {name: model(noisy) for name, model in models.items()}
-    return {name: {"error": mse_loss(m, clean).item(), "pictures": m[:8].cpu()} for name, m in made.items()}
+    return {name: {"error": mse_loss(m, clean).item(), "pictures": (m[:8] if m.ndim == 2 else m[PART]).cpu()}
+            for name, m in made.items()}
 
 
 def denoising(epochs: int, seed: int, device: str, noise: float = 0.3) -> dict[str, Any]:
@@ -150,27 +157,26 @@ def picture(name: str) -> tw.Tensor:
 def patches(n: int, side: int, seed: int) -> tw.Tensor:
     """(n, 1, side, side) from anywhere in the pictures to learn from."""
     rng, pictures = np.random.default_rng(seed), [picture(name) for name in LEARN_FROM]
-    cut = []
+    found = []
     for i in range(n):
         whole = pictures[i % len(pictures)]
         top, left = (int(rng.integers(s - side + 1)) for s in whole.shape[2:])
-        cut.append(whole[0, :, top:top + side, left:left + side])
-    return tw.stack(cut)
+        found.append(whole[0, :, top:top + side, left:left + side])
+    return tw.stack(found)
 
 
 def compression(n: int, epochs: int, seed: int, device: str, **keep: Any) -> dict[str, Any]:
     """Pictures never seen, through two numbers for every 8 x 8 pixels; PCA's, of 8 x 8 and of 16 x 16 at once."""
     x = patches(n, 32, seed).to(device)
     net = train(ConvAutoencoder(1, (32, 64, 2)).to(device), x, epochs, **keep)
-    squares = {side: nn.functional.unfold(x, side, stride=side).transpose(1, 2).reshape(-1, side**2) for side in (8, 16)}
-    pca = {side: PCA(squares[side], side**2 // 32) for side in squares}
+    pca = {side: PCA(cut(x, side), side**2 // 32) for side in (8, 16)}
     result: dict[str, Any] = {}
     with tw.no_grad():
         for name in HELD_OUT:
             whole = picture(name).to(device)
             made = {"PCA of 8 x 8": of_squares(pca[8], whole, 8), "PCA of 16 x 16": of_squares(pca[16], whole, 16),
                     "convolutional net": net(whole)}
-            result[name] = {"pictures": {"original": whole.cpu()} | {k: v.cpu() for k, v in made.items()},
+            result[name] = {"pictures": {k: v[PART].cpu() for k, v in ({"original": whole} | made).items()},
                             "errors": {k: mse_loss(v, whole).item() for k, v in made.items()}}
     return result
 
@@ -179,7 +185,7 @@ def picture_denoising(n: int, epochs: int, seed: int, device: str, noise: float 
     """Pictures never seen, under noise; PCA of 8 x 8 pixels keeps the number of components that does best on x."""
     x = patches(n, 32, seed).to(device)
     net = train(ConvAutoencoder(1, (32, 32), noise=noise).to(device), x, epochs, **keep)
-    squares = nn.functional.unfold(x, 8, stride=8).transpose(1, 2).reshape(-1, 64)
+    squares = cut(x, 8)
     noisy = squares + noise * tw.randn_like(squares)
     best = min((mse_loss(p(noisy), squares).item(), k) for k in range(1, 64) for p in [PCA(squares, k)])[1]
     pca = PCA(squares, best)
@@ -227,8 +233,8 @@ def tiles(rows: list[tw.Tensor]) -> np.ndarray:
 
 
 def draw(options: Any, sizes: Any, stacks: Any, clean: Any, codes: Any, small: Any, calm: Any) -> None:
-    figure = plt.figure(figsize=(11.7, 9.6))
-    grid = figure.add_gridspec(3, 12, height_ratios=(3.4, 2.2, 2.0))
+    figure = plt.figure(figsize=(11.7, 7.4))
+    grid = figure.add_gridspec(3, 12, height_ratios=(3.0, 1.5, 2.0))
     axis = figure.add_subplot(grid[0, :3])
     for name in ("PCA", "net"):
         axis.loglog(list(sizes), [run[name]["error"] for run in sizes.values()], "o-", base=2, label=name)
@@ -237,7 +243,8 @@ def draw(options: Any, sizes: Any, stacks: Any, clean: Any, codes: Any, small: A
     maps = ("PCA", sizes[2]["PCA"]), ("six ReLU layers", sizes[2]["net"]), ("ten sigmoid, pretrained", stacks[40])
     for i, (name, run) in enumerate(maps):
         axis = figure.add_subplot(grid[0, 3 + 3 * i:6 + 3 * i])
-        axis.scatter(*run["code"].numpy().T, c=run["classes"].numpy(), cmap="tab10", s=9)
+        axis.scatter(*run["code"].numpy().T, c=run["classes"].numpy(), cmap="tab10", s=12, lw=0,
+                     antialiased=False)
         axis.set(title=f"{name}: {run['error']:.4f}", xticks=[], yticks=[])
     x = flat_digits(options.seed, "cpu")[2][:8]
     strokes = {name: run["strokes"][:32].reshape(4, 8, 64) for name, run in codes.items()}
@@ -247,13 +254,15 @@ def draw(options: Any, sizes: Any, stacks: Any, clean: Any, codes: Any, small: A
         shown[f"units of a {name} code"] = list(0.5 + w / (2 * w.abs().amax(-1, keepdim=True)))
     for i, (name, rows) in enumerate(shown.items()):
         axis = figure.add_subplot(grid[1, 3 * i:3 * i + 3])
-        axis.imshow(tiles(rows), cmap="gray")
-        axis.set_title(name, fontsize=10)
+        axis.imshow(tiles(rows), cmap="gray", interpolation="nearest")
+        axis.set_title(name, fontsize=9)
         axis.axis("off")
-    row = {k: v for k, v in small["pictures"].items() if k != "PCA of 8 x 8"} | {k: v["pictures"] for k, v in calm.items()}
+    row = {k: v for k, v in small["pictures"].items() if k != "PCA of 8 x 8"}
+    row |= {k: v["pictures"] for k, v in calm.items()}
     for i, (name, image) in enumerate(row.items()):
         axis = figure.add_subplot(grid[2, 2 * i:2 * i + 2])
-        axis.imshow(image[0, 0, 60:188, 180:308].numpy().clip(0, 1), cmap="gray", vmin=0, vmax=1)
+        greys = (24 * image[0, 0].clamp(0, 1)).round().numpy()  # few, to keep the file small
+        axis.imshow(greys, cmap="gray", interpolation="nearest")
         axis.set_title(name, fontsize=8)
         axis.axis("off")
     save_picture(figure, options, "autoencoders")

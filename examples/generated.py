@@ -166,8 +166,9 @@ def plans(n: int, faulty: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, l
 
     Ten beams of three: source-to-surface distance (cm), gantry angle and meterset, and they hang together: angles are
     spread evenly from a random start with a little jitter; the distance follows the angle round an elliptic patient;
-    the metersets share a prescribed dose by depth. A faulty plan has two or three of its features swapped, scaled or
-    moved to values that are common elsewhere, so that only their relation betrays them.
+    the metersets share a prescribed dose by depth. A faulty plan has two or three faults: distances of two beams
+    swapped, an angle moved by 3 to 10 degrees, a meterset a tenth more or less. Each value by itself is a common one,
+    so that only their relation betrays it; a swap of two beams of nearly the same depth cannot be seen at all.
     """
     rng = np.random.default_rng(seed)
     total = n + faulty
@@ -184,13 +185,13 @@ def plans(n: int, faulty: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, l
         for _ in range(rng.integers(2, 4)):
             beam, kind = rng.integers(10), rng.integers(3)
             if kind == 0:
-                other = (beam + 5) % 10 if rng.integers(2) else (beam + 2) % 10
-                row[[beam, other], 0] = row[[other, beam], 0] + rng.normal(0, 1.5, 2)
+                other = (beam + rng.integers(2, 4)) % 10
+                row[[beam, other], 0] = row[[other, beam], 0]
                 bad[other, kind] = True
             elif kind == 1:
-                row[beam, 1] = (row[beam, 1] + rng.choice([-1, 1]) * rng.uniform(10, 25)) % 360
+                row[beam, 1] = (row[beam, 1] + rng.choice([-1, 1]) * rng.uniform(3, 10)) % 360
             else:
-                row[beam, 2] *= rng.choice([0.7, 1.4])
+                row[beam, 2] *= rng.choice([0.9, 1.1])
             bad[beam, kind] = True
     order = rng.permutation(total)
     names = [f"{what} {beam}" for beam in range(1, 11) for what in ("ssd", "gantry", "meterset")]

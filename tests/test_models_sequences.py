@@ -158,6 +158,22 @@ def test_pretraining_goes_down_a_layer_at_a_time():
     assert len(errors) == 2 and nn.functional.mse_loss(model(x), x).item() < 0.5 * before
 
 
+def test_pretrained_layers_fit_together():
+    """A layer's target is what its neighbour's activation made, and the decoder ends each layer by that activation."""
+    tw.manual_seed(0)
+    x = tw.randn(300, 3) @ tw.randn(3, 12)
+    model = models.Autoencoder([12, 16, 8], nn.Sigmoid, code=nn.Sigmoid)
+    model.pretrain(x, epochs=100, rate=1e-2)
+    assert nn.functional.mse_loss(model(x), x).item() < 0.15 * x.var().item()
+    assert model.encoder(x).min().item() > 0 and model.encoder(x).max().item() < 1
+
+
+def test_a_convolutional_code_is_linear():
+    tw.manual_seed(0)
+    model = models.ConvAutoencoder(1, (8, 4))
+    assert model.encoder(tw.randn(2, 1, 16, 16)).min().item() < 0 and model(tw.randn(2, 1, 16, 16)).min().item() < 0
+
+
 def test_vae_loss_is_the_bound():
     """The divergence against a sum over a fine grid, for one latent number."""
     mean, log_var = 0.7, -0.6

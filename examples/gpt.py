@@ -126,12 +126,12 @@ def study_part(options: Any, file: Any, epochs: int, window: int = 64) -> dict[s
 
 def main() -> None:
     options = arguments(__doc__)
-    study, epochs = Study(options, "gpt"), 60 if options.full else 12
+    study, epochs = Study(options, "gpt"), 60 if options.full else 14
     alphabet, train, test = letters()
     counts = study.run("counts", lambda: counted(train, test, len(alphabet), 4))
     run = study.run("GPT", lambda: study_part(options, study.file("GPT"), epochs))
 
-    figure, axes = plt.subplots(2, 2, figsize=(12, 6.4))
+    figure, axes = plt.subplots(2, 2, figsize=(11.8, 6.2))
     axes[0, 0].plot([row["loss"] for row in run["history"]], label="GPT, training")
     axes[0, 0].plot([row["val_loss"] for row in run["history"]], label="GPT, held out")
     for n, loss in enumerate(counts):

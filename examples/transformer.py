@@ -123,14 +123,14 @@ def study_part(options: Any, file: Any, kind: str, longest: int, epochs: int) ->
 
 def main() -> None:
     options = arguments(__doc__)
-    study, longest = Study(options, "transformer"), 12
-    parts = {"Transformer": 24, "no positions": 6, "RNN": 24}
+    study, longest = Study(options, "transformer"), 16
+    parts = {"Transformer": 10, "no positions": 4, "RNN": 10}
     more = 3 if options.full else 1
     results = {kind: study.run(kind, lambda kind=kind, epochs=epochs: study_part(
         options, study.file(kind), kind, longest, more * epochs)) for kind, epochs in parts.items()}
     best = results["Transformer"]
 
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.4))
+    figure, axes = plt.subplots(1, 3, figsize=(11.8, 4.2))
     for i, axis in enumerate(axes[:2]):
         source = [NAMES[t] for t in best["source"][i].tolist() if t != PAD]
         written = [NAMES[t] for t in best["tokens"][i, 1:].tolist()][:len(source)]

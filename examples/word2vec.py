@@ -123,7 +123,7 @@ def draw(axes: Any, vectors: np.ndarray, number: dict[str, int], scores: dict[st
         for i, word in enumerate(words.split()):
             axes[0].scatter(*places[word], s=6, color=colour, label=group if not i else None)
             axes[0].annotate(word, places[word], fontsize=6, color=colour)
-    axes[0].set_title("skip-gram: words used alike lie together")
+    axes[0].set_title("skip-gram's vectors on a plane")
     pairs = [pair.split() for pair in PAIRS["he and she"].split(", ")]
     places = flat(vectors, [number[word] for pair in pairs for word in pair])
     for pair, (a, b) in zip(pairs, places.reshape(-1, 2, 2), strict=True):
@@ -131,7 +131,7 @@ def draw(axes: Any, vectors: np.ndarray, number: dict[str, int], scores: dict[st
         for word, place, colour in zip(pair, (a, b), ("tab:blue", "tab:red"), strict=True):
             axes[1].scatter(*place, s=8, color=colour)
             axes[1].annotate(word, place, fontsize=7, color=colour)
-    axes[1].set_title("from him to her: the arrows have much in common")
+    axes[1].set_title("from him to her")
     for i, (name, row) in enumerate(scores.items()):
         axes[2].barh(np.arange(len(row)) + 0.2 * i, list(row.values()), 0.2, label=name)
     axes[2].set(title="partner among the 10 nearest", yticks=np.arange(len(row)) + 0.3, yticklabels=list(row))
@@ -157,7 +157,7 @@ def main() -> None:
     kinds["random"] = study.run("random", lambda: tw.randn(len(vocabulary), 64)).numpy()
     scores = {kind: measured(table, vocabulary) for kind, table in kinds.items()}
 
-    figure, axes = plt.subplots(1, 3, figsize=(15, 5.2))
+    figure, axes = plt.subplots(1, 3, figsize=(11.8, 4.6))
     draw(axes, kinds["skip-gram"], number, scores)
     save_picture(figure, options, "word2vec")
     model = Word2Vec(np.bincount(ids).tolist())

@@ -64,7 +64,7 @@ def study_part(options: Any, file: Any, begin: float, epochs: int) -> dict[str, 
                            checkpoint=file)
     shown = tw.stack([x_test[(y_test == digit).nonzero()[0, 0]] for digit in range(10)])
     return {"history": history, "shown": shown, "maps": rollout(model, shown.to(options.device)).cpu(),
-            "layers": [weights[:, 0, 1:].mean(0).view(4, 4).cpu() for weights in model.attention(x_test)],
+            "layers": [w[:, 0, 1:].mean(0).view(4, 4).cpu() for w in model.attention(x_test.to(options.device))],
             "parameters": sum(p.numel() for p in model.parameters())}
 
 

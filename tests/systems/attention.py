@@ -93,18 +93,18 @@ def nothing_masked(patch) -> None:
 
 
 SYSTEMS = [
-    System("skip-gram", lambda: word_vectors("skip-gram"), 0.3, "0.52; below 0.1 where all come to lie together", {
+    System("skip-gram", lambda: word_vectors("skip-gram"), 0.3, "0.52; below 0.1 where all lie together", {
         "gradients flipped": flipped, "no negatives": no_negatives}),
     System("CBOW", lambda: word_vectors("CBOW"), 0.35, "0.65; below 0.1 where all come to lie together", {
         "gradients flipped": flipped, "no negatives": no_negatives}),
-    System("Transformer reverses", lambda: answers("reverse"), 0.6, "0.98; without order it knows but which symbols, 0.1", {
+    System("Transformer reverses", lambda: answers("reverse"), 0.6, "0.98; of symbols without order 0.1", {
         "gradients flipped": flipped, "no positions": no_positions, "mask off": mask_off}),
     System("Transformer sorts", lambda: answers("sort"), 0.6, "0.99; 0 of what writes without having learned to", {
         "gradients flipped": flipped, "mask off": mask_off}),
     System("BERT's masked words", masked_words, 0.4, "0.74; a guess of 40 words 0.025", {
         "gradients flipped": flipped, "nothing masked": nothing_masked}),
-    System("GPT's letters", next_letter, -2.7, "2.3 nats; counts of single letters 3.0, a net that was shown the answers 3.1", {
+    System("GPT's letters", next_letter, -2.7, "2.3 nats; letters' counts 3.0; who was shown the answers 3.1", {
         "gradients flipped": flipped, "mask off": mask_off, "targets not shifted": not_shifted}),
-    System("vision transformer on digits", digits_by_patches, 0.85, "0.97; a linear layer on what random layers give 0.61", {
+    System("vision transformer on digits", digits_by_patches, 0.85, "0.97; a linear layer on random ones 0.61", {
         "gradients flipped": flipped, "layers frozen": frozen("encoder|conv_proj|class_token")}),
 ]

@@ -28,7 +28,7 @@ class Word2Vec(nn.Module):
         self.centre, self.context = nn.Embedding(len(counts), width), nn.Embedding(len(counts), width)
         nn.init.uniform_(self.centre.weight, -0.5 / width, 0.5 / width)
         nn.init.zeros_(self.context.weight)
-        odds = np.cumsum(np.asarray(counts, np.float64) ** 0.75)  # each word fills its share of a table, as in word2vec.c
+        odds = np.cumsum(np.asarray(counts, np.float64) ** 0.75)  # a word has its share of a table, as in word2vec.c
         place = (np.arange(1 << 17) + 0.5) / (1 << 17) * odds[-1]
         self.register_buffer("table", tw.tensor(np.searchsorted(odds, place)), persistent=False)
 

@@ -10,6 +10,7 @@ costs one place's work instead of the whole window's. Counts of letters with bac
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def main() -> None:
     axes[0, 0].legend(fontsize=8)
     shown = test[1:65].tolist()
     axes[0, 1].bar(range(64), run["surprise"].numpy(), color="tab:red")
-    axes[0, 1].set(title="surprise at each letter of a held-out line: words' beginnings", xticks=range(64))
+    axes[0, 1].set(title="surprise at each letter of a held-out line", xticks=range(64))
     axes[0, 1].set_xticklabels([alphabet[i] for i in shown], fontsize=7)
     study_of = run["cache"]
     for name, label in (("anew", "all letters anew"), ("cache", "keys and values kept")):
@@ -150,7 +151,7 @@ def main() -> None:
     axes[1, 0].legend(fontsize=8)
     axes[1, 1].axis("off")
     text = "".join(letter if letter != "\n" else " / " for letter in run["samples"][0.5])
-    lines = "\n".join(text[i:i + 62] for i in range(0, len(text), 62))
+    lines = textwrap.fill(text, 66)
     axes[1, 1].text(0, 0.95, f"It writes, at temperature 0.5:\n\n{lines}", va="top", family="monospace", fontsize=8)
     save_picture(figure, options, "gpt")
     print(f"GPT of {run['parameters']:,} parameters: {run['loss']:.3f} a held-out letter, perplexity "

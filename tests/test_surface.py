@@ -89,6 +89,8 @@ def test_multinomial_follows_the_weights():
     weights = tw.tensor([1.0, 0.0, 3.0, 6.0])
     draws = tw.multinomial(weights, 20_000, replacement=True).numpy()
     np.testing.assert_allclose(np.bincount(draws, minlength=4) / 20_000, [0.1, 0, 0.3, 0.6], atol=0.015)
+    many = tw.multinomial(weights, 300_000, replacement=True).numpy()  # so many are found by bisection
+    np.testing.assert_allclose(np.bincount(many, minlength=4) / 300_000, [0.1, 0, 0.3, 0.6], atol=0.004)
     rows = tw.multinomial(weights.expand(4000, 4), 2).numpy()
     assert rows.shape == (4000, 2) and (rows[:, 0] != rows[:, 1]).all() and not (rows == 1).any()
     np.testing.assert_allclose(np.bincount(rows[:, 0], minlength=4) / 4000, [0.1, 0, 0.3, 0.6], atol=0.03)

@@ -123,8 +123,9 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer["wte"].weight
         for name, p in self.named_parameters():
-            if p.ndim == 2:  # the paper scales what is added to the residual stream by the number of additions
-                nn.init.normal_(p, 0.0, 0.02 / (math.sqrt(2 * config.n_layer) if "c_proj" in name else 1))
+            if p.ndim == 2:  # 0.02 at the paper's width; less for what is added to the residual stream
+                deviation = 0.02 * math.sqrt(768 / config.n_embd)
+                nn.init.normal_(p, 0.0, deviation / (math.sqrt(2 * config.n_layer) if "c_proj" in name else 1))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike, n_head: int | None = None, **options: float) -> GPT:

@@ -71,6 +71,9 @@ class SequenceTransformer(nn.Module):
         super().__init__()
         self.start, self.stop, self.longest = start, stop, longest
         self.source, self.target = nn.Embedding(source, width, 0), nn.Embedding(target, width, 0)
+        for embedding in (self.source, self.target):  # times sqrt(width) they are of the positions' size, not above it
+            nn.init.normal_(embedding.weight, std=width**-0.5)
+            embedding.weight.data[0] = 0.0
         self.register_buffer("positions", sinusoids(longest, width), persistent=False)
         self.encoder = nn.ModuleList([_Layer(width, heads, dropout, False) for _ in range(layers)])
         self.decoder = nn.ModuleList([_Layer(width, heads, dropout, True) for _ in range(layers)])

@@ -28,7 +28,9 @@ class Word2Vec(nn.Module):
         self.centre, self.context = nn.Embedding(len(counts), width), nn.Embedding(len(counts), width)
         nn.init.uniform_(self.centre.weight, -0.5 / width, 0.5 / width)
         nn.init.zeros_(self.context.weight)
-        self.register_buffer("odds", tw.tensor(np.asarray(counts, np.float32) ** 0.75))
+        odds = np.cumsum(np.asarray(counts, np.float64) ** 0.75)  # a word has its share of a table, as in word2vec.c
+        place = (np.arange(1 << 17) + 0.5) / (1 << 17) * odds[-1]
+        self.register_buffer("table", tw.tensor(np.searchsorted(odds, place)), persistent=False)
 
     def forward(self, given: Tensor, wanted: Tensor) -> Tensor:
         if given.ndim == 1:
@@ -36,10 +38,9 @@ class Word2Vec(nn.Module):
         else:
             there = (given >= 0).unsqueeze(-1).to(self.centre.weight.dtype)
             v = (self.centre(given.clamp(min=0)) * there).sum(1) / there.sum(1).clamp(min=1)
-        n = len(wanted)
-        random = tw.multinomial(self.odds, n * self.negatives, replacement=True).view(n, self.negatives)
+        random = self.table[tw.randint(len(self.table), (len(wanted), self.negatives), device=wanted.device)]
         u = self.context(tw.cat([wanted.unsqueeze(1), random], 1))       # (N, 1 + negatives, width)
-        score = (u @ v.unsqueeze(2)).squeeze(2)
+        score = (u * v.unsqueeze(1)).sum(2)
         return -(F.logsigmoid(score[:, 0]) + F.logsigmoid(-score[:, 1:]).sum(1)).mean()
 
     @tw.no_grad()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilewright import _engine, autograd
 from tilewright.arguments import into, takes_out
-from tilewright.ops import conv, elementary, elementwise, matmul, pad, random, reduce, scan, shape, sort
+from tilewright.ops import conv, elementary, elementwise, matmul, pad, random, reduce, scan, search, shape, sort
 from tilewright.ops.interpolate import interpolate
 
 if TYPE_CHECKING:
@@ -248,6 +248,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
             return sort.topk(weights / -elementary.log1p(-draw).clamp(max=-1e-38), num_samples, -1)[1]
         below = scan.cumsum(weights, -1)
         below = below / below[..., -1:]
+        if draw.numel() * input.shape[-1] > 1 << 20:  # bisection is many launches, comparing with all is many values
+            return search.searchsorted(below, draw, right=True).clamp(max=input.shape[-1] - 1)
         return reduce.sum(shape.unsqueeze(draw, -1) >= shape.unsqueeze(below, -2), -1).clamp(max=input.shape[-1] - 1)
 
 

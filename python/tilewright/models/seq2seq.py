@@ -210,12 +210,14 @@ class ReportWriter(nn.Module):
 
     def forward(self, memory: Tensor, tokens: Tensor) -> Report:
         """tokens (N, S, L): the words before, of each sentence, begun with `start`."""
-        state, logits, stops = tw.tanh(self.first(memory.mean(1))), [], []
-        for sentence in tokens.unbind(1):
+        state, topics, stops = tw.tanh(self.first(memory.mean(1))), [], []
+        for _ in range(tokens.shape[1]):
             state, topic, stop = self._next(state, memory)
-            logits.append(self.words(memory, sentence, state=topic)[0])
+            topics.append(topic)
             stops.append(stop)
-        return Report(tw.stack(logits, 1), tw.stack(stops, 1))
+        each = memory.repeat_interleave(tokens.shape[1], 0)  # told its words, no sentence waits for another
+        logits = self.words(each, tokens.flatten(0, 1), state=tw.stack(topics, 1).flatten(0, 1))[0]
+        return Report(logits.unflatten(0, tokens.shape[:2]), tw.stack(stops, 1))
 
     @tw.no_grad()
     def write(self, memory: Tensor, sentences: int, words: int) -> list[list[list[int]]]:

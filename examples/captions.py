@@ -27,7 +27,7 @@ CHANNELS, SIDE = 48, 4
 
 
 class Places(nn.Module):
-    """Pictures (N, 1, 32, 32) to (N, CHANNELS, SIDE, SIDE): what is there, and, learned for each place, where that is."""
+    """Pictures (N, 1, 32, 32) to (N, CHANNELS, SIDE, SIDE): what is there, and, learned for each place, where it is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,8 @@ def reported(model: Reporter, batch: Any) -> tw.Tensor:
     words = F.cross_entropy(said.logits.flatten(0, 2), tokens[..., 1:].flatten(), ignore_index=0)
     number = tw.arange(1, tokens.shape[1] + 1, device=x.device)
     last = (number == count.unsqueeze(1)).to(x.dtype)
-    return words + F.binary_cross_entropy_with_logits(said.stops, last, weight=(number <= count.unsqueeze(1)).to(x.dtype))
+    there = (number <= count.unsqueeze(1)).to(x.dtype)
+    return words + F.binary_cross_entropy_with_logits(said.stops, last, weight=there)
 
 
 def train(model: nn.Module, step: Any, arrays: Any, test: Any, epochs: int, rate: float, resume: bool = False,
@@ -99,9 +100,10 @@ def nearest(x: np.ndarray, x_test: np.ndarray) -> np.ndarray:
     return (-2 * b @ a.T + (a**2).sum(1)).argmin(1)
 
 
-def caption(n: int, epochs: int, rate: float = 4e-3, device: str = "cpu", **more: Any) -> dict[str, Any]:
-    """How many of 500 new scenes are told without a mistake, from either shape; some, and where it looked."""
-    (x, words), (x_test, asked) = scenes(n), scenes(500, seed=1)
+def caption(n: int, epochs: int, rate: float = 4e-3, test: int = 500, device: str = "cpu",
+            **more: Any) -> dict[str, Any]:
+    """How many of `test` new scenes are told without a mistake, from either shape; some, and where it looked."""
+    (x, words), (x_test, asked) = scenes(n), scenes(test, seed=1)
     model = Captioner(Places(), CHANNELS, len(WORDS), 32, 96).to(device)
     losses = train(model, named, (x, words), (x_test, asked), epochs, rate, **more)
     tokens, looked = model.caption(tw.tensor(x_test).to(device), 10)
@@ -115,9 +117,10 @@ def caption(n: int, epochs: int, rate: float = 4e-3, device: str = "cpu", **more
             "looked": looked[:8].cpu()}
 
 
-def report(n: int, epochs: int, rate: float = 4e-3, device: str = "cpu", **more: Any) -> dict[str, Any]:
-    """Of 500 new pictures, how many reports are right in each word, and how many sentences of theirs."""
-    (x, tokens, count), (x_test, asked, asked_count) = reports(n), reports(500, seed=1)
+def report(n: int, epochs: int, rate: float = 4e-3, test: int = 500, device: str = "cpu",
+           **more: Any) -> dict[str, Any]:
+    """Of `test` new pictures, how many reports are right in each word, and how many sentences of theirs."""
+    (x, tokens, count), (x_test, asked, asked_count) = reports(n), reports(test, seed=1)
     model = Reporter().to(device)
     losses = train(model, reported, (x, tokens, count), (x_test, asked, asked_count), epochs, rate, **more)
     with tw.no_grad():
@@ -136,3 +139,44 @@ def report(n: int, epochs: int, rate: float = 4e-3, device: str = "cpu", **more:
 
     return {"losses": losses, "writer": scores(said), "nearest": scores(copied), "said": said, "truth": truth,
             "always no finding": float(np.mean([t == ["no finding"] for t in truth]))}
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    study, more = Study(options, "captions"), 2 if options.full else 1
+
+    def run(part: str, function: Any, *sizes: int) -> Any:
+        return study.run(part, lambda: function(*sizes, device=options.device, resume=options.resume,
+                                                checkpoint=study.file(part)))
+
+    told, written = run("captions", caption, 6000 * more, 12), run("reports", report, 2500 * more, 8)
+
+    figure, axes = plt.subplots(3, 5, figsize=(9.2, 6.3))
+    x = scenes(500, seed=1)[0]
+    for row, i in zip(axes[:2], [k for k, said in enumerate(told["said"][:8]) if len(said.split()) > 6][:2],
+                      strict=True):
+        words = told["said"][i].split()
+        row[0].imshow(x[i, 0], cmap="gray")
+        row[0].set_title(" ".join(words[:4]) + "\n" + " ".join(words[4:]), fontsize=8)
+        for axis, k in zip(row[1:], (1, 2, len(words) - 2, len(words) - 1), strict=True):
+            axis.imshow(x[i, 0], cmap="gray", extent=(0, 1, 1, 0))
+            axis.imshow(told["looked"][i, k].reshape(SIDE, SIDE), cmap="inferno", alpha=0.6, extent=(0, 1, 1, 0),
+                        interpolation="bilinear")
+            axis.set_title(f"before \"{words[k]}\"", fontsize=8)
+    x = reports(500, seed=1)[0]
+    for axis, picture, said, truth in zip(axes[2], x[:, 0], written["said"], written["truth"], strict=False):
+        axis.imshow(picture, cmap="gray")
+        axis.set_title("\n".join(said) + ("" if said == truth else "\n(wrong)"), fontsize=6, loc="left")
+    for axis in axes.flat:
+        axis.axis("off")
+    save_picture(figure, options, "captions")
+    print(f"captions without a mistake: {told['exact']:.3f}; that of the most similar picture: {told['nearest']:.3f}")
+    for name in "writer", "nearest":
+        score = written[name]
+        print(f"reports, {name}: exact {score['exact']:.3f}, as many sentences {score['length']:.3f}, "
+              f"F1 of sentences {score['F1']:.3f}")
+    print(f"reports, always \"no finding\": {written['always no finding']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Recurrent nets: what an LSTM keeps and an RNN loses, a chaotic series ahead, the characters of a text, slices.
+"""Recurrent nets: what an LSTM keeps and an RNN loses, a chaotic series ahead, and slices.
 
     python examples/recurrent.py
 
@@ -10,8 +10,6 @@ arXiv:1406.1078) let a state pass unchanged. A study of a patient, too, is a seq
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,6 @@ from tilewright.models import RecurrentNet
 from tilewright.nn import functional as F
 from tilewright.train import Trainer
 from tilewright.utils.data import DataLoader, TensorDataset
-
-TEXT = Path(__file__).parent / "text" / "grimm.txt"
 
 
 def train(model: nn.Module, step: Any, data: Any, test: Any, epochs: int, rate: float,
@@ -84,76 +80,6 @@ def forecast(n: int, epochs: int, ahead: int = 40, window: int = 60, device: str
             "before": tw.tensor(x_test[50, :, 0])}
 
 
-# --- characters ------------------------------------------------------------------------------------------------------
-def characters(text: str) -> tuple[np.ndarray, str]:
-    """Numbers of the characters in an alphabet of those that occur ten times; others are the first, a space."""
-    alphabet = " " + "".join(sorted(c for c in set(text) - {" "} if text.count(c) >= 10))
-    return np.array([max(alphabet.find(c), 0) for c in text]), alphabet
-
-
-class Stream:
-    """A text as `rows` that run beside each other, in parts (x, y, whether the part is the first): the state which one
-    part leaves is where the next begins."""
-
-    def __init__(self, ids: np.ndarray, rows: int = 32, steps: int = 64):
-        self.ids, self.steps = tw.tensor(ids[:(len(ids) - 1) // rows * rows + 1]), steps
-        self.x, self.y = (t.reshape(rows, -1) for t in (self.ids[:-1], self.ids[1:]))
-
-    def __len__(self) -> int:
-        return -(-self.x.shape[1] // self.steps)
-
-    def __iter__(self) -> Iterator[tuple[tw.Tensor, tw.Tensor, bool]]:
-        for k in range(0, self.x.shape[1], self.steps):
-            yield self.x[:, k:k + self.steps], self.y[:, k:k + self.steps], k == 0
-
-
-class Surprise:
-    """Trainer's step: mean -log p of the next character, with the state carried from part to part."""
-
-    state: Any = None
-
-    def __call__(self, model: RecurrentNet, batch: Any) -> tw.Tensor:
-        x, y, first = batch
-        logits, self.state = model.carry(x, None if first else self.state)
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
-
-
-def counted(ids: np.ndarray, test: np.ndarray, n: int, size: int, weight: float = 5.0) -> np.ndarray:
-    """Chances of each test character after the n - 1 before it, from counts; those of n - 1 stand for `weight` more."""
-    below = np.full(len(test), 1 / size) if n == 0 else counted(ids, test, n - 1, size)
-    if n == 0:
-        return below
-
-    def keys(x: np.ndarray, k: int) -> np.ndarray:  # a number for the k characters that end at each place
-        return sum(np.pad(x, (j, 0))[:len(x)].astype(np.int64) * size**j for j in range(k))
-
-    def count(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        values, times = np.unique(seen, return_counts=True)
-        place = np.searchsorted(values, asked).clip(max=len(values) - 1)
-        return np.where(values[place] == asked, times[place], 0)
-
-    before = np.pad(keys(ids, n - 1), (1, 0))[:-1] if n > 1 else 0 * ids
-    asked = np.pad(keys(test, n - 1), (1, 0))[:-1] if n > 1 else 0 * test
-    return (count(keys(ids, n), keys(test, n)) + weight * below) / (count(before, asked) + weight)
-
-
-def read(epochs: int, text: str, hidden: int = 192, rate: float = 4e-3, rows: int = 32, device: str = "cpu",
-         **more: Any) -> dict[str, Any]:
-    """Perplexities of the last tenth: of an LSTM after each epoch, of counts; and 300 characters that it writes."""
-    ids, alphabet = characters(text)
-    ids, test, size = ids[:-len(ids) // 10], ids[-len(ids) // 10:], len(alphabet)
-    model = RecurrentNet("lstm", 32, hidden, size, every=True, vocabulary=size).to(device)
-    losses = train(model, Surprise(), Stream(ids, rows), Stream(test, rows), epochs, rate, **more)
-    counts = {f"{n}-gram": float(np.exp(-np.log(counted(ids, test, n, size)).mean())) for n in (1, 2, 3, 4, 5)}
-    state, c, written = None, tw.tensor([[alphabet.index("\n")]], device=device), ""
-    with tw.no_grad():
-        for _ in range(300):
-            logits, state = model.carry(c, state)
-            c = tw.multinomial(F.softmax(logits[:, 0] / 0.7, 1), 1)
-            written += alphabet[int(c)]
-    return {"counts": counts, "perplexity": np.exp(losses).tolist(), "written": written}
-
-
 # --- slices ----------------------------------------------------------------------------------------------------------
 class StudyReader(nn.Module):
     """Slices (N, T, 1, 16, 16), of which each study has `lengths`, by a convolutional net each and a GRU over them to a
@@ -187,16 +113,17 @@ def diagnose(kind: str, n: int, epochs: int, device: str = "cpu", **more: Any) -
     return Trainer(model, None, step).evaluate(test)["accuracy"]
 
 
-def draw(options: Any, sums: dict, series: dict, text: dict, right: dict) -> None:
-    figure, ((a, b, c), (d, e, f)) = plt.subplots(2, 3, figsize=(14, 7.6))
+def draw(options: Any, sums: dict, series: dict, right: dict) -> None:
+    figure, axes = plt.subplot_mosaic("abc\ndff", figsize=(11, 6.3))
+    a, b, c, d, f = axes.values()
     for k, (name, result) in enumerate(sums.items()):
         a.semilogy(range(1, len(result["errors"]) + 1), result["errors"], f"C{k}", label=name)
         for when, style in ("before", ":"), ("after", "-"):
             b.semilogy(range(1, len(result[when]) + 1), result[when].clamp(min=1e-12), f"C{k}{style}",
-                       label=f"{name}, {when} training")
+                       label=name if when == "after" else None)
     a.axhline(1 / 6, color="k", ls="--", lw=0.8, label="always 1")
     a.set(title=f"the sum of two numbers of {len(result[when])}", xlabel="epoch", ylabel="squared error, held out")
-    b.set(title="gradient that comes back through time", xlabel="step that was read", ylabel="norm")
+    b.set(title="gradient through time (dotted: untrained)", xlabel="step that was read", ylabel="norm")
     for name, errors in series["errors"].items():
         c.plot(range(1, len(errors) + 1), errors, label=name)
     c.set(title="Mackey-Glass series: error by horizon", xlabel="seconds ahead", ylabel="in deviations of the series")
@@ -205,17 +132,13 @@ def draw(options: Any, sums: dict, series: dict, text: dict, right: dict) -> Non
     for what, style, name in (truth, "k.", "truth"), (gru, "C0", "GRU"), (line, "C1", "linear"):
         d.plot(range(1, len(what) + 1), what, style, label=name, ms=3)
     d.set(title="one forecast", xlabel="seconds from now")
-    rows = {**text["counts"], "LSTM": text["perplexity"][-1]}
-    bars = e.bar(list(rows), list(rows.values()), color=["#99aabb"] * (len(rows) - 1) + ["C0"])
-    e.bar_label(bars, fmt="%.2f")
-    e.set(title="perplexity of the next character, held out")
     x, counts, labels = studies(200, seed=1)
     pair = [next(i for i in range(200) if labels[i] == label and counts[i] == 8) for label in (1, 0)]
     f.imshow(np.vstack([np.hstack([np.pad(s[0], 1, constant_values=3) for s in x[i, :8]]) for i in pair]), cmap="gray")
     f.set(xticks=[], yticks=[9, 27], yticklabels=["positive", "negative"], xlabel="\n".join(
         f"{what}: {right[kind]:.3f} of studies right" for kind, what in (
             ("both", "GRU, both directions"), ("forward", "GRU, forward"), ("bag", "mean of the slices"))),
-          title="a spot in three slices: do they follow each other?")
+          title="studies: do the three slices with a spot follow each other?")
     for axis in (a, b, c, d):
         axis.legend(fontsize=7)
     save_picture(figure, options, "recurrent")
@@ -231,20 +154,16 @@ def main() -> None:
 
     steps = 100 * more
     sums = {name: run(f"adding {name}", add, kind, steps, 18 * more, rate=rate) for name, kind, rate in (
-        ("LSTM", "lstm", 1e-2), ("GRU", "gru", 1e-2), ("RNN", "rnn", 1e-2), ("RNN slower", "rnn", 1e-3))}
+        ("LSTM", "lstm", 1e-2), ("GRU", "gru", 1e-2), ("RNN", "rnn", 1e-2), ("RNN, rate 0.001", "rnn", 1e-3))}
     series = run("series", forecast, 5000, 15 * more)
-    text = run("text", read, 5 * more, TEXT.read_text(encoding="utf-8"))
     right = {kind: run(f"studies {kind}", diagnose, kind, 1500, 6) for kind in ("both", "forward", "bag")}
 
-    draw(options, sums, series, text, right)
+    draw(options, sums, series, right)
     print(f"adding, {steps} steps: squared error (always saying 1: 0.167):",
           ", ".join(f"{k} {r['errors'][-1]:.4f}" for k, r in sums.items()))
     for k in (1, 10, 20, 40):
         print(f"Mackey-Glass, {k} ahead: error", ", ".join(f"{n} {e[k - 1]:.3f}" for n, e in series["errors"].items()))
-    print("characters: perplexity of the LSTM", f"{text['perplexity'][-1]:.2f},", "of counts",
-          ", ".join(f"{k} {v:.2f}" for k, v in text["counts"].items()))
     print("studies: accuracy", ", ".join(f"{k} {v:.3f}" for k, v in right.items()))
-    print(f"it writes: {text['written']!r}")
 
 
 if __name__ == "__main__":

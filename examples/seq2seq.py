@@ -17,7 +17,6 @@ from common import Study, arguments, plt, save_picture
 from generated import CHARACTERS, dates
 
 import tilewright as tw
-from tilewright import nn
 from tilewright.models import Seq2Seq
 from tilewright.models.seq2seq import AdditiveAttention
 from tilewright.nn import functional as F
@@ -100,7 +99,8 @@ def main() -> None:
     for attention, name in ((True, "with attention"), (False, "without")):
         axes[0].plot(sizes, [runs[attention, n]["exact"] for n in sizes], "o-", label=name)
     axes[0].set(xscale="log", xlabel="dates learned from", ylim=(0, 1.02), title="new days without a mistake")
-    axes[0].set_xticks(sizes, [str(n) for n in sizes], minor=False)
+    axes[0].set_xticks(sizes, [str(n) for n in sizes])
+    axes[0].minorticks_off()
     axes[0].legend()
     lengths = (best["source"] != 0).sum(1).tolist()
     chosen = sorted({text(best["source"][i].tolist()[:5])[0] + str(n): i for i, n in enumerate(lengths)}.values(),

@@ -86,7 +86,7 @@ def captions() -> float:
     from captions import caption
 
     tw.manual_seed(0)
-    return caption(2500, 6, rate=1e-2, test=200, progress=False)["exact"]
+    return caption(2000, 5, rate=1e-2, test=200, progress=False)["exact"]
 
 
 def reports() -> float:
@@ -146,9 +146,9 @@ SYSTEMS = [
         "gradients flipped": flipped, "first slice only": first_slice}),
     System("dates with attention", dates, 0.6, "exact 0.88; without attention 0.3", {
         "gradients flipped": flipped, "attention off": blind, "teacher's tokens shifted": shifted}),
-    System("captions", captions, 0.38, "exact 0.5; the most similar picture's 0.28", {
+    System("captions", captions, 0.33, "exact 0.45; the most similar picture's 0.28", {
         "gradients flipped": flipped, "teacher's tokens shifted": shifted}),
-    System("reports in two levels", reports, 0.45, "F1 of sentences 0.7; the most similar picture's 0.6 with as many", {
+    System("reports in two levels", reports, 0.58, "F1 of sentences 0.73; with no last one 0.43", {
         "gradients flipped": flipped, "no last sentence": unending}),
     System("records over time", records, 0.7, "AUC 0.78; by chance 0.5", {
         "gradients flipped": flipped, "first visit only": first_visit}),

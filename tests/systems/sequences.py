@@ -146,7 +146,7 @@ SYSTEMS = [
         "gradients flipped": flipped, "first slice only": first_slice}),
     System("dates with attention", dates, 0.6, "exact 0.88; without attention 0.3", {
         "gradients flipped": flipped, "attention off": blind, "teacher's tokens shifted": shifted}),
-    System("captions", captions, 0.33, "exact 0.45; the most similar picture's 0.28", {
+    System("captions", captions, 0.3, "exact 0.38 to 0.48; the most similar picture's 0.28", {
         "gradients flipped": flipped, "teacher's tokens shifted": shifted}),
     System("reports in two levels", reports, 0.58, "F1 of sentences 0.73; with no last one 0.43", {
         "gradients flipped": flipped, "no last sentence": unending}),

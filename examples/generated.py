@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 Boxes = list[dict[str, np.ndarray]]
@@ -104,6 +102,37 @@ def scenes(n: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     return x, captions
 
 
+TERMS = ["", "<start>", "<stop>", "no", "finding", "a", "small", "large", "nodule", "cyst", "cavity", "in", "the",
+         "upper", "lower", "left", "right", "zone"]
+
+
+def reports(n: int, size: int = 32, noise: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures (n, 1, size, size), reports (n, 4, 10) as numbers in TERMS, padded with 0, and how many sentences each.
+
+    In each quarter of the picture there is a finding by a chance of 0.4: bright (nodule), dark (cyst) or a bright ring
+    (cavity), small or large. The report goes through the quarters as one reads, with a sentence for each finding,
+    "<start> a small cyst in the upper left zone <stop>", or is "<start> no finding <stop>".
+    """
+    rng, (v, u) = np.random.default_rng(seed), _grid(size, size)
+    x = rng.normal(0, noise, (n, 1, size, size)).astype(np.float32)
+    tokens, counts, half = np.zeros((n, 4, 10), np.int64), np.zeros(n, np.int64), size // 2
+    for i in range(n):
+        sentences = []
+        for quarter in np.flatnonzero(rng.random(4) < 0.4):
+            kind, large = int(rng.integers(3)), int(rng.integers(2))
+            radius = (0.08, 0.16)[large] * size
+            place = rng.uniform(radius + 1, half - radius - 1, 2) + np.array(divmod(quarter, 2)) * half
+            r = np.hypot(v - place[0], u - place[1]) / radius
+            disc = 1 / (1 + np.exp(np.clip(8 * (r - 1), -50, 50)))
+            x[i, 0] += (disc, -disc, disc * (r > 0.55))[kind]
+            sentences.append(["a", ("small", "large")[large], ("nodule", "cyst", "cavity")[kind], "in", "the",
+                              ("upper", "lower")[quarter // 2], ("left", "right")[quarter % 2], "zone"])
+        for row, words in zip(tokens[i], sentences or [["no", "finding"]], strict=False):
+            row[:len(words) + 2] = [1, *(TERMS.index(w) for w in words), 2]
+        counts[i] = max(len(sentences), 1)
+    return x, tokens, counts
+
+
 # --- sequences -------------------------------------------------------------------------------------------------------
 MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
           "december"]
@@ -136,26 +165,34 @@ def adding(n: int, steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[..., 0] * x[..., 1]).sum(1, keepdims=True)
 
 
-def studies(n: int, size: int = 16, most: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mackey_glass(n: int, noise: float = 0.02, seed: int = 0) -> np.ndarray:
+    """A chaotic series (n,): x' = 0.2 x(t - 17) / (1 + x(t - 17)^10) - 0.1 x, each second, with noise of measurement.
+
+    After Mackey and Glass (1977), who had blood cells in mind: it oscillates, but never twice the same way.
+    """
+    rng, step = np.random.default_rng(seed), 10
+    x = [*(1.2 + 0.1 * rng.normal(size=17 * step + 1))]
+    for _ in range((n + 200) * step):
+        x.append(x[-1] + (0.2 * x[-17 * step] / (1 + x[-17 * step] ** 10) - 0.1 * x[-1]) / step)
+    return (np.array(x[-n * step::step]) + rng.normal(0, noise, n)).astype(np.float32)
+
+
+def studies(n: int, size: int = 16, most: int = 12, noise: float = 0.6,
+            seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Studies of 4 to `most` slices (n, most, 1, size, size), their numbers of slices (n,), and a label each (n,).
 
-    A study is positive when a bright spot goes through three slices in a row; negative ones have spots in single
-    slices, as many in the mean, so that no slice alone tells.
+    A bright spot is in three slices of each, at one place. A study is positive when they follow each other, as through
+    a nodule thicker than a slice; in others there is a slice without between them. No slice alone tells, nor all of
+    them without their order.
     """
     rng, (v, u) = np.random.default_rng(seed), _grid(size, size)
-    x = rng.normal(0, 0.3, (n, most, 1, size, size)).astype(np.float32)
+    x = rng.normal(0, noise, (n, most, 1, size, size)).astype(np.float32)
     counts, labels = rng.integers(4, most + 1, n), rng.integers(0, 2, n)
     for i in range(n):
-        def spot(k: int, at: Any, i: int = i) -> None:
-            x[i, k, 0] += 1.5 * np.exp(-((v - at[0]) ** 2 + (u - at[1]) ** 2) / 6)
-
-        if labels[i]:
-            start, at = rng.integers(0, counts[i] - 2), rng.uniform(3, size - 3, 2)
-            for k in range(start, start + 3):
-                spot(k, at)
-        else:
-            for k in rng.choice(counts[i], min(3, counts[i] // 2), replace=False):
-                spot(int(k), rng.uniform(3, size - 3, 2))
+        at, places = rng.uniform(3, size - 3, 2), np.arange(3) + rng.integers(0, counts[i] - 2)
+        while not labels[i] and places[2] - places[0] == 2:
+            places = np.sort(rng.choice(counts[i], 3, replace=False))
+        x[i, places, 0] += 1.5 * np.exp(-((v - at[0]) ** 2 + (u - at[1]) ** 2) / 6)
         x[i, counts[i]:] = 0
     return x, counts, labels
 

@@ -250,6 +250,23 @@ def test_padding_does_not_change_a_sequence(kind):
     x = tw.randn(2, 6, 3)
     both = model(x, tw.tensor([6, 4]))
     assert tw.allclose(both[1:], model(x[1:, :4]), atol=1e-6) and tw.allclose(both[:1], model(x[:1]), atol=1e-6)
+    model.every = True
+    both = model(x, tw.tensor([6, 4]))
+    assert both.shape == (2, 6, 2) and tw.allclose(both[1:, :4], model(x[1:, :4]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_a_carried_state_goes_on(kind):
+    tw.manual_seed(0)
+    model = models.RecurrentNet(kind, 5, 8, 9, layers=2, every=True, vocabulary=9)
+    x, state, parts = tw.randint(0, 9, (2, 12)), None, []
+    for part in x.split([5, 4, 3], 1):
+        y, state = model.carry(part, state)
+        parts.append(y)
+    assert tw.allclose(tw.cat(parts, 1), model(x), atol=1e-6)
+    parts[-1].sum().backward()  # the state is detached: only the last three tokens are reached
+    reached = model.embed.weight.grad.abs().sum(1).nonzero().flatten().tolist()
+    assert reached == sorted(set(x[:, -3:].flatten().tolist()))
 
 
 def test_decoders_look_only_where_there_is_something():
@@ -264,6 +281,8 @@ def test_decoders_look_only_where_there_is_something():
         assert logits.shape == (2, 3, 9) and looked.shape == (2, 3, 5)
         assert looked[0, :, 3:].abs().max().item() == 0
         assert tw.allclose(looked.sum(2), tw.ones(2, 3), atol=1e-5)
+        alone = model(source[:1, :3], tokens[:1])
+        assert tw.allclose(logits[:1], alone[0] if isinstance(alone, tuple) else alone, atol=1e-5)
 
 
 def test_a_decoder_knows_no_future():

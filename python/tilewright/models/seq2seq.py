@@ -9,12 +9,20 @@ from typing import Any, NamedTuple
 import tilewright as tw
 from tilewright import nn
 from tilewright.nn import functional as F
-from tilewright.nn.utils.rnn import pack_padded_sequence
+from tilewright.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tilewright.tensor import Tensor
 
 __all__ = ["AdditiveAttention", "AttentionDecoder", "Captioner", "RecurrentNet", "Report", "ReportWriter", "Seq2Seq"]
 
 KINDS: dict[str, Any] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def _recur(rnn: Any, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    """rnn(x), neither direction of which reads beyond a sequence's length; 0 there."""
+    if lengths is None:
+        return rnn(x)
+    every, state = rnn(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+    return pad_packed_sequence(every, batch_first=True, total_length=x.shape[1])[0], state
 
 
 class RecurrentNet(nn.Module):
@@ -41,19 +49,24 @@ class RecurrentNet(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             x = self.embed(x)
+        out, state = _recur(self.rnn, x, lengths)
         if self.every:
-            return self.head(self.rnn(x)[0])
-        packed = x if lengths is None else pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        state = self.rnn(packed)[1]
+            return self.head(out)
         h = state[0] if isinstance(state, tuple) else state
         last = h[-2:] if self.rnn.bidirectional else h[-1:]
         return self.head(last.transpose(0, 1).flatten(1))
+
+    def carry(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """What is said at every step (N, T, out_features), and the state from which the next part of a long sequence
+        goes on: detached, so that backpropagation through time stops at the part's beginning (Williams and Peng)."""
+        out, state = self.rnn(x if self.embed is None else self.embed(x), state)
+        return self.head(out), tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
 
 
 class AdditiveAttention(nn.Module):
     """Weights softmax_t(v . tanh(W q + U m_t)) of a query (N, Q) over a memory (N, T, M); gives that mean (N, M), them.
 
-    mask (N, T) is False where the memory is padding.
+    mask (N, T) is False where the memory is padding. keys: `u(memory)`, where many queries share it.
     """
 
     def __init__(self, query: int, memory: int, hidden: int):
@@ -61,8 +74,10 @@ class AdditiveAttention(nn.Module):
         self.w, self.u = nn.Linear(query, hidden, bias=False), nn.Linear(memory, hidden)
         self.v = nn.Linear(hidden, 1, bias=False)
 
-    def forward(self, query: Tensor, memory: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        score = self.v(tw.tanh(self.w(query).unsqueeze(1) + self.u(memory))).squeeze(2)
+    def forward(self, query: Tensor, memory: Tensor, mask: Tensor | None = None,
+                keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        keys = self.u(memory) if keys is None else keys
+        score = self.v(tw.tanh(self.w(query).unsqueeze(1) + keys)).squeeze(2)
         if mask is not None:
             score = score.masked_fill(~mask, float("-inf"))
         weights = F.softmax(score, 1)
@@ -90,18 +105,19 @@ class AttentionDecoder(nn.Module):
         there = mask.unsqueeze(2).to(memory.dtype)
         return tw.tanh(self.first((memory * there).sum(1) / there.sum(1).clamp(min=1)))
 
-    def step(self, token: Tensor, state: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, token: Tensor, state: Tensor, memory: Tensor, mask: Tensor | None,
+             keys: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, vocabulary) of what follows `token` (N,), the new state and the weights."""
-        seen, weights = self.attention(state, memory, mask)
+        seen, weights = self.attention(state, memory, mask, keys)
         state = self.cell(tw.cat([self.embed(token), seen], 1), state)
         return self.head(tw.cat([state, seen], 1)), state, weights
 
     def forward(self, memory: Tensor, tokens: Tensor, mask: Tensor | None = None,
                 state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         state = self.begin(memory, mask) if state is None else state
-        logits, looked = [], []
+        keys, logits, looked = self.attention.u(memory), [], []
         for token in tokens.unbind(1):
-            y, state, weights = self.step(token, state, memory, mask)
+            y, state, weights = self.step(token, state, memory, mask, keys)
             logits.append(y)
             looked.append(weights)
         return tw.stack(logits, 1), tw.stack(looked, 1)
@@ -112,9 +128,9 @@ class AttentionDecoder(nn.Module):
         """(N, L) tokens with L at most `most`, `stop` from each text's end on, and the weights (N, L, T)."""
         state = self.begin(memory, mask) if state is None else state
         token = tw.full((len(memory),), self.start, dtype=tw.int64, device=memory.device)
-        done, tokens, looked = tw.zeros_like(token).bool(), [], []
+        keys, done, tokens, looked = self.attention.u(memory), tw.zeros_like(token).bool(), [], []
         for _ in range(most):
-            logits, state, weights = self.step(token, state, memory, mask)
+            logits, state, weights = self.step(token, state, memory, mask, keys)
             token = tw.where(done, self.stop, logits.argmax(1))
             done = done | (token == self.stop)
             tokens.append(token)
@@ -133,14 +149,18 @@ class Seq2Seq(nn.Module):
         self.encoder = nn.GRU(width, hidden, batch_first=True, bidirectional=True)
         self.decoder = AttentionDecoder(target, width, 2 * hidden, hidden, start, stop)
 
+    def memory(self, source: Tensor) -> Tensor:
+        """What the encoder says of each token: (N, T, 2 hidden), 0 for padding, which it does not read."""
+        return _recur(self.encoder, self.embed(source), (source != 0).sum(1).clamp(min=1))[0]
+
     def forward(self, source: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of what follows each of `tokens` (N, L), and where the decoder looked (N, L, T)."""
-        return self.decoder(self.encoder(self.embed(source))[0], tokens, source != 0)
+        return self.decoder(self.memory(source), tokens, source != 0)
 
     def translate(self, source: Tensor, most: int = 50) -> tuple[Tensor, Tensor]:
         """The decoder's `write` for (N, T)."""
         with tw.no_grad():
-            return self.decoder.write(self.encoder(self.embed(source))[0], most, source != 0)
+            return self.decoder.write(self.memory(source), most, source != 0)
 
 
 class Captioner(nn.Module):
@@ -190,12 +210,14 @@ class ReportWriter(nn.Module):
 
     def forward(self, memory: Tensor, tokens: Tensor) -> Report:
         """tokens (N, S, L): the words before, of each sentence, begun with `start`."""
-        state, logits, stops = tw.tanh(self.first(memory.mean(1))), [], []
-        for sentence in tokens.unbind(1):
+        state, topics, stops = tw.tanh(self.first(memory.mean(1))), [], []
+        for _ in range(tokens.shape[1]):
             state, topic, stop = self._next(state, memory)
-            logits.append(self.words(memory, sentence, state=topic)[0])
+            topics.append(topic)
             stops.append(stop)
-        return Report(tw.stack(logits, 1), tw.stack(stops, 1))
+        each = memory.repeat_interleave(tokens.shape[1], 0)  # told its words, no sentence waits for another
+        logits = self.words(each, tokens.flatten(0, 1), state=tw.stack(topics, 1).flatten(0, 1))[0]
+        return Report(logits.unflatten(0, tokens.shape[:2]), tw.stack(stops, 1))
 
     @tw.no_grad()
     def write(self, memory: Tensor, sentences: int, words: int) -> list[list[list[int]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import tilewright as tw
 from tilewright.tensor import Tensor
 
@@ -68,8 +70,8 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
 
 def _rows(batch_sizes: list[int], stride: int, order: list[int], device: Any) -> Tensor:
     """The rows of a padded (time * stride, ...) that packing keeps, in its order."""
-    rows = [t * stride + n for t, size in enumerate(batch_sizes) for n in order[:size]]
-    return tw.tensor(rows, dtype=tw.int64, device=device)
+    step, place = np.nonzero(np.arange(stride) < np.array(batch_sizes)[:, None])
+    return tw.from_numpy(step * stride + np.array(order)[place]).to(device)
 
 
 def pack_padded_sequence(input: Tensor, lengths: Tensor | Sequence[int], batch_first: bool = False,
@@ -130,11 +132,9 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
     padded = tw.full((steps * batch, *data.shape[1:]), padding_value, dtype=data.dtype, device=data.device)
     padded = padded.index_copy(0, _rows(sizes, batch, order, data.device), data)
     padded = padded.reshape((steps, batch, *data.shape[1:]))
-    lengths = [0] * batch
-    for size in sizes:
-        for n in order[:size]:
-            lengths[n] += 1
-    return padded.transpose(0, 1) if batch_first else padded, tw.tensor(lengths, dtype=tw.int64)
+    lengths = np.zeros(batch, np.int64)
+    lengths[order] = (np.arange(batch) < np.array(sizes)[:, None]).sum(0)
+    return padded.transpose(0, 1) if batch_first else padded, tw.from_numpy(lengths)
 
 
 def pad_sequence(sequences: Tensor | Iterable[Tensor], batch_first: bool = False, padding_value: float = 0.0,

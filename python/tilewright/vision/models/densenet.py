@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,11 @@ class _DenseLayer(nn.Module):
         self.norm2, self.relu2 = nn.BatchNorm2d(bn_size * growth_rate), nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(bn_size * growth_rate, growth_rate, 3, padding=1, bias=False)
         self.drop_rate = float(drop_rate)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        for key in [k for k in state_dict if k.startswith(prefix)]:  # the public files have norm.1 for norm1, and so on
+            state_dict[re.sub(r"(norm|conv)\.([12])\.(\w+)$", r"\1\2.\3", key)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(self.relu2(self.norm2(self.conv1(self.relu1(self.norm1(x))))))

@@ -113,8 +113,8 @@ def test_lenet_has_the_published_count():
     assert count(models.lenet5()) == 61_706
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "resnet18", "resnet50", "densenet121", "googlenet",
-                                  "inception_v3", "mobilenet_v2", "fcn_resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "googlenet", "inception_v3", "mobilenet_v2",
+                                  "fcn_resnet50"])
 def test_logits_of_the_same_weights_are_torchvisions(name, tmp_path):
     """Their state dict, saved by PyTorch and read from the file, gives their logits."""
     torch = pytest.importorskip("torch")
@@ -126,13 +126,13 @@ def test_logits_of_the_same_weights_are_torchvisions(name, tmp_path):
     model = make(weights=None, **more).eval()
     for key, value in model.state_dict().items():
         if "running" in key:
-            value.uniform_(0.5, 1.5)
+            value.uniform_(*((0.5, 1.5) if "var" in key else (-0.3, 0.3)))
     torch.save(model.state_dict(), tmp_path / "theirs.pth")
     x = torch.randn(1, 3, 128, 128)
     with torch.no_grad(), tw.no_grad():
         y, mine = model(x), getattr(models, name)(weights=tmp_path / "theirs.pth").eval()(tw.tensor(x.numpy()))
     y, mine = (part["out"] if isinstance(part, dict) else part for part in (y, mine))
-    assert (tw.tensor(y.numpy()) - mine).abs().max().item() < 1e-5 * y.abs().max().item()
+    assert (tw.tensor(y.numpy()) - mine).abs().max() < 1e-5 * y.std().item()
 
 
 def test_the_public_files_forms_load(tmp_path):
@@ -171,6 +171,24 @@ def test_every_parameter_learns(name, size, options):
     alone = model(x[:1])
     assert alone.shape == (1, options.get("num_classes", 10))
     assert tw.allclose(model(x)[:1], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_small_forms():
+    """The nets for CIFAR: 3 x 3 starts, narrower stages; ResNet-20 has the paper's 0.27 million."""
+    narrow = {"num_classes": 10, "widths": (16, 32, 64), "small": True}
+    nets = [models.ResNet(models.BasicBlock, (3, 3, 3), **narrow),
+            models.PreActResNet(models.PreActBlock, (3, 3, 3), **narrow),
+            models.DenseNet(12, (2, 2, 2), 24, num_classes=10, small=True),
+            models.VGG(models.vgg_features(11, True, (8, 16, 16, 32, 32)), 10, channels=32, size=1, hidden=16)]
+    assert count(nets[0]) == 272_474  # ResNet-20, with shortcuts of 1 x 1 and a norm
+    for net in nets:
+        y = net(tw.rand(2, 3, 32, 32))
+        y.square().sum().backward()
+        assert y.shape == (2, 10) and all(p.grad is not None for p in net.parameters())
+    assert nets[0].layer1(tw.rand(1, 16, 32, 32)).shape == (1, 16, 32, 32)
+    for cls, block in ((models.ResNet, models.BasicBlock), (models.PreActResNet, models.PreActBlock)):
+        with pytest.raises(ValueError, match="layers and widths must be as many, got"):
+            cls(block, (1, 1), widths=(8, 8, 8))
 
 
 def test_residual_networks_begin_as_the_identity():

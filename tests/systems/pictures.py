@@ -44,11 +44,13 @@ def assisted() -> float:
 
     tw.manual_seed(0)
     (x, y), (x_test, y_test) = digits()
-    start, reached = tw.get_rng_state(), {}
-    for helper in ("", "parity"):
+    gains = []
+    for seed in range(4):
+        chosen, start = few(y, 2, seed), tw.get_rng_state()
+        alone = accuracy(assist("", x, y, chosen, 150), x_test, y_test)
         tw.set_rng_state(start)  # both begin alike
-        reached[helper] = [accuracy(assist(helper, x, y, few(y, 2, seed), 80), x_test, y_test) for seed in range(4)]
-    return float(np.mean(reached["parity"]) - np.mean(reached[""]))
+        gains.append(accuracy(assist("parity", x, y, chosen, 150), x_test, y_test) - alone)
+    return float(np.mean(gains))
 
 
 def pointing() -> float:
@@ -69,22 +71,16 @@ def nothing_carried(patch) -> None:
     patch.setattr(nn.Module, "load_state_dict", lambda self, *rest, **more: None)
 
 
-def wrong_parity(patch) -> None:
-    """The helper's labels are those of other pictures."""
-    import transfer
-
-    targets = transfer.targets
-    patch.setattr(transfer, "targets", lambda y: targets(y) | {"parity": (y % 2)[tw.randperm(len(y))]})
-
-
 SYSTEMS: list[System] = [
-    System("residual net on digits", residual, 0.85, "0.96 to 0.98 in three seeds; random features under a learned head 0.57", {
+    System("residual net on digits", residual, 0.85,
+           "0.96 to 0.98 in three seeds; random features under a learned head 0.57", {
         "gradients flipped": flipped, "only its head learns": frozen("^(?!fc)")}),
     System("transfer from parity to ten classes", transferred, 0.07,
            "0.08 to 0.12 more than from nothing in three seeds; random features under a learned head -0.02 to 0.04", {
         "gradients flipped": flipped, "weights not carried over": nothing_carried}),
-    System("auxiliary task", assisted, 0.02, "x", {
-        "gradients flipped": flipped, "its labels shuffled": wrong_parity}),
-    System("class activation map", pointing, 0.75, "0.90 to 0.93 in three seeds; either of the two: 0.5; anywhere: 0.11", {
+    System("auxiliary task", assisted, 0.015, "0.035 to 0.044 more than alone in three seeds; without gradients 0", {
+        "gradients flipped": flipped, "the encoder frozen": frozen("^encoder")}),
+    System("class activation map", pointing, 0.75,
+           "0.90 to 0.93 in three seeds; either of the two: 0.5; anywhere: 0.11", {
         "gradients flipped": flipped, "only its head learns": frozen("^(?!head)")}),
 ]

@@ -105,7 +105,8 @@ class VAEOutput(NamedTuple):
 class VAE(nn.Module):
     """(N, features) in [0, 1] to a `VAEOutput`: q(z | x) normal with diagonal covariance, p(x | z) Bernoulli.
 
-    In training z is drawn, by z = mean + deviation e; in evaluation it is the mean. `sample(n)` draws pictures.
+    In training z is drawn, by z = mean + deviation e; in evaluation it is the mean, so that `vae_loss` is a bound in
+    training only: `log_weights` gives held-out ones. `sample(n)` draws pictures.
     """
 
     def __init__(self, features: int, hidden: int = 256, latent: int = 2):
@@ -120,6 +121,21 @@ class VAE(nn.Module):
         mean, log_var = self.mean(h), self.log_var(h)
         z = mean + tw.exp(0.5 * log_var) * tw.randn_like(mean) if self.training else mean
         return VAEOutput(self.decoder(z), mean, log_var)
+
+    @tw.no_grad()
+    def log_weights(self, x: Tensor, draws: int = 1) -> Tensor:
+        """log p(x, z) / q(z | x) of (N, features) at so many z from q(z | x), as (draws, N).
+
+        Its mean is the evidence's lower bound; log mean exp over the draws is a tighter one, which reaches log p(x)
+        with ever more of them: Burda et al. (arXiv:1509.00519).
+        """
+        h = self.encoder(x)
+        mean, log_var = self.mean(h), self.log_var(h)
+        e = tw.randn(draws, *mean.shape, device=mean.device)
+        z = mean + tw.exp(0.5 * log_var) * e
+        logits = self.decoder(z)
+        surprise = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
+        return 0.5 * (e.square() + log_var - z.square()).sum(-1) - surprise  # the two normals' constants cancel
 
     @tw.no_grad()
     def sample(self, n: int, generator: tw.Generator | None = None) -> Tensor:

@@ -225,7 +225,7 @@ def main() -> None:
     right = np.mean([(mine == truth).mean() for mine, (_, truth) in zip(labels, pictures, strict=True)])
     print(f"fully convolutional on ten mosaics of 192 x 192: {right:.3f} of the pixels right; chance {1 / 8:.3f}")
 
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), width_ratios=[1.3, 1, 1.1, 1.1])
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3), width_ratios=[1.3, 0.8, 1, 1])
     rows = np.arange(len(NETS))
     for k, (title, color) in enumerate((("photographs", "#7799cc"), ("digits", "#cc9977"))):
         axes[0].barh(rows + 0.2 - 0.4 * k, [results[title][name]["test"] for name in NETS], 0.38, color=color,
@@ -234,9 +234,9 @@ def main() -> None:
     axes[0].set_yticks(rows, NETS, fontsize=7)
     axes[0].set(xlim=(0.3, 1), title="held-out accuracy")
     axes[0].invert_yaxis()
-    axes[0].legend(fontsize=6, loc="lower left", framealpha=1)
+    axes[0].legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.3, -0.1), ncol=2, frameon=False)
     names, (x, y) = list(photographs()), patches[2:]
-    grid = np.concatenate([np.concatenate([t.permute(1, 2, 0).numpy() / 4 + 0.5 for t in x[y == k][:5]], 1)
+    grid = np.concatenate([np.concatenate([t.permute(1, 2, 0).numpy() / 4 + 0.5 for t in x[y == k][:4]], 1)
                            for k in range(8)])
     axes[1].imshow(grid.clip(0, 1))
     axes[1].set(title="held-out patches", xticks=[])

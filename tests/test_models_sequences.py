@@ -136,6 +136,7 @@ def test_a_radial_basis_network_interpolates():
     x = tw.linspace(-3, 3, 40).unsqueeze(1)
     model = models.RBFNetwork(1, 10, 1).centre(x)
     assert len(model.centres.unique()) == 10
+    assert tw.equal(model.bases(model.centres.detach()).diagonal(), tw.ones(10))
     optimizer = tw.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(400):
         loss = nn.functional.mse_loss(model(x), tw.sin(2 * x))
@@ -143,6 +144,9 @@ def test_a_radial_basis_network_interpolates():
         loss.backward()
         optimizer.step()
     assert loss.item() < 3e-3
+    single = models.RBFNetwork(1, 1, 1).centre(x)  # no other centre says how wide: the data does
+    width = (x - single.centres).square().mean().sqrt()
+    assert single.log_width.exp().item() == pytest.approx(width.item(), rel=1e-6)
 
 
 def test_pretraining_goes_down_a_layer_at_a_time():
@@ -152,6 +156,22 @@ def test_pretraining_goes_down_a_layer_at_a_time():
     before = nn.functional.mse_loss(model(x), x).item()
     errors = model.pretrain(x, epochs=40, rate=5e-3)
     assert len(errors) == 2 and nn.functional.mse_loss(model(x), x).item() < 0.5 * before
+
+
+def test_pretrained_layers_fit_together():
+    """A layer's target is what its neighbour's activation made, and the decoder ends each layer by that activation."""
+    tw.manual_seed(0)
+    x = tw.randn(300, 3) @ tw.randn(3, 12)
+    model = models.Autoencoder([12, 16, 8], nn.Sigmoid, code=nn.Sigmoid)
+    model.pretrain(x, epochs=100, rate=1e-2)
+    assert nn.functional.mse_loss(model(x), x).item() < 0.15 * x.var().item()
+    assert model.encoder(x).min().item() > 0 and model.encoder(x).max().item() < 1
+
+
+def test_a_convolutional_code_is_linear():
+    tw.manual_seed(0)
+    model = models.ConvAutoencoder(1, (8, 4))
+    assert model.encoder(tw.randn(2, 1, 16, 16)).min().item() < 0 and model(tw.randn(2, 1, 16, 16)).min().item() < 0
 
 
 def test_vae_loss_is_the_bound():

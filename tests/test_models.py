@@ -1,17 +1,46 @@
 """tilewright.vision.models: published parameter counts, the names of public weights, and what the networks compute."""
 
+import hashlib
+import re
+
 import pytest
 
 import tilewright as tw
 from tilewright import nn
 from tilewright.vision import models
 
-COUNTS = {  # of the papers' PyTorch forms, 1,000 classes (LeNet: 10)
-    "lenet5": 61_706, "alexnet": 61_100_840, "vgg11": 132_863_336, "vgg13_bn": 133_053_736, "vgg16": 138_357_544,
-    "vgg19_bn": 143_678_248, "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032,
-    "resnet101": 44_549_160, "resnet152": 60_192_808, "resnext50_32x4d": 25_028_904, "wide_resnet50_2": 68_883_240,
-    "densenet121": 7_978_856, "densenet161": 28_681_000, "densenet169": 14_149_480, "densenet201": 20_013_928,
-    "googlenet": 13_004_888, "inception_v3": 27_161_264, "mobilenet_v2": 3_504_872}
+# For 1,000 classes: parameters, entries of the state dict, the digest of their names and shapes in order as torchvision
+# 0.29 has them, and the map that an image of ImageNet's shape (224 x 224, Inception 299 x 299) comes to.
+PUBLISHED = {
+    "alexnet": (61_100_840, 16, "9c198ebdae1863e4", (256, 6, 6)),
+    "vgg11": (132_863_336, 22, "cb3dc23f2a13e182", (512, 7, 7)),
+    "vgg11_bn": (132_868_840, 62, "8b6717e727c0ecf9", (512, 7, 7)),
+    "vgg13": (133_047_848, 26, "67c1dc8b57fde74b", (512, 7, 7)),
+    "vgg13_bn": (133_053_736, 76, "f6b0597d18a7e4d2", (512, 7, 7)),
+    "vgg16": (138_357_544, 32, "35c4623e0cd4a39d", (512, 7, 7)),
+    "vgg16_bn": (138_365_992, 97, "347371586a8ea365", (512, 7, 7)),
+    "vgg19": (143_667_240, 38, "4723255af8f6c485", (512, 7, 7)),
+    "vgg19_bn": (143_678_248, 118, "fc3ff6fab2b5cc09", (512, 7, 7)),
+    "resnet18": (11_689_512, 122, "84fb10d9c6905a1c", (512, 7, 7)),
+    "resnet34": (21_797_672, 218, "28f9096d51307499", (512, 7, 7)),
+    "resnet50": (25_557_032, 320, "d7e4f8bb0a536344", (2048, 7, 7)),
+    "resnet101": (44_549_160, 626, "02c0f34f4842751f", (2048, 7, 7)),
+    "resnet152": (60_192_808, 932, "685c66205bc823aa", (2048, 7, 7)),
+    "resnext50_32x4d": (25_028_904, 320, "e3bad165c034e60f", (2048, 7, 7)),
+    "wide_resnet50_2": (68_883_240, 320, "41203d1d536c02ed", (2048, 7, 7)),
+    "densenet121": (7_978_856, 727, "aa0fd9923b0003b8", (1024, 7, 7)),
+    "densenet161": (28_681_000, 967, "82d337d48f910d3a", (2208, 7, 7)),
+    "densenet169": (14_149_480, 1015, "e2d0f02d9c0ce650", (1664, 7, 7)),
+    "densenet201": (20_013_928, 1207, "0d234ad7e9a31b95", (1920, 7, 7)),
+    "googlenet": (13_004_888, 364, "7f541ca29410efb1", (1024, 7, 7)),
+    "inception_v3": (27_161_264, 580, "aab0ac2cbaf84aa2", (2048, 8, 8)),
+    "mobilenet_v2": (3_504_872, 314, "37bbbce8932fd0c4", (1280, 7, 7))}
+FURTHER = {  # the same of nets without such a map; FCN for 21 classes, with its auxiliary head
+    "vit_b_16": (86_567_656, 152, "b124b34d9346c58c"),
+    "vit_b_32": (88_224_232, 152, "f8bc3a1f2fd0c4c4"),
+    "vit_l_16": (304_326_632, 296, "0fd5127fe79be5b3"),
+    "fcn_resnet50": (35_322_218, 334, "1092973e1eb9477c"),
+    "fcn_resnet101": (54_314_346, 640, "25617490219d50b0")}
 # Keys and shapes that every copy of the published weights has.
 PUBLIC = {
     "alexnet": {"features.10.weight": (256, 256, 3, 3), "classifier.6.bias": (1000,)},
@@ -37,13 +66,91 @@ def no_start(monkeypatch):
         monkeypatch.setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_published_counts_and_names(name, no_start):
-    model = getattr(models, name)()
-    assert count(model) == COUNTS[name]
-    state = model.state_dict()
+def check_form(model: nn.Module, parameters: int, entries: int, digest: str) -> None:
+    state = [f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items()]
+    assert (count(model), len(state)) == (parameters, entries)
+    assert hashlib.sha256("\n".join(state).encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_form_at_the_shape_of_imagenet(name):
+    *form, size = PUBLISHED[name]
+    tw.manual_seed(0)
+    model = getattr(models, name)().eval()
+    check_form(model, *form)
     for key, shape in PUBLIC.get(name, {}).items():
-        assert tuple(state[key].shape) == shape
+        assert tuple(model.state_dict()[key].shape) == shape
+    maps = []
+    last = next(p for p in ("features", "layer4", "inception5b", "Mixed_7c") if hasattr(model, p))
+    getattr(model, last).register_forward_hook(lambda module, args, y: maps.append(y))
+    side = 299 if name == "inception_v3" else 224
+    with tw.no_grad():
+        y = model(tw.rand(1, 3, side, side))
+    assert tuple(maps[0].shape[1:]) == size and tuple(y.shape) == (1, 1000)
+    assert y.isfinite().all() and y.std() > 0 and maps[0].std((2, 3)).max() > 0
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_published_form(name, no_start):
+    check_form(getattr(models, name)(**({"aux_loss": True} if name.startswith("fcn") else {})), *FURTHER[name])
+
+
+@pytest.mark.parametrize("depth, parameters", [(18, 11_687_720), (34, 21_795_880), (50, 25_549_352),
+                                               (101, 44_541_480), (152, 60_185_128)])
+def test_preactivation_at_the_shape_of_imagenet(depth, parameters):
+    """ResNet's convolutions, and norms of what goes into a block in place of what comes out."""
+    model, plain = getattr(models, f"preact_resnet{depth}")().eval(), getattr(models, f"resnet{depth}")()
+    assert count(model) == parameters
+    assert sorted(tuple(p.shape) for p in model.parameters() if p.ndim > 1) == sorted(
+        tuple(p.shape) for p in plain.parameters() if p.ndim > 1)
+    with tw.no_grad():
+        y = model(tw.rand(1, 3, 224, 224))
+        assert model.blocks(model.start(tw.rand(1, 3, 224, 224))).shape == (1, 512 if depth < 50 else 2048, 7, 7)
+    assert tuple(y.shape) == (1, 1000) and y.isfinite().all() and y.std() > 0
+
+
+def test_lenet_has_the_published_count():
+    assert count(models.lenet5()) == 61_706
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "googlenet", "inception_v3", "mobilenet_v2",
+                                  "fcn_resnet50"])
+def test_logits_of_the_same_weights_are_torchvisions(name, tmp_path):
+    """Their state dict, saved by PyTorch and read from the file, gives their logits."""
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("torchvision.models", exc_type=ImportError)
+    torch.manual_seed(0)
+    make = getattr(theirs.segmentation if name.startswith("fcn") else theirs, name)
+    more = {"aux_loss": True, "weights_backbone": None} if name.startswith("fcn") else {}
+    more |= {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    model = make(weights=None, **more).eval()
+    for key, value in model.state_dict().items():
+        if "running" in key:
+            value.uniform_(*((0.5, 1.5) if "var" in key else (-0.3, 0.3)))
+    torch.save(model.state_dict(), tmp_path / "theirs.pth")
+    x = torch.randn(1, 3, 128, 128)
+    with torch.no_grad(), tw.no_grad():
+        y, mine = model(x), getattr(models, name)(weights=tmp_path / "theirs.pth").eval()(tw.tensor(x.numpy()))
+    y, mine = (part["out"] if isinstance(part, dict) else part for part in (y, mine))
+    assert (tw.tensor(y.numpy()) - mine).abs().max() < 1e-5 * y.std().item()
+
+
+def test_the_public_files_forms_load(tmp_path):
+    """DenseNets' files name layers norm.1 and conv.2; files of 2017 count no batches; heads may be left out."""
+    tw.manual_seed(0)
+    model, x = models.DenseNet(8, (2, 2), 8, num_classes=3).eval(), tw.rand(1, 3, 32, 32)
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", k): v for k, v in model.state_dict().items()
+           if "num_batches" not in k}
+    assert "features.denseblock1.denselayer1.norm.1.running_mean" in old
+    other = models.DenseNet(8, (2, 2), 8, num_classes=3).eval()
+    other.load_state_dict(old)
+    assert tw.equal(other(x), model(x))
+    with pytest.raises(RuntimeError, match=r"norm3"):
+        other.load_state_dict(old | {"features.denseblock1.denselayer1.norm3.weight": tw.ones(8)})
+    whole = models.googlenet(num_classes=2, init_weights=False)
+    tw.save(whole.state_dict(), tmp_path / "whole.pt")
+    assert models.googlenet(weights=tmp_path / "whole.pt", num_classes=2, aux_logits=False,
+                            init_weights=False).aux1 is None
 
 
 @pytest.mark.parametrize("name, size, options", [
@@ -64,6 +171,24 @@ def test_every_parameter_learns(name, size, options):
     alone = model(x[:1])
     assert alone.shape == (1, options.get("num_classes", 10))
     assert tw.allclose(model(x)[:1], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_small_forms():
+    """The nets for CIFAR: 3 x 3 starts, narrower stages; ResNet-20 has the paper's 0.27 million."""
+    narrow = {"num_classes": 10, "widths": (16, 32, 64), "small": True}
+    nets = [models.ResNet(models.BasicBlock, (3, 3, 3), **narrow),
+            models.PreActResNet(models.PreActBlock, (3, 3, 3), **narrow),
+            models.DenseNet(12, (2, 2, 2), 24, num_classes=10, small=True),
+            models.VGG(models.vgg_features(11, True, (8, 16, 16, 32, 32)), 10, channels=32, size=1, hidden=16)]
+    assert count(nets[0]) == 272_474  # ResNet-20, with shortcuts of 1 x 1 and a norm
+    for net in nets:
+        y = net(tw.rand(2, 3, 32, 32))
+        y.square().sum().backward()
+        assert y.shape == (2, 10) and all(p.grad is not None for p in net.parameters())
+    assert nets[0].layer1(tw.rand(1, 16, 32, 32)).shape == (1, 16, 32, 32)
+    for cls, block in ((models.ResNet, models.BasicBlock), (models.PreActResNet, models.PreActBlock)):
+        with pytest.raises(ValueError, match="layers and widths must be as many, got"):
+            cls(block, (1, 1), widths=(8, 8, 8))
 
 
 def test_residual_networks_begin_as_the_identity():
@@ -90,8 +215,9 @@ def test_inception_in_evaluation():
 def test_fcn_keeps_the_size():
     model = models.fcn_resnet50(num_classes=3, aux_loss=True).eval()
     with tw.no_grad():
-        y = model(tw.rand(1, 3, 40, 33))
-    assert y["out"].shape == y["aux"].shape == (1, 3, 40, 33)
+        for size in ((40, 33), (224, 224)):
+            y = model(tw.rand(1, 3, *size))
+            assert y["out"].shape == y["aux"].shape == (1, 3, *size)
     assert model.backbone.layer4[0].conv2.stride == (1, 1) and model.backbone.layer4[1].conv2.dilation == (4, 4)
 
 

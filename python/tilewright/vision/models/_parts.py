@@ -15,6 +15,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def with_weights(model: Model, weights: Any) -> Model:
     """The model, with the state dict of a local file in it if `weights` names one.
 
+    The public files hold auxiliary heads, too; those that the model was made without (None) are left out.
+
     Raises:
         TypeError: weights is neither None nor a path. Nothing is ever downloaded.
     """
@@ -23,7 +25,8 @@ def with_weights(model: Model, weights: Any) -> Model:
     if not isinstance(weights, str | os.PathLike) or str(weights) in ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2"):
         raise TypeError("weights: must be None or the path of a local file (tilewright downloads nothing), "
                         f"got {weights!r}")
-    model.load_state_dict(load(weights))
+    state = load(weights)
+    model.load_state_dict({k: v for k, v in state.items() if getattr(model, k.partition(".")[0], model) is not None})
     return model
 
 

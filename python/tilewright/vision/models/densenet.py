@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,11 @@ class _DenseLayer(nn.Module):
         self.norm2, self.relu2 = nn.BatchNorm2d(bn_size * growth_rate), nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(bn_size * growth_rate, growth_rate, 3, padding=1, bias=False)
         self.drop_rate = float(drop_rate)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        for key in [k for k in state_dict if k.startswith(prefix)]:  # the public files have norm.1 for norm1, and so on
+            state_dict[re.sub(r"(norm|conv)\.([12])\.(\w+)$", r"\1\2.\3", key)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(self.relu2(self.norm2(self.conv1(self.relu1(self.norm1(x))))))
@@ -48,14 +54,20 @@ def _transition(channels: int, out: int) -> nn.Sequential:
 
 
 class DenseNet(nn.Module):
-    """Images (N, 3, H, W) to (N, num_classes); each layer sees what all before it in its block have made."""
+    """Images (N, 3, H, W) to (N, num_classes); each layer sees what all before it in its block have made.
+
+    small=True: a 3 x 3 start without pooling, for 32 x 32 images.
+    """
 
     def __init__(self, growth_rate: int = 32, block_config: Sequence[int] = (6, 12, 24, 16),
-                 num_init_features: int = 64, bn_size: int = 4, drop_rate: float = 0.0, num_classes: int = 1000):
+                 num_init_features: int = 64, bn_size: int = 4, drop_rate: float = 0.0, num_classes: int = 1000,
+                 small: bool = False):
         super().__init__()
         parts: OrderedDict[str, nn.Module] = OrderedDict(
-            conv0=nn.Conv2d(3, num_init_features, 7, 2, 3, bias=False), norm0=nn.BatchNorm2d(num_init_features),
-            relu0=nn.ReLU(inplace=True), pool0=nn.MaxPool2d(3, 2, 1))
+            conv0=nn.Conv2d(3, num_init_features, *((3, 1, 1) if small else (7, 2, 3)), bias=False),
+            norm0=nn.BatchNorm2d(num_init_features), relu0=nn.ReLU(inplace=True))
+        if not small:
+            parts["pool0"] = nn.MaxPool2d(3, 2, 1)
         channels = num_init_features
         for i, count in enumerate(block_config):
             parts[f"denseblock{i + 1}"] = _DenseBlock(count, channels, growth_rate, bn_size, drop_rate)

@@ -15,10 +15,16 @@ __all__ = ["BasicBlock", "Bottleneck", "PreActBlock", "PreActBottleneck", "PreAc
            "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2"]
 
 Norm = Callable[[int], nn.Module]
+WIDTHS = (64, 128, 256, 512)
 
 
 def _conv3(c: int, o: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
     return nn.Conv2d(c, o, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
+
+
+def _check_stages(owner: str, layers: Sequence[int], widths: Sequence[int]) -> None:
+    if len(layers) != len(widths):
+        raise ValueError(f"{owner}: layers and widths must be as many, got {tuple(layers)} and {tuple(widths)}")
 
 
 class BasicBlock(nn.Module):
@@ -70,22 +76,27 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Images (N, 3, H, W) to (N, num_classes): a 7 x 7 start, four stages of `layers` blocks, the mean, one layer.
 
-    zero_init_residual: blocks begin as the identity. replace_stride_with_dilation: of the last three stages, which keep
-    their resolution and widen their filters instead, as segmentation wants it.
+    small=True: a 3 x 3 start without pooling, for 32 x 32 images; with widths=(16, 32, 64), three stages, the nets of
+    the paper's section 4.2. zero_init_residual: blocks begin as the identity. replace_stride_with_dilation: of the
+    stages after the first, which keep their resolution and widen their filters instead, as segmentation wants it.
     """
 
     def __init__(self, block: Any, layers: Sequence[int], num_classes: int = 1000, zero_init_residual: bool = False,
                  groups: int = 1, width_per_group: int = 64,
-                 replace_stride_with_dilation: Sequence[bool] | None = None, norm_layer: Norm | None = None):
+                 replace_stride_with_dilation: Sequence[bool] | None = None, norm_layer: Norm | None = None,
+                 widths: Sequence[int] = WIDTHS, small: bool = False):
         super().__init__()
         norm = norm_layer or nn.BatchNorm2d
-        dilate = list(replace_stride_with_dilation or (False, False, False))
-        if len(dilate) != 3:
-            raise ValueError(f"ResNet: replace_stride_with_dilation must have three entries, got {dilate}")
-        self.inplanes, self.dilation = 64, 1
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), norm(64)
-        self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-        for i, (planes, count) in enumerate(zip((64, 128, 256, 512), layers, strict=True)):
+        dilate = list(replace_stride_with_dilation or [False] * (len(widths) - 1))
+        if len(dilate) != len(widths) - 1:
+            raise ValueError(f"ResNet: replace_stride_with_dilation must have {len(widths) - 1} entries, got {dilate}")
+        _check_stages("ResNet", layers, widths)
+        self.inplanes, self.dilation = widths[0], 1
+        self.conv1 = _conv3(3, widths[0]) if small else nn.Conv2d(3, widths[0], 7, 2, 3, bias=False)
+        self.bn1, self.relu = norm(widths[0]), nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        stages = []
+        for i, (planes, count) in enumerate(zip(widths, layers, strict=True)):
             stride, before = (2 if i else 1), self.dilation
             if i and dilate[i - 1]:
                 self.dilation, stride = self.dilation * stride, 1
@@ -99,10 +110,11 @@ class ResNet(nn.Module):
                 blocks.append(block(c, planes, stride if first else 1, down, groups, width_per_group,
                                     before if first else self.dilation, norm))
                 self.inplanes = planes * block.expansion
-            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+            stages.append(f"layer{i + 1}")
+            setattr(self, stages[-1], nn.Sequential(*blocks))
+        self.stages, self.avgpool = tuple(stages), nn.AdaptiveAvgPool2d(1)
         normal_start(self)
-        self.fc = nn.Linear(512 * block.expansion, num_classes)  # which keeps nn.Linear's own start
+        self.fc = nn.Linear(widths[-1] * block.expansion, num_classes)  # which keeps nn.Linear's own start
         if zero_init_residual:
             for m in self.modules():
                 if isinstance(m, BasicBlock | Bottleneck):
@@ -110,7 +122,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
         return self.fc(self.avgpool(x).flatten(1))
 
 
@@ -156,12 +169,14 @@ class PreActBottleneck(nn.Module):
 class PreActResNet(nn.Module):
     """As `ResNet`, with pre-activation blocks. small=True: a 3 x 3 start without pooling, for 32 x 32 images."""
 
-    def __init__(self, block: Any, layers: Sequence[int], num_classes: int = 1000, small: bool = False):
+    def __init__(self, block: Any, layers: Sequence[int], num_classes: int = 1000, small: bool = False,
+                 widths: Sequence[int] = WIDTHS):
         super().__init__()
-        self.start = nn.Sequential(_conv3(3, 64)) if small else nn.Sequential(
-            nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.MaxPool2d(3, 2, 1))
-        c, stages = 64, []
-        for i, (planes, count) in enumerate(zip((64, 128, 256, 512), layers, strict=True)):
+        _check_stages("PreActResNet", layers, widths)
+        c, stages = widths[0], []
+        self.start = nn.Sequential(_conv3(3, c)) if small else nn.Sequential(
+            nn.Conv2d(3, c, 7, 2, 3, bias=False), nn.MaxPool2d(3, 2, 1))
+        for i, (planes, count) in enumerate(zip(widths, layers, strict=True)):
             for k in range(count):
                 stages.append(block(c, planes, 2 if i and k == 0 else 1))
                 c = planes * block.expansion

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tilewright import nn
 from tilewright.tensor import Tensor
 from tilewright.vision.models._parts import normal_start, with_weights
 
-__all__ = ["VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+__all__ = ["VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+           "vgg_features"]
 
 COUNTS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # 3 x 3 layers a stage
 
 
-def vgg_features(depth: int, batch_norm: bool = False) -> nn.Sequential:
+def vgg_features(depth: int, batch_norm: bool = False,
+                 widths: Sequence[int] = (64, 128, 256, 512, 512)) -> nn.Sequential:
     """The five stages, each of some 3 x 3 convolutions and a halving."""
     layers: list[nn.Module] = []
     channels = 3
-    for count, width in zip(COUNTS[depth], (64, 128, 256, 512, 512), strict=True):
+    for count, width in zip(COUNTS[depth], widths, strict=True):
         for _ in range(count):
             layers.append(nn.Conv2d(channels, width, 3, padding=1))
             if batch_norm:
@@ -29,14 +32,16 @@ def vgg_features(depth: int, batch_norm: bool = False) -> nn.Sequential:
 
 
 class VGG(nn.Module):
-    """Images (N, 3, H, W), 32 x 32 at least, to (N, num_classes), by `features` of 512 channels (`vgg_features`)."""
+    """Images (N, 3, H, W), 32 x 32 at least, to (N, num_classes), by `features` of so many channels (`vgg_features`),
+    their mean over size x size places and two layers of `hidden`; for 32 x 32 images size=1 is enough."""
 
-    def __init__(self, features: nn.Module, num_classes: int = 1000, init_weights: bool = True, dropout: float = 0.5):
+    def __init__(self, features: nn.Module, num_classes: int = 1000, init_weights: bool = True, dropout: float = 0.5,
+                 channels: int = 512, size: int = 7, hidden: int = 4096):
         super().__init__()
-        self.features, self.avgpool = features, nn.AdaptiveAvgPool2d(7)
+        self.features, self.avgpool = features, nn.AdaptiveAvgPool2d(size)
         self.classifier = nn.Sequential(
-            nn.Linear(512 * 49, 4096), nn.ReLU(True), nn.Dropout(dropout),
-            nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout(dropout), nn.Linear(4096, num_classes))
+            nn.Linear(channels * size**2, hidden), nn.ReLU(True), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(True), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
         if init_weights:
             normal_start(self)
 

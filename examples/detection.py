@@ -31,12 +31,12 @@ KINDS = {"shapes": SHAPES, "lesions": ("lesion", "cyst")}
 Found = list[dict[str, tw.Tensor]]
 
 
-def pictures(what: str, n: int, seed: int, size: int = 64) -> tuple[tw.Tensor, Found]:
+def pictures(what: str, n: int, seed: int, size: int = 64, waves: float = 0.3) -> tuple[tw.Tensor, Found]:
     """Pictures (n, 1, size, size), and of each the boxes and labels of its things; a lesion's box is its mask's."""
     if what == "shapes":
         x, targets = shapes(n, size, noise=0.6, kinds=3, seed=seed)
     else:
-        x, masks, _ = lesions(n, (size, size), waves=0.3, seed=seed)
+        x, masks, _ = lesions(n, (size, size), waves=waves, seed=seed)
         targets = []
         for mask in masks:
             boxes = [(s[1].start, s[0].start, s[1].stop, s[0].stop, kind) for kind in (1, 2)
@@ -63,10 +63,12 @@ def detector(name: str, classes: int) -> nn.Module:
 
 
 def train(name: str, data: tuple[tw.Tensor, Found], classes: int, epochs: int, seed: int, device: str = "cpu",
-          checkpoint: Path | None = None, resume: bool = False, progress: bool = True) -> nn.Module:
+          checkpoint: Path | None = None, resume: bool = False, rate: float | None = None,
+          progress: bool = True) -> nn.Module:
     tw.manual_seed(seed)
     model = detector(name, classes).to(device)
-    size, rate = (16, 4e-3) if name == "YOLO" else (8, 2e-3)
+    size, usual = (16, 4e-3) if name == "YOLO" else (8, 2e-3)
+    rate = rate or usual
     loader = DataLoader(list(zip(*data, strict=True)), batch_size=size, shuffle=True, drop_last=True,
                         collate_fn=lambda rows: (tw.stack([x for x, _ in rows]), [t for _, t in rows]))
     optimizer = tw.optim.Adam(model.parameters(), lr=rate)
@@ -147,7 +149,7 @@ def main() -> None:
     n, longer = (3000, 2) if options.full else (768, 1)
     epochs = {"Faster R-CNN": 6 * longer, "YOLO": 12 * longer}
     columns = ["true boxes", "ten likeliest proposals", *epochs, "rule"]
-    figure, axes = plt.subplots(4, len(columns), figsize=(11.5, 9.6))
+    figure, axes = plt.subplots(4, len(columns), figsize=(10.4, 8.8))
     for row, (what, kinds) in enumerate(KINDS.items()):
         data, held = pictures(what, n, 1000 + options.seed), pictures(what, 128, 2000 + options.seed)
 

@@ -35,7 +35,7 @@ from tilewright.vision.models import UNet, dice_loss, dice_score
 
 
 def train(batches: Any, epochs: int, seed: int, widths: Sequence[int] = (8, 16, 32, 64), dims: int = 2,
-          skip: bool = True, counts: int = 0, rate: float = 5e-3, device: str = "cpu", checkpoint: Path | None = None,
+          skip: bool = True, counts: int = 0, rate: float = 1e-2, device: str = "cpu", checkpoint: Path | None = None,
           resume: bool = False, progress: bool = True) -> nn.Module:
     """A net for three classes from batches of pictures and masks, and with `counts` also of how many lesions."""
     tw.manual_seed(seed)
@@ -161,7 +161,7 @@ def main() -> None:
         return dice_score(F.one_hot(found, 3).movedim(-1, 1).float(), truth)[1:].tolist()
 
     # Lesions in 2-D, with the count learned jointly.
-    flat: dict[str, Any] = {"noise": 0.4, "waves": 0.3}
+    flat: dict[str, Any] = {"noise": 0.25, "waves": 0.2}
     x, y, k = (tw.tensor(a) for a in lesions(320, **flat, seed=1000 + seed))
     x_flat, y_flat, k_flat = (tw.tensor(a) for a in lesions(96, **flat, seed=2000 + seed))
     pairs = DataLoader(TensorDataset(x, y, k), batch_size=8, shuffle=True)
@@ -185,7 +185,8 @@ def main() -> None:
     head_found["U-Net"] = learn("U-Net head", Patches(x, y, 0.5), x_head, 12)[0]
 
     named = {"lesions": (flat_found, y_flat), "volumes": (deep_found, y_deep), "head": (head_found, y_head)}
-    scores = {what: {name: dice(found, truth) for name, found in every.items()} for what, (every, truth) in named.items()}
+    scores = {what: {name: dice(found, truth) for name, found in every.items()}
+              for what, (every, truth) in named.items()}
     for what, each in scores.items():
         kinds = "tissue, fluid" if what == "head" else "lesion, cyst"
         print(f"{what}: Dice held out ({kinds}): "

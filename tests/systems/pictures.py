@@ -23,7 +23,7 @@ def segmented(size: tuple[int, ...], n: int, batch: int, epochs: int, seed: int,
     (x, y, _), (x_test, y_test, _) = ([tw.tensor(a) for a in lesions(k, size, seed=s)] for k, s in ((n, 1), (16, 2)))
     tw.manual_seed(seed)
     batches = DataLoader(TensorDataset(x, y), batch_size=batch, shuffle=True)
-    model = train(batches, epochs, seed, rate=1e-2, progress=False, **more)
+    model = train(batches, epochs, seed, progress=False, **more)
     return dice_score(predict(model, x_test)[0], y_test)[1:].mean().item()
 
 
@@ -32,7 +32,7 @@ def unet(seed: int = 0) -> float:
 
 
 def unet_3d(seed: int = 0) -> float:
-    return segmented((16, 16, 16), 24, 2, 10, seed, widths=(8, 16), dims=3)
+    return segmented((16, 16, 16), 32, 2, 8, seed, widths=(8, 16), dims=3)
 
 
 def detected(name: str, n: int, epochs: int, seed: int, rate: float) -> float:
@@ -79,8 +79,9 @@ def unmoved(patch: pytest.MonkeyPatch) -> None:
 SYSTEMS: list[System] = [
     System("U-Net", unet, 0.7, "Dice 0.91; with another picture's shortcuts 0.44, with only the head trained 0.04", {
         "gradients flipped": flipped, "Dice turned": dice_turned, "shortcuts crossed": crossed}),
-    System("U-Net in 3-D", unet_3d, 0.6, "Dice 0.83; with another volume's shortcuts 0.38", {
-        "gradients flipped": flipped, "Dice turned": dice_turned, "shortcuts crossed": crossed}),
+    System("U-Net in 3-D", unet_3d, 0.6, "Dice 0.83; with only the way up and the head learned 0.23", {
+        "gradients flipped": flipped, "Dice turned": dice_turned,
+        "features not learned": frozen("^(down|merge)")}),
     System("YOLO", yolo, 0.65, "mAP 0.94 to 1.0; with its first features 0.2, with its first head 0.3", {
         "gradients flipped": flipped, "backbone frozen": frozen("^backbone"), "head frozen": frozen("^head")}),
     System("Faster R-CNN", faster_rcnn, 0.5, "mAP 0.72 to 0.87; with proposals by chance 0.2, unmoved boxes 0.3", {

@@ -116,12 +116,12 @@ def best_threshold(x: tw.Tensor, masks: tw.Tensor, order: Sequence[int]) -> dict
     """The smoothing's width and the two levels that do best on these pictures, as arguments of `smoothed`, `split`."""
     best: tuple[float, dict[str, float]] = (-1.0, {})
     share = [(masks == k).float().mean().item() for k in (order[0], order[2])]  # levels that cut off about as much
-    lows = [share[0] * f for f in (0.7, 0.8, 0.9, 1, 1.1, 1.3, 1.6)]
-    highs = [1 - share[1] * f for f in (0.7, 0.8, 0.9, 1, 1.1, 1.3, 1.6)]
+    factors = 0.7, 0.8, 0.9, 1, 1.1, 1.3, 1.6
+    lows, highs = [min(share[0] * f, 1) for f in factors], [max(1 - share[1] * f, 0) for f in factors]
     for sigma in (0.7, 1.0, 1.5, 2.0):
         values = smoothed(x, sigma)
         for low in np.quantile(values, lows):
-            for high in np.quantile(values, highs):
+            for high in (level for level in np.quantile(values, highs) if level > low):
                 score = dice_score(split(values, low, high, order), masks)[1:].mean().item()
                 best = max(best, (score, {"sigma": sigma, "low": float(low), "high": float(high)}), key=lambda b: b[0])
     return best[1]
@@ -203,7 +203,7 @@ def main() -> None:
     right |= {f"second head of the {name}": (found == k_flat).float().mean().item() for name, found in counts.items()}
     print("number of lesions right: " + "; ".join(f"{name} {value:.3f}" for name, value in right.items()))
 
-    figure, axes = plt.subplots(3, 5, figsize=(9, 5.6))
+    figure, axes = plt.subplots(3, 5, figsize=(8.6, 5.3))
     i = next(i for i in range(96) if (y_flat[i] == 1).any() and (y_flat[i] == 2).any())
     rows: list[tuple[str, tw.Tensor, tw.Tensor, Any, tuple[float, float]]] = [
         ("lesions", x_flat[i, 0], y_flat[i], lambda f, i=i: f[i], (-2.0, 2.0))]

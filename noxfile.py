@@ -1,4 +1,6 @@
-"""The project's habits as sessions: nox -s dev | lint | tests | bench | sanitize."""
+"""The project's habits as sessions: nox -s dev | lint | tests | bench | sanitize | gallery."""
+
+import pathlib
 
 import nox
 
@@ -40,8 +42,20 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def sanitize(session: nox.Session) -> None:
-    """The op table under AddressSanitizer and UBSan, at the plainest level: the sources are the same for all."""
-    session.install(".[test]", env={"TILEWRIGHT_SANITIZE": "ON", "TILEWRIGHT_LEVELS": "scalar"})
+    """The op table under AddressSanitizer and UBSan: the CPU's plainest level, then CUDA kernels on the emulator."""
+    session.install(".[test]", env={"TILEWRIGHT_SANITIZE": "ON", "TILEWRIGHT_SIMT": "ON", "TILEWRIGHT_LEVELS": "scalar",
+                                    "TILEWRIGHT_CUDA_BUILD": "OFF"})
     runtime = session.run("g++", "-print-file-name=libasan.so", external=True, silent=True).strip()
-    session.run("pytest", "tests/test_op_table.py", *session.posargs,
-                env={"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"})
+    found = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1"}
+    session.run("pytest", "tests/test_op_table.py", *session.posargs, env=found)
+    emulated = {**found, "TILEWRIGHT_CUDA": "simt", "TILEWRIGHT_TEST_DEVICE": "cuda"}
+    session.run("pytest", "tests/test_op_table.py", "tests/test_simt.py", *session.posargs, env=emulated)
+
+
+@nox.session
+def gallery(session: nox.Session) -> None:
+    """Every example, for the pictures of examples/output; arguments go to each: nox -s gallery -- --seed 1."""
+    session.install(".[examples]")
+    for path in sorted(pathlib.Path("examples").glob("*.py")):
+        if "def main" in path.read_text():
+            session.run("python", str(path), *session.posargs)

@@ -27,7 +27,10 @@ build() {
     "$python" -c 'import tilewright as tw; print(tw.cuda.get_device_properties())'
 }
 optable() { "$python" -m pytest -q -p no:cacheprovider -x --maxfail=20 tests/test_op_table.py "$@"; }
-check() { TILEWRIGHT_CUDA=on optable && TILEWRIGHT_CUDA=on "$python" -m pytest -q -p no:cacheprovider tests/test_cuda.py; }
+check() {
+  TILEWRIGHT_CUDA=on optable && TILEWRIGHT_CUDA=on "$python" -m pytest -q -p no:cacheprovider tests/test_cuda.py &&
+    TILEWRIGHT_TEST_CUDA=on "$python" -m pytest -q -p no:cacheprovider tests/test_hopper*.py -k 'not findings'
+}
 sanitize() {
   for tool in memcheck racecheck; do
     TILEWRIGHT_CUDA=on timeout 240 compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \

@@ -10,6 +10,9 @@ function(tw_add_simt target checks backend)
   set_source_files_properties(${ARGN} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
   target_compile_options(${objects} PRIVATE -ffp-contract=off -fwrapv -Wno-unknown-pragmas -Wno-maybe-uninitialized
     -Wno-psabi)
+  if(TILEWRIGHT_SANITIZE)  # kernels form addresses outside of arrays that they never read: reads are what is watched
+    target_compile_options(${objects} PRIVATE -fno-sanitize=pointer-overflow)
+  endif()
   file(GLOB runtime CONFIGURE_DEPENDS csrc/kernels/simt/*.cpp)
   if(NOT backend)
     list(FILTER runtime EXCLUDE REGEX backend)
@@ -29,10 +32,17 @@ endfunction()
 
 if(TILEWRIGHT_SIMT)
   file(GLOB TW_SIMT_TESTS CONFIGURE_DEPENDS tests/simt/*.cu)
+  set(checks ON)
+  if(TILEWRIGHT_SANITIZE)  # AddressSanitizer's code in place of ThreadSanitizer's: a source cannot have both
+    set(checks OFF)
+  endif()
   tw_add_simt(_simt OFF ON ${TW_CUDA_SOURCES})
-  tw_add_simt(_simt_checked ON ON ${TW_CUDA_SOURCES})
-  tw_add_simt(_simt_tests ON OFF ${TW_SIMT_TESTS})  # planted faults, and each matrix instruction against plain sums
-  install(TARGETS _simt _simt_checked _simt_tests LIBRARY DESTINATION tilewright)
+  tw_add_simt(_simt_tests ${checks} OFF ${TW_SIMT_TESTS})  # planted faults, and matrix instructions against plain sums
+  if(checks)
+    tw_add_simt(_simt_checked ON ON ${TW_CUDA_SOURCES})
+    install(TARGETS _simt_checked LIBRARY DESTINATION tilewright)
+  endif()
+  install(TARGETS _simt _simt_tests LIBRARY DESTINATION tilewright)
 endif()
 
 # The GPU's: nvcc by plain commands, since CMake's own CUDA language wants one list of architectures for all. ptxas's

@@ -162,12 +162,13 @@ def studies(n: int, size: int = 16, most: int = 12, seed: int = 0) -> tuple[np.n
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 def plans(n: int, faulty: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Radiotherapy plans of 30 features (n + faulty, 30), whether each is faulty, and the features' names.
+    """Radiotherapy plans of 30 features (n + faulty, 30), which of these are wrong (same shape), and their names.
 
     Ten beams of three: source-to-surface distance (cm), gantry angle and meterset, and they hang together: angles are
     spread evenly from a random start with a little jitter; the distance follows the angle round an elliptic patient;
-    the metersets share a prescribed dose by depth. A faulty plan has two or three of its features swapped, scaled or
-    moved to values that are common elsewhere, so that only their relation betrays them.
+    the metersets share a prescribed dose by depth. A faulty plan has two or three faults: distances of two beams
+    swapped, an angle moved by 3 to 10 degrees, a meterset a tenth more or less. Each value by itself is a common one,
+    so that only their relation betrays it; a swap of two beams of nearly the same depth cannot be seen at all.
     """
     rng = np.random.default_rng(seed)
     total = n + faulty
@@ -179,20 +180,22 @@ def plans(n: int, faulty: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, l
     share = np.exp(0.05 * depth)
     meterset = 900 * share / share.sum(1, keepdims=True) * rng.normal(1, 0.02, (total, 10))
     x = np.stack([100 - depth + rng.normal(0, 0.2, depth.shape), angle % 360, meterset], 2)
-    wrong = np.arange(total) >= n
-    for row in x[wrong]:
+    wrong = np.zeros(x.shape, bool)
+    for row, bad in zip(x[n:], wrong[n:], strict=True):
         for _ in range(rng.integers(2, 4)):
             beam, kind = rng.integers(10), rng.integers(3)
             if kind == 0:
-                other = (beam + 5) % 10 if rng.integers(2) else (beam + 2) % 10
-                row[[beam, other], 0] = row[[other, beam], 0] + rng.normal(0, 1.5, 2)
+                other = (beam + rng.integers(2, 4)) % 10
+                row[[beam, other], 0] = row[[other, beam], 0]
+                bad[other, kind] = True
             elif kind == 1:
-                row[beam, 1] = (row[beam, 1] + rng.choice([-1, 1]) * rng.uniform(10, 25)) % 360
+                row[beam, 1] = (row[beam, 1] + rng.choice([-1, 1]) * rng.uniform(3, 10)) % 360
             else:
-                row[beam, 2] *= rng.choice([0.7, 1.4])
+                row[beam, 2] *= rng.choice([0.9, 1.1])
+            bad[beam, kind] = True
     order = rng.permutation(total)
     names = [f"{what} {beam}" for beam in range(1, 11) for what in ("ssd", "gantry", "meterset")]
-    return x[order].reshape(total, 30).astype(np.float32), wrong[order].astype(np.int64), names
+    return x[order].reshape(total, 30).astype(np.float32), wrong[order].reshape(total, 30), names
 
 
 def records(n: int, visits: int = 8, codes: int = 60, seed: int = 0) -> dict[str, np.ndarray]:

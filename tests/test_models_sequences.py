@@ -136,6 +136,7 @@ def test_a_radial_basis_network_interpolates():
     x = tw.linspace(-3, 3, 40).unsqueeze(1)
     model = models.RBFNetwork(1, 10, 1).centre(x)
     assert len(model.centres.unique()) == 10
+    assert tw.equal(model.bases(model.centres.detach()).diagonal(), tw.ones(10))
     optimizer = tw.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(400):
         loss = nn.functional.mse_loss(model(x), tw.sin(2 * x))
@@ -143,6 +144,9 @@ def test_a_radial_basis_network_interpolates():
         loss.backward()
         optimizer.step()
     assert loss.item() < 3e-3
+    single = models.RBFNetwork(1, 1, 1).centre(x)  # no other centre says how wide: the data does
+    width = (x - single.centres).square().mean().sqrt()
+    assert single.log_width.exp().item() == pytest.approx(width.item(), rel=1e-6)
 
 
 def test_pretraining_goes_down_a_layer_at_a_time():
@@ -154,6 +158,22 @@ def test_pretraining_goes_down_a_layer_at_a_time():
     assert len(errors) == 2 and nn.functional.mse_loss(model(x), x).item() < 0.5 * before
 
 
+def test_pretrained_layers_fit_together():
+    """A layer's target is what its neighbour's activation made, and the decoder ends each layer by that activation."""
+    tw.manual_seed(0)
+    x = tw.randn(300, 3) @ tw.randn(3, 12)
+    model = models.Autoencoder([12, 16, 8], nn.Sigmoid, code=nn.Sigmoid)
+    model.pretrain(x, epochs=100, rate=1e-2)
+    assert nn.functional.mse_loss(model(x), x).item() < 0.15 * x.var().item()
+    assert model.encoder(x).min().item() > 0 and model.encoder(x).max().item() < 1
+
+
+def test_a_convolutional_code_is_linear():
+    tw.manual_seed(0)
+    model = models.ConvAutoencoder(1, (8, 4))
+    assert model.encoder(tw.randn(2, 1, 16, 16)).min().item() < 0 and model(tw.randn(2, 1, 16, 16)).min().item() < 0
+
+
 def test_vae_loss_is_the_bound():
     """The divergence against a sum over a fine grid, for one latent number."""
     mean, log_var = 0.7, -0.6
@@ -163,6 +183,43 @@ def test_vae_loss_is_the_bound():
     kl = np.sum(q * np.log((q + 1e-300) / (p + 1e-300))) * (z[1] - z[0])
     output = models.VAEOutput(tw.zeros(1, 4), tw.tensor([[mean]]), tw.tensor([[log_var]]))
     assert models.vae_loss(output, tw.full((1, 4), 0.5)).item() == pytest.approx(4 * np.log(2) + kl, rel=1e-4)
+
+
+def test_vae_weights_give_the_evidence():
+    """log p(x) by a sum over a fine grid of one latent number; the mean of the weights is vae_loss at the same e."""
+    tw.manual_seed(0)
+    model, x = models.VAE(5, 8, 1), (tw.rand(3, 5) > 0.5).float()
+    z = tw.linspace(-8, 8, 4001)
+    surprise = nn.functional.binary_cross_entropy_with_logits(
+        model.decoder(z[:, None])[:, None].expand(-1, 3, -1), x.expand(4001, -1, -1), reduction="none").sum(-1)
+    density = (-0.5 * z.square()).exp() / np.sqrt(2 * np.pi)
+    evidence = ((-surprise).exp() * density[:, None]).sum(0).log() + np.log(16 / 4000)
+    weights = model.log_weights(x, 40000)
+    assert weights.shape == (40000, 3)
+    np.testing.assert_allclose((weights.logsumexp(0) - np.log(40000)).numpy(), evidence.detach().numpy(), atol=0.01)
+    bound = weights.mean().item()
+    assert bound < evidence.mean().item()
+    losses = [models.vae_loss(model(x.repeat(2000, 1)), x.repeat(2000, 1)).item() for _ in range(5)]
+    assert bound == pytest.approx(-np.mean(losses), abs=0.01)
+
+
+@pytest.mark.parametrize("size, start, hidden", [(8, 4, [8]), (8, 2, [16, 8]), (32, 4, [32, 16, 8]), (12, 3, [16, 8])])
+def test_dcgan_doubles_and_halves(size, start, hidden):
+    generator = models.DCGenerator(5, 3, size, 8, start)
+    judge = models.DCDiscriminator(3, size, 8, start=start)
+    x = generator(tw.randn(4, 5))
+    assert x.shape == (4, 3, size, size) and x.abs().max() < 1 and judge(x).shape == (4,)
+    assert [m.num_features for m in generator.body if isinstance(m, nn.BatchNorm2d)] == hidden
+    assert [m.num_features for m in judge.body if isinstance(m, nn.BatchNorm2d)] == hidden[-2::-1]  # the first has none
+    judge(x).sum().backward()
+    assert all(p.grad is not None for p in [*generator.parameters(), *judge.parameters()])
+
+
+@pytest.mark.parametrize("size, start", [(8, 3), (4, 4), (8, 0), (24, 4)])
+def test_dcgan_tells_which_sizes_it_makes(size, start):
+    for make in (models.DCGenerator, models.DCDiscriminator):
+        with pytest.raises(ValueError, match=f"start times a power of two.*got size {size} and start {start}"):
+            make(size=size, start=start)
 
 
 def test_gradient_penalty_of_a_line():

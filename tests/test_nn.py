@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tilewright import nn
+from tilewright import models, nn
 from tilewright.nn import functional as F
 from tilewright.nn import init
 
@@ -360,6 +360,8 @@ def test_sequential_and_module_list():
     from collections import OrderedDict
     named = nn.Sequential(OrderedDict([("first", a), ("last", c)]))
     assert named.first is a and list(named.state_dict()) == ["first.weight", "first.bias", "last.weight", "last.bias"]
+    sliced = models.MLP([2, 3, 1])[:2]  # a subclass that takes widths, not modules
+    assert type(sliced) is nn.Sequential and list(map(type, sliced)) == [nn.Linear, nn.ReLU]
     modules = nn.ModuleList([a])
     modules.extend([b]).append(c)
     modules += [nn.Identity()]

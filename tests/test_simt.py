@@ -17,6 +17,8 @@ import tilewright as tw
 LIBRARY = Path(tw.__file__).parent / "_simt_tests.so"
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="the build has no emulator (TILEWRIGHT_SIMT=ON)")
 SEEDS = range(8)
+SANITIZED = LIBRARY.exists() and b"__asan_init" in LIBRARY.read_bytes()  # it has no checks but AddressSanitizer's
+checked = pytest.mark.skipif(SANITIZED, reason="AddressSanitizer's build has no other checks")
 
 # fault -> what a finding says. "nan" and "wrong": the result shows it, with some seeds or with all.
 FAULTS = {
@@ -44,6 +46,7 @@ def run(library, monkeypatch, name: str, seed: int) -> str:
     return library.run(name.encode()).decode()
 
 
+@checked
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_found(library, monkeypatch, fault):
     for seed in SEEDS:
@@ -65,6 +68,7 @@ def test_clean_kernel_is_not_blamed(library, monkeypatch, name):
         assert run(library, monkeypatch, name, seed) == ""
 
 
+@checked
 def test_findings_name_the_kernel_and_the_memory(library, monkeypatch):
     text = run(library, monkeypatch, "race_in_shared", 3)
     assert "kernel race_in_shared" in text and "tile + " in text and "seed 3" in text
@@ -141,7 +145,15 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess:
                           capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("checks", ["0", "1"])
+@pytest.mark.skipif(not SANITIZED, reason="a build without AddressSanitizer (TILEWRIGHT_SANITIZE=ON)")
+@pytest.mark.parametrize("fault", ["write_past_end", "read_past_end", "shared_past_end"])
+def test_address_sanitizer_stops_at_the_fault(fault):
+    done = python(f"import ctypes; ctypes.CDLL({str(LIBRARY)!r}).run(b{fault!r})", UBSAN_OPTIONS="halt_on_error=0")
+    assert done.returncode != 0
+    assert "AddressSanitizer: use-after-poison" in done.stderr and fault in done.stderr, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("checks", ["0", pytest.param("1", marks=checked)])
 def test_device_column_of_the_op_table(checks):
     """The ops that have CUDA kernels, on the emulated device; with checks, under seeds of their own."""
     names = "add or mul or exp or gelu or where or sum or amax or softmax or matmul or linear"

@@ -98,8 +98,8 @@ if TYPE_CHECKING:
     from tilewright import amp, backends, compat, distributed, distributions, linalg, nn, optim, testing, utils, vision  # noqa: F401
     from tilewright.serialization import load, save  # noqa: F401
 
-_SUBMODULES = ("amp", "backends", "compat", "distributed", "distributions", "linalg", "multiprocessing", "nn", "optim",
-               "random", "special", "testing", "utils", "version", "vision")
+_SUBMODULES = ("amp", "backends", "compat", "distributed", "distributions", "linalg", "models", "multiprocessing", "nn",
+               "optim", "random", "special", "testing", "train", "utils", "version", "vision")
 _FUNCTIONAL = ("adaptive_avg_pool1d", "avg_pool1d", "bilinear", "celu", "channel_shuffle", "cosine_similarity",
                "group_norm", "hardshrink", "layer_norm", "max_pool1d", "max_pool2d", "max_pool3d", "pairwise_distance",
                "pdist", "pixel_shuffle", "pixel_unshuffle", "prelu", "rms_norm", "threshold")

@@ -3,7 +3,7 @@
 //
 // Semantics are attention_backward.cu's. Scores, p, ds and sums are float32; p and ds are rounded to the half as
 // operands of the last products. Error, with u half an ulp of the half: u (sum of |p dy|, of |scale ds k|), u of the
-// result, and what float32 does to scores; measured term by term by tests/test_cuda.py::test_hopper_attention.
+// result, and what float32 does to scores; measured term by term by tests/test_hopper.py::test_hopper_attention.
 // Method: FlashAttention-2's recurrences (Dao 2023, arXiv:2307.08691) in FlashAttention-3's manner (Shah et al. 2024,
 // arXiv:2407.08608): one thread brings tiles by TMA into a ring, two warpgroups multiply, and products of one step run
 // behind the exponentials of the next. Bits must not depend on the order of blocks. A pair of query and key then takes,

@@ -4,7 +4,7 @@
 // Shapes, formulas and phases: conv.cuh. float16, bfloat16 and float32 accumulate in float32, float64 in float64, and
 // the bias is added before the one rounding. Error: gemm.cu's, |K| 2^-24 of the sum of magnitudes, and 2^-10 with TF32,
 // K = taps times channels of a group; measured by tests/op_table/conv.py and
-// tests/test_cuda.py::test_tf32_convolutions.
+// tests/test_hopper.py::test_tf32_convolutions.
 // Method: implicit GEMM. Weights are first copied to panels, K (tap, channel) contiguous and rows aligned to 16 bytes:
 // cp.async brings them three tiles ahead. The images' tile is K by pixels, as they lie, since pixels are contiguous: a
 // thread has two pixels and walks over the terms, channels fastest, so that bounds are looked at once a tap; its values

@@ -123,17 +123,6 @@ template <bool kWeights> TW_DEVICE int steps_of(const Job& f, const Tile& t) {
   return p.count[0] * p.count[1] * p.count[2] * f.chunks;
 }
 
-// A place in the ring, and the parity of the barriers' phase there.
-template <int kStages> struct Turn {
-  int slot = 0;
-  uint32_t phase = 0;
-  TW_DEVICE void next() {
-    if (++slot < kStages) return;
-    slot = 0;
-    phase ^= 1;
-  }
-};
-
 struct Place {  // of a position
   int image, j[3];
 };

@@ -6,7 +6,7 @@
 // dtype; tests/op_table/products.py measures it.
 //
 // float32 with `tf32`: operands rounded to 10 bits of fraction, 2^-11 each, so that 2^-10 of the sum of magnitudes is
-// added; tests/test_cuda.py::test_tf32_products measures it.
+// added; tests/test_hopper.py::test_tf32_products measures it.
 //
 // Halves, TF32: tiles of 128 x 128 x 64 bytes through the tensor cores (mma.sync), 8 warps of 64 x 32, three stages of
 // cp.async: gemm_tile.cuh. An operand of other strides, or not aligned to 16 bytes, is read item by item into the same

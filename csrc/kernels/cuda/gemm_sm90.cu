@@ -3,7 +3,7 @@
 // along one contiguous dimension) is first copied, so layout never changes a bit. Error: K 2^-24 of the sum of
 // magnitudes and one rounding; TF32: 2^-10 of it more if the copy engine rounds operands to nearest, as the emulator's
 // does (the manuals only say that it converts; by truncation it would be 2^-9). Measured by
-// tests/test_cuda.py::test_hopper_product and ::test_tf32_on_hopper.
+// tests/test_hopper.py::test_hopper_product and ::test_tf32_on_hopper.
 //
 // A cluster of two blocks computes 256 x 256 of c, a block 128 x 256, each of its two consumer warpgroups 64 x 256 in
 // 128 registers a thread (wgmma m64n256k16). One thread of a third warpgroup, which gives its registers away (40, the
@@ -68,17 +68,6 @@ TW_DEVICE Tile tile_at(const Schedule& s, int i) {
   return {band * kRaster + in % rows, in / rows, product % s.slices, product / s.slices};
 }
 
-// A place in the ring, and the parity of the barriers' phase there.
-struct Turn {
-  int slot = 0;
-  uint32_t phase = 0;
-  TW_DEVICE void next() {
-    if (++slot < kStages) return;
-    slot = 0;
-    phase ^= 1;
-  }
-};
-
 // 128 lines from `line` on and the steps of a tile from k on.
 template <class T, bool kAcross>
 TW_DEVICE void load_lines(unsigned char* tile, const TensorMap& map, uint64_t* full, int line, int k, int b0, int b1,
@@ -119,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   cluster_arrive();
   cluster_wait();
 
-  Turn turn;
+  Turn<kStages> turn;
   if (warp >= kConsumers / 32) {  // the producer
     lower_registers<40>();
     if (threadIdx.x == kConsumers) {

@@ -243,6 +243,17 @@ TW_DEVICE void wgmma(float (&acc)[N / 2], const uint32_t (&a)[4], uint64_t b, bo
 
 namespace tw::cuda {
 
+// A place in a ring of buffers, and the parity of the barriers' phase there.
+template <int kStages> struct Turn {
+  int slot = 0;
+  uint32_t phase = 0;
+  TW_DEVICE void next() {
+    if (++slot < kStages) return;
+    slot = 0;
+    phase ^= 1;
+  }
+};
+
 // How a tensor in global memory is cut into boxes. Sizes innermost first; strides in bytes, of dimensions 1 ...;
 // `item` bytes an element (2 or 4), halves told apart for nobody: the engine moves bits, but for `tf32`, float32 that
 // loads round to TF32 (CUTLASS leaves operands to it, too; the emulator's ties go away from zero). Zeros outside.

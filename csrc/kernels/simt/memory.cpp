@@ -25,6 +25,12 @@ Region* recent[16];  // what find_region met, by page
 
 size_t shadow_bytes(const Region& r) { return (r.capacity + 3) / 4 * 32; }
 
+void unpoison_all(const Region& r) { unpoison(r.begin - kHeapGuard, r.capacity + 2 * kHeapGuard); }
+void poison_guards(const Region& r) {
+  poison(r.begin - kHeapGuard, kHeapGuard);
+  poison(r.end, static_cast<size_t>(r.begin + r.capacity + kHeapGuard - r.end));
+}
+
 }  // namespace
 
 void* heap_allocate(size_t bytes) {
@@ -50,16 +56,20 @@ void heap_extent(void* block, size_t bytes, const char* name) {
   r->end = r->begin + bytes;
   r->live = name != nullptr;
   std::snprintf(r->name, sizeof r->name, "%s", name ? name : r->name);
-  if (!r->live) return;
-  std::memset(r->begin - kHeapGuard, kGuardByte, kHeapGuard);
+  if (!r->live) return poison(r->begin, r->capacity);
+  unpoison_all(*r);
   std::memset(r->begin, 0xff, bytes);
-  std::memset(r->end, kGuardByte, r->capacity - bytes + kHeapGuard);
+  heap_extent_guards(*r);
 }
 
 bool guards_intact(const Region& r) {
   const auto is_guard = [](char c) { return static_cast<unsigned char>(c) == kGuardByte; };
-  return !r.live || (std::all_of(r.begin - kHeapGuard, r.begin, is_guard) &&
-                     std::all_of(r.end, r.begin + r.capacity + kHeapGuard, is_guard));
+  if (!r.live) return true;
+  unpoison_all(r);
+  const bool intact = std::all_of(r.begin - kHeapGuard, r.begin, is_guard) &&
+                      std::all_of(r.end, r.begin + r.capacity + kHeapGuard, is_guard);
+  poison_guards(r);
+  return intact;
 }
 
 void heap_release(void* block) {
@@ -70,6 +80,7 @@ void heap_release(void* block) {
     if (!guards_intact(r))
       finding(false, "out of bounds", "guard bytes of %s overwritten", address_name(block).c_str());
     if (r.shadow) munmap(r.shadow, shadow_bytes(r));
+    unpoison_all(r);
     ::free(r.begin - kHeapGuard);
     all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
     std::fill(std::begin(recent), std::end(recent), nullptr);
@@ -147,8 +158,10 @@ void check_guards(const void* args, size_t bytes) {
   }
 }
 void heap_extent_guards(Region& r) {
+  unpoison_all(r);
   std::memset(r.begin - kHeapGuard, kGuardByte, kHeapGuard);
   std::memset(r.end, kGuardByte, static_cast<size_t>(r.begin + r.capacity + kHeapGuard - r.end));
+  poison_guards(r);
 }
 
 }  // namespace tw::simt

@@ -3,7 +3,20 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace tw::simt {
+
+// In AddressSanitizer's build: a kernel may not touch these bytes, or may again. Nothing in others.
+#if defined(__SANITIZE_ADDRESS__)
+inline void poison(const void* p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
+inline void unpoison(const void* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
+#else
+inline void poison(const void*, size_t) {}
+inline void unpoison(const void*, size_t) {}
+#endif
 
 struct Region;
 void* heap_allocate(size_t bytes);  // null: out of memory

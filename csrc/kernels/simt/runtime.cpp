@@ -3,6 +3,7 @@
 //
 // Divergent barriers, collectives that not all lanes reach, and deadlocks are found here; memory in check.cpp.
 #include "kernels/simt/runtime.h"
+#include "kernels/simt/memory.h"
 
 #include <sys/mman.h>
 
@@ -149,7 +150,9 @@ void run_cluster(const dim3& first) {
     block.warps.resize(static_cast<size_t>(threads + 31) / 32);
     block.shared_used = s.shared_bytes + kGuard;
     block.variables.push_back({"dynamic shared memory", 0, s.shared_bytes});
+    unpoison(block.shared, kSharedBytes);
     std::memset(block.shared, 0xff, block.shared_used);  // a NaN of every float type
+    poison(block.shared + s.shared_bytes, kGuard);
     for (int t = 0; t < threads; ++t) {
       const size_t i = b * static_cast<size_t>(threads) + static_cast<size_t>(t);
       Fiber& f = cluster.fibers[i];
@@ -173,12 +176,14 @@ void run_cluster(const dim3& first) {
   if (cluster.failed) return;
   if (cluster.alive) report_deadlock();
   cluster.current = nullptr;
-  for (const Block& b : cluster.blocks)
+  for (const Block& b : cluster.blocks) {
+    unpoison(b.shared, kSharedBytes);
     for (const SharedVariable& v : b.variables)
       for (size_t i = 0; i < kGuard; ++i)
         if (static_cast<unsigned char>(b.shared[v.end + i]) != 0xff)
           return finding(true, "out of bounds", "block (%u,%u,%u) wrote %zu bytes past the end of %s", b.index.x,
                          b.index.y, b.index.z, i, v.name);
+  }
 }
 
 // A launch that cannot be made is an error, as on a GPU.
@@ -371,6 +376,7 @@ void* shared_variable(const void* key, const char* name, size_t bytes, size_t al
   b.shared_used = begin + bytes + kGuard;
   b.by_key[key] = begin;
   b.variables.push_back({name, begin, begin + bytes});
+  poison(b.shared + begin + bytes, kGuard);
   return b.shared + begin;
 }
 

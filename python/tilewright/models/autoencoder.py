@@ -20,7 +20,7 @@ class Autoencoder(nn.Module):
     """(N, widths[0]) through ever narrower layers to the code (N, widths[-1]) and back by the same widths.
 
     noise: deviation of normal noise on the input in training, which makes it a denoising one (Vincent et al. 2008).
-    The code and the result are linear. `pretrain` trains a layer at a time.
+    The result is linear, and so is the code unless `code` names its activation. `pretrain` trains a layer at a time.
 
     >>> import tilewright as tw
     >>> model = Autoencoder([64, 32, 2])
@@ -29,10 +29,12 @@ class Autoencoder(nn.Module):
     ((5, 64), (5, 2))
     """
 
-    def __init__(self, widths: Sequence[int], activation: type[nn.Module] = nn.ReLU, noise: float = 0.0):
+    def __init__(self, widths: Sequence[int], activation: type[nn.Module] = nn.ReLU, noise: float = 0.0,
+                 code: type[nn.Module] = nn.Identity):
         super().__init__()
         self.noise = noise
         self.encoder, self.decoder = MLP(widths, activation), MLP(widths[::-1], activation)
+        self.encoder.append(code())
 
     def forward(self, x: Tensor) -> Tensor:
         noisy = x + self.noise * tw.randn_like(x) if self.noise and self.training else x
@@ -43,22 +45,20 @@ class Autoencoder(nn.Module):
 
         Returns the last mean squared error of each pair.
         """
-        down = [m for m in self.encoder if isinstance(m, nn.Linear)]
-        up = [m for m in self.decoder if isinstance(m, nn.Linear)][::-1]
-        activation, errors = next((m for m in self.encoder if not isinstance(m, nn.Linear)), nn.Identity()), []
-        seen = x.detach()
-        for i, (a, b) in enumerate(zip(down, up, strict=True)):
-            inner = activation if i < len(down) - 1 else nn.Identity()
+        down, after = list(self.encoder)[::2], list(self.encoder)[1::2]  # linear layers, and what follows each
+        outer: nn.Module = nn.Identity()  # what the decoder has behind a layer is what made that layer's target
+        seen, errors = x.detach(), []
+        for a, inner, b in zip(down, after, list(self.decoder)[::-2], strict=True):
             optimizer = tw.optim.Adam([*a.parameters(), *b.parameters()], lr=rate)
             for _ in range(epochs):
                 for rows in tw.randperm(len(seen)).split(batch):
-                    loss = F.mse_loss(b(inner(a(seen[rows]))), seen[rows])
+                    loss = F.mse_loss(outer(b(inner(a(seen[rows])))), seen[rows])
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
             errors.append(loss.item())
             with tw.no_grad():
-                seen = inner(a(seen))
+                seen, outer = inner(a(seen)), inner
         return errors
 
 
@@ -74,6 +74,8 @@ def sparsity(code: Tensor, rate: float = 0.05) -> Tensor:
 class ConvAutoencoder(nn.Module):
     """Images (N, channels, H, W), sides divisible by 2^len(widths), through convolutions that halve and back.
 
+    The code (N, widths[-1], ...) and the result are linear.
+
     >>> import tilewright as tw
     >>> tuple(ConvAutoencoder(1, (8, 4))(tw.rand(2, 1, 16, 16)).shape)
     (2, 1, 16, 16)
@@ -86,9 +88,9 @@ class ConvAutoencoder(nn.Module):
         down: list[nn.Module] = []
         up: list[nn.Module] = []
         for c, o in itertools.pairwise(sizes):
-            down += [nn.Conv2d(c, o, 3, stride=2, padding=1), nn.ReLU()]
+            down += [nn.ReLU(), nn.Conv2d(c, o, 3, stride=2, padding=1)]
             up = [nn.ConvTranspose2d(o, c, 4, stride=2, padding=1), nn.ReLU(), *up]
-        up.pop(next(i for i in range(len(up) - 1, -1, -1) if isinstance(up[i], nn.ReLU)))  # the result is linear
+        down, up = down[1:], up[:-1]  # the code and the result are linear
         self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +107,8 @@ class VAEOutput(NamedTuple):
 class VAE(nn.Module):
     """(N, features) in [0, 1] to a `VAEOutput`: q(z | x) normal with diagonal covariance, p(x | z) Bernoulli.
 
-    In training z is drawn, by z = mean + deviation e; in evaluation it is the mean. `sample(n)` draws pictures.
+    In training z is drawn, by z = mean + deviation e; in evaluation it is the mean, so that `vae_loss` is a bound in
+    training only: `log_weights` gives held-out ones. `sample(n)` draws pictures.
     """
 
     def __init__(self, features: int, hidden: int = 256, latent: int = 2):
@@ -120,6 +123,21 @@ class VAE(nn.Module):
         mean, log_var = self.mean(h), self.log_var(h)
         z = mean + tw.exp(0.5 * log_var) * tw.randn_like(mean) if self.training else mean
         return VAEOutput(self.decoder(z), mean, log_var)
+
+    @tw.no_grad()
+    def log_weights(self, x: Tensor, draws: int = 1) -> Tensor:
+        """log p(x, z) / q(z | x) of (N, features) at so many z from q(z | x), as (draws, N).
+
+        Its mean is the evidence's lower bound; log mean exp over the draws is a tighter one, which reaches log p(x)
+        with ever more of them: Burda et al. (arXiv:1509.00519).
+        """
+        h = self.encoder(x)
+        mean, log_var = self.mean(h), self.log_var(h)
+        e = tw.randn(draws, *mean.shape, device=mean.device)
+        z = mean + tw.exp(0.5 * log_var) * e
+        logits = self.decoder(z)
+        surprise = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
+        return 0.5 * (e.square() + log_var - z.square()).sum(-1) - surprise  # the two normals' constants cancel
 
     @tw.no_grad()
     def sample(self, n: int, generator: tw.Generator | None = None) -> Tensor:

@@ -19,20 +19,34 @@ def _normal(model: nn.Module) -> None:
             nn.init.normal_(p, 1.0 if p.ndim == 1 else 0.0, 0.02)
 
 
+def _doublings(name: str, size: int, start: int) -> int:
+    """How often `start` doubles until `size`."""
+    n = (size // start).bit_length() - 1 if start > 0 else 0
+    if n < 1 or size != start << n:
+        raise ValueError(f"{name}: size must be start times a power of two, 2 times at least, got size {size} and "
+                         f"start {start}")
+    return n
+
+
 class DCGenerator(nn.Module):
-    """Noise (N, latent) to images (N, channels, size, size) in (-1, 1); size is 4 times a power of two, 8 at least.
+    """Noise (N, latent) to images (N, channels, size, size) in (-1, 1), by doublings of a square of side `start`.
+
+    width: channels of the last hidden layer, doubled in each one before it. The paper starts at 4; small pictures gain
+    a layer from 2.
+
+    >>> import tilewright as tw
+    >>> tuple(DCGenerator(10, size=8, start=2)(tw.randn(3, 10)).shape)
+    (3, 1, 8, 8)
 
     Raises:
-        ValueError: another size.
+        ValueError: a size that is not start times a power of two.
     """
 
-    def __init__(self, latent: int = 64, channels: int = 1, size: int = 8, width: int = 32):
+    def __init__(self, latent: int = 64, channels: int = 1, size: int = 8, width: int = 32, start: int = 4):
         super().__init__()
-        doublings = (size // 4).bit_length() - 1
-        if size != 4 << doublings or size < 8:
-            raise ValueError(f"DCGenerator: size must be 4 times a power of two, 8 at least, got {size}")
+        doublings = _doublings("DCGenerator", size, start)
         self.latent, c = latent, width << (doublings - 1)
-        parts: list[nn.Module] = [nn.ConvTranspose2d(latent, c, 4, bias=False), nn.BatchNorm2d(c), nn.ReLU()]
+        parts: list[nn.Module] = [nn.ConvTranspose2d(latent, c, start, bias=False), nn.BatchNorm2d(c), nn.ReLU()]
         for _ in range(doublings - 1):
             parts += [nn.ConvTranspose2d(c, c // 2, 4, 2, 1, bias=False), nn.BatchNorm2d(c // 2), nn.ReLU()]
             c //= 2
@@ -44,21 +58,24 @@ class DCGenerator(nn.Module):
 
 
 class DCDiscriminator(nn.Module):
-    """Images (N, channels, size, size) to one logit each, (N,). norm=False for WGAN-GP, whose penalty is by sample."""
+    """Images (N, channels, size, size) to one logit each, (N,), by halvings to a square of side `start`.
 
-    def __init__(self, channels: int = 1, size: int = 8, width: int = 32, norm: bool = True):
+    norm=False for WGAN-GP, whose penalty is by sample.
+
+    Raises:
+        ValueError: a size that is not start times a power of two.
+    """
+
+    def __init__(self, channels: int = 1, size: int = 8, width: int = 32, norm: bool = True, start: int = 4):
         super().__init__()
-        doublings = (size // 4).bit_length() - 1
-        if size != 4 << doublings or size < 8:
-            raise ValueError(f"DCDiscriminator: size must be 4 times a power of two, 8 at least, got {size}")
         parts: list[nn.Module] = []
         c, o = channels, width
-        for i in range(doublings):
+        for i in range(_doublings("DCDiscriminator", size, start)):
             parts.append(nn.Conv2d(c, o, 4, 2, 1, bias=i == 0 or not norm))
             parts += [nn.BatchNorm2d(o)] if i and norm else []
             parts.append(nn.LeakyReLU(0.2))
             c, o = o, 2 * o
-        self.body = nn.Sequential(*parts, nn.Conv2d(c, 1, 4), nn.Flatten(0))
+        self.body = nn.Sequential(*parts, nn.Conv2d(c, 1, start), nn.Flatten(0))
         _normal(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -112,8 +112,8 @@ class MLP(nn.Sequential):
 class RBFNetwork(nn.Module):
     """y = sum_k w_k exp(-|x - c_k|^2 / (2 s_k^2)) + b of (N, in_features), as (N, out_features).
 
-    `centre(x)` puts the centres on rows of the data, far from each other, and takes the widths from their distances;
-    all of it then learns by gradient.
+    `centre(x)` puts the centres on rows of the data, far from each other, and takes the widths from their distances
+    (of a single one from the data's); all of it then learns by gradient.
     """
 
     def __init__(self, in_features: int, bases: int, out_features: int):
@@ -132,10 +132,14 @@ class RBFNetwork(nn.Module):
             distance = tw.minimum(distance, (x - x[chosen[-1]]).square().sum(1))
         self.centres.copy_(x[tw.tensor(chosen)])
         apart = tw.cdist(self.centres, self.centres)
-        apart.diagonal().fill_(float("inf"))
+        apart.diagonal().fill_(float("inf") if len(apart) > 1 else (x - self.centres).square().sum(1).mean().sqrt())
         self.log_width.copy_(apart.min(1)[0].clamp(min=1e-3).log())
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def bases(self, x: Tensor) -> Tensor:
+        """How near each row is to each centre: (N, bases), 1 at the centre."""
         distance = (x.unsqueeze(1) - self.centres).square().sum(2)
-        return self.head(tw.exp(-distance / (2 * tw.exp(2 * self.log_width))))
+        return tw.exp(-distance / (2 * tw.exp(2 * self.log_width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.bases(x))

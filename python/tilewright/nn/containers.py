@@ -106,7 +106,8 @@ class Sequential(_ModuleSequence):
 
     @classmethod
     def _from_items(cls, items: list) -> Sequential:
-        return cls(OrderedDict(items))
+        # A subclass that makes its modules from other arguments, as models.MLP from widths, gives a plain Sequential.
+        return (cls if cls.__init__ is Sequential.__init__ else Sequential)(OrderedDict(items))
 
     def forward(self, input: Any) -> Any:
         for module in self._modules.values():

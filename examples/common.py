@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 import tilewright as tw
@@ -48,17 +49,17 @@ class Study:
         self.options, self.name, self.path = options, name, options.out / f"{name}.results"
         self.asked = {k: v for k, v in vars(options).items() if k not in ("resume", "out")}
         self.done: dict[str, Any] = {}
+        if not options.resume:  # else a part that this run never reaches would be resumed from an older run's
+            for old in options.out.glob(f"{name}-*.checkpoint"):
+                old.unlink()
         if options.resume and self.path.exists():
             asked, self.done = tw.load(self.path)
             if asked != self.asked:
                 raise SystemExit(f"--resume: {self.path} is of a run with {asked}, not {self.asked}")
 
     def file(self, part: str) -> Path:
-        """The part's own checkpoint; one of an earlier run is put away unless that run is resumed."""
-        path = self.options.out / f"{self.name}-{part}.checkpoint".replace(" ", "-")
-        if not self.options.resume:
-            path.unlink(missing_ok=True)
-        return path
+        """The part's own checkpoint."""
+        return self.options.out / f"{self.name}-{part}.checkpoint".replace(" ", "-")
 
     def run(self, part: str, function: Callable[[], Any]) -> Any:
         """What function() returns: tensors and plain values in dicts, lists or tuples."""
@@ -84,6 +85,9 @@ def save_picture(figure: Any, options: argparse.Namespace, name: str) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+    with Image.open(path) as picture:  # 256 colours are enough, and a third of the bytes where there is noise
+        small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
     print(f"picture: {path}")
 
 

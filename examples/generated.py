@@ -12,12 +12,12 @@ def _grid(*size: int) -> list[np.ndarray]:
     return [g.astype(np.float32) for g in np.meshgrid(*(np.arange(s) for s in size), indexing="ij")]
 
 
-def lesions(n: int, size: tuple[int, ...] = (64, 64), noise: float = 0.25,
+def lesions(n: int, size: tuple[int, ...] = (64, 64), noise: float = 0.25, waves: float = 0.15,
             seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tissue with lesions: pictures (n, 1, *size), masks (n, *size) and how many lesions each has (n,).
 
-    A smooth background (a few random waves), two to zero bright ellipsoids of soft edge for lesions (mask 1), as many
-    dark ones for cysts (mask 2), none overlapping, and normal noise.
+    A smooth background (three random waves, each `waves` high), two to zero bright ellipsoids of soft edge for lesions
+    (mask 1), as many dark ones for cysts (mask 2), none overlapping, and normal noise.
     """
     rng, grid = np.random.default_rng(seed), _grid(*size)
     x, masks = np.zeros((n, *size), np.float32), np.zeros((n, *size), np.int64)
@@ -25,7 +25,7 @@ def lesions(n: int, size: tuple[int, ...] = (64, 64), noise: float = 0.25,
     for i in range(n):
         for _ in range(3):
             wave = sum(g / s * f for g, s, f in zip(grid, size, rng.normal(0, 2, len(size)), strict=True))
-            x[i] += 0.15 * np.sin(2 * np.pi * (wave + rng.random()))
+            x[i] += waves * np.sin(2 * np.pi * (wave + rng.random()))
         for kind in rng.permutation([1] * rng.integers(0, 3) + [2] * rng.integers(0, 3)):
             radius = [rng.uniform(0.08, 0.18) * s for s in size]
             centre = [rng.uniform(r, s - r) for r, s in zip(radius, size, strict=True)]

@@ -113,3 +113,13 @@ def test_a_study_does_not_resume_another_run(tmp_path):
         common.Study(study_options(tmp_path, resume=True, seed=1), "s")
     assert common.Study(study_options(tmp_path, resume=True), "s").run("part", lambda: 2) == 1
     assert common.Study(study_options(tmp_path, seed=1), "s").run("part", lambda: 3) == 3
+
+
+def test_a_new_study_leaves_no_checkpoint_of_an_older_one(tmp_path):
+    """A part that the new run never reached would else be resumed from a run with another seed."""
+    common = example("common")
+    folder = tmp_path / "out"
+    study_results(common.Study(study_options(folder, seed=1), "s"))
+    with pytest.raises(SystemExit, match="stopped in first"):
+        common.Study(study_options(folder), "s").run("first", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert not list(folder.glob("*.checkpoint"))

@@ -288,6 +288,21 @@ def test_mean_average_precision_by_hand():
     assert models.mean_average_precision([t | {"scores": tw.ones(len(t["labels"]))} for t in truth], truth) == 1
 
 
+def test_yolo_begins_with_hardly_any_box():
+    """Each of the anchors starts at 0.01, so that the many empty ones do not drown the first steps."""
+    tw.manual_seed(0)
+    model = models.YOLO(nn.Conv2d(1, 16, 3, padding=1), 16, 1, 4, [(8, 8), (16, 12)])
+    assert model.head.bias.reshape(2, 8)[:, 4].sigmoid().tolist() == pytest.approx([0.01, 0.01])
+    assert model.head.bias.count_nonzero() == 2
+
+
+@pytest.mark.parametrize("pool", [3, 7])
+def test_regions_are_pooled_to_the_size_that_was_asked_for(pool):
+    model = models.FasterRCNN(nn.Conv2d(1, 6, 1), 6, 1, 3, sizes=(8,), proposals=5, hidden=12, pool=pool)
+    assert model.box_head[1].weight.shape == (12, 6 * pool**2)
+    assert len(model.eval()(tw.rand(2, 1, 16, 16))) == 2
+
+
 @pytest.mark.parametrize("name", ["FasterRCNN", "YOLO"])
 def test_detectors(name):
     tw.manual_seed(0)

@@ -113,7 +113,7 @@ class RegionProposalNetwork(nn.Module):
 class FasterRCNN(nn.Module):
     """Images (N, C, H, W) by a backbone whose cells are `stride` pixels; num_classes counts nothing as class 0.
 
-    The proposal network's best boxes are pooled from the features (RoI align, 7 x 7) and classified and moved once
+    The proposal network's best boxes are pooled from the features (RoI align, pool x pool), classified, and moved once
     more, by class. Losses: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg.
 
     Raises:
@@ -123,15 +123,15 @@ class FasterRCNN(nn.Module):
     def __init__(self, backbone: nn.Module, channels: int, stride: int, num_classes: int,
                  sizes: Sequence[float] = (32, 64, 128), ratios: Sequence[float] = (0.5, 1.0, 2.0),
                  proposals: int = 100, hidden: int = 256, score_thresh: float = 0.05, nms_thresh: float = 0.5,
-                 detections: int = 100):
+                 detections: int = 100, pool: int = 7):
         super().__init__()
         self.backbone, self.stride, self.sizes, self.ratios = backbone, stride, tuple(sizes), tuple(ratios)
         self.rpn = RegionProposalNetwork(channels, len(sizes) * len(ratios))
-        self.box_head = nn.Sequential(nn.Flatten(), nn.Linear(channels * 49, hidden), nn.ReLU(),
+        self.box_head = nn.Sequential(nn.Flatten(), nn.Linear(channels * pool * pool, hidden), nn.ReLU(),
                                       nn.Linear(hidden, hidden), nn.ReLU())
         self.cls_score, self.bbox_pred = nn.Linear(hidden, num_classes), nn.Linear(hidden, 4 * num_classes)
         self.num_classes, self.proposals, self.detections = num_classes, proposals, detections
-        self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
+        self.score_thresh, self.nms_thresh, self.pool = score_thresh, nms_thresh, pool
 
     def forward(self, images: Tensor, targets: Sequence[Target] | None = None) -> Any:
         if self.training and targets is None:
@@ -157,7 +157,7 @@ class FasterRCNN(nn.Module):
         return _best(boxes[top], objectness[top], zeros, 0.7, self.proposals)[0]
 
     def _pooled(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        x = self.box_head(roi_align(features, boxes, 7, 1 / self.stride, 2, aligned=True))
+        x = self.box_head(roi_align(features, boxes, self.pool, 1 / self.stride, 2, aligned=True))
         return self.cls_score(x), self.bbox_pred(x).reshape(len(x), self.num_classes, 4)
 
     def _rpn_loss(self, objectness: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[Target]) -> Target:
@@ -226,6 +226,10 @@ class YOLO(nn.Module):
         self.register_buffer("anchors", tw.tensor([list(map(float, a)) for a in anchors]))
         self.head = nn.Conv2d(channels, len(anchors) * (5 + self.classes), 1)
         nn.init.normal_(self.head.weight, std=0.01)
+        with tw.no_grad():  # hardly any anchor has a box: begin there (Lin et al., arXiv:1708.02002, section 3.3)
+            assert self.head.bias is not None
+            self.head.bias.zero_()
+            self.head.bias[4::5 + self.classes] = -math.log(99)
         self.score_thresh, self.nms_thresh, self.detections = score_thresh, nms_thresh, detections
 
     def forward(self, images: Tensor, targets: Sequence[Target] | None = None) -> Any:

@@ -16,57 +16,47 @@
 namespace tw::TW_ISA {
 namespace {
 
-constexpr int64_t kChannels = 8;  // of a piece: they share a box's tables
+constexpr int64_t kChannels = 32;  // of a piece: they share a box's tables
 
-// The samples of one axis of a box, bin after bin.
+// What the samples of one axis of a box read, bin after bin: two items each, but for those outside.
 template <class T> struct Samples {
-  int64_t* first;  // (bins + 1): of each bin's samples among those below
-  Mask<T>* at[2];
-  Vec<T>* w[2];
+  struct Tap {
+    int64_t at;
+    T w;
+  };
+  int64_t* first;  // (bins + 1): of each bin's taps among those below
+  Tap* all;
   int64_t low, high;  // the items that they touch; none: low == high
 
-  TW_INLINE int64_t item(int side, int64_t s) const { return at[side][s / Vec<T>::kLanes][int(s % Vec<T>::kLanes)]; }
-  TW_INLINE T weight(int side, int64_t s) const { return w[side][s / Vec<T>::kLanes][int(s % Vec<T>::kLanes)]; }
-
-  Samples(const BoxAxis<T>& axis, int64_t bins, int slot) {
+  Samples(const BoxAxis<T>& axis, int64_t bins, int slot) : low(axis.n), high(0) {
     constexpr int kLanes = Vec<T>::kLanes;
-    int64_t vectors = 0;
-    for (int64_t b = 0; b < bins; ++b) vectors += ceil_div(greatest(0, axis.last(b) - axis.first(b)), kLanes);
-    char* memory = static_cast<char*>(scratch(slot, size_t(4 * vectors) * sizeof(Vec<T>) + size_t(bins + 1) * 8));
-    for (int side = 0; side < 2; ++side) {
-      at[side] = reinterpret_cast<Mask<T>*>(memory) + side * vectors;
-      w[side] = reinterpret_cast<Vec<T>*>(memory) + (2 + side) * vectors;
-    }
-    first = reinterpret_cast<int64_t*>(memory + size_t(4 * vectors) * sizeof(Vec<T>));
-    low = axis.n;
-    high = 0;
-    int64_t v = 0;
+    int64_t samples = 0;
+    for (int64_t b = 0; b < bins; ++b) samples += greatest(0, axis.last(b) - axis.first(b));
+    first = static_cast<int64_t*>(scratch(slot, size_t(bins + 1) * 8 + size_t(2 * samples) * sizeof(Tap)));
+    all = reinterpret_cast<Tap*>(first + bins + 1);
+    int64_t n = 0;
     for (int64_t b = 0; b < bins; ++b) {
-      first[b] = v * kLanes;
-      for (int64_t s = axis.first(b); s < axis.last(b); s += kLanes, ++v) {
+      first[b] = n;
+      for (int64_t s = axis.first(b); s < axis.last(b); s += kLanes) {
         T lanes[kLanes];
-        for (int l = 0; l < kLanes; ++l)  // a place outside for what is no sample
-          lanes[l] = s + l < axis.last(b) ? axis.start + (T(s + l) + T(0.5)) * axis.step : T(-2);
+        for (int l = 0; l < kLanes; ++l) lanes[l] = axis.start + (T(s + l) + T(0.5)) * axis.step;
         const AxisTaps<Vec<T>, 2> taps = box_taps(Vec<T>::load(lanes), axis.n);
-        for (int side = 0; side < 2; ++side) {
-          at[side][v] = taps.at[side];
-          w[side][v] = taps.w[side];
-          for (int l = 0; l < kLanes; ++l) {
-            if (taps.at[side][l] < 0) continue;
-            low = least(low, taps.at[side][l]);
-            high = greatest(high, taps.at[side][l] + 1);
+        for (int l = 0; l < least(kLanes, axis.last(b) - s); ++l)
+          for (int side = 0; side < 2; ++side) {
+            const int64_t at = taps.at[side][l];
+            if (at < 0) continue;
+            all[n++] = {at, taps.w[side][l]};
+            low = least(low, at);
+            high = greatest(high, at + 1);
           }
-        }
       }
     }
-    first[bins] = v * kLanes;
+    first[bins] = n;
     if (high == 0) low = 0;
   }
   // body(item, weight) for each tap of bin b.
   template <class Body> TW_INLINE void taps(int64_t b, const Body& body) const {
-    for (int64_t s = first[b]; s < first[b + 1]; ++s)
-      for (int side = 0; side < 2; ++side)
-        if (item(side, s) >= 0) body(item(side, s), weight(side, s));
+    for (int64_t i = first[b]; i < first[b + 1]; ++i) body(all[i].at, all[i].w);
   }
 };
 

@@ -56,7 +56,7 @@ class Trainer:
             Ctrl-C, or in another process, `fit(resume=True)` goes on from it as if nothing had happened; what was
             drawn by other generators than tilewright's default one is not in it.
         log: a CSV file with a row an epoch.
-        progress: a line an epoch, and within one a bar where tqdm is installed.
+        progress: a line an epoch, ten to twenty where there are many, and within one a bar where tqdm is installed.
 
     Raises:
         ValueError: a checkpoint is to be resumed and none is named, or `monitor` is not among the numbers.
@@ -113,7 +113,7 @@ class Trainer:
                 self._write()
             if self.log is not None:
                 self._log()
-            if self.progress:
+            if self.progress and (epoch % max(epochs // 10, 1) == 0 or epoch == epochs):
                 print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
         if self.patience is not None and self.best is not None:
             self.model.load_state_dict(self.best["weights"])

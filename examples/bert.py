@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Study, arguments, plt, save_picture
+from common import TALES, Study, arguments, plt, save_picture
 
 import tilewright as tw
 from tilewright import optim
@@ -38,7 +37,7 @@ def tokens(text: str) -> list[str]:
 
 def corpus(least: int = 5, length: int = 12) -> tuple[list[str], tw.Tensor, tw.Tensor]:
     """The vocabulary, and the text in rows of `length` words (n, length): the first nine tenths, and those held out."""
-    words = tokens((Path(__file__).parent / "text" / "grimm.txt").read_text())
+    words = tokens(TALES.read_text())
     vocabulary = ["[PAD]", "[UNK]", "[MASK]", *(word for word, n in Counter(words).most_common() if n >= least)]
     number = {word: i for i, word in enumerate(vocabulary)}
     ids = tw.tensor([number.get(word, UNKNOWN) for word in words])

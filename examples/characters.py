@@ -11,18 +11,15 @@ long to unroll: gradients go back 64 steps, the state goes on (truncated backpro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Study, arguments, plt, save_picture
+from common import TALES, Study, arguments, plt, save_picture
 from recurrent import train
 
 import tilewright as tw
 from tilewright.models import RecurrentNet
 from tilewright.nn import functional as F
-
-TEXT = Path(__file__).parent / "text" / "grimm.txt"
 
 
 def characters(text: str) -> tuple[np.ndarray, str]:
@@ -60,7 +57,7 @@ class Surprise:
 
 def counted(ids: np.ndarray, test: np.ndarray, n: int, size: int, weight: float = 5.0) -> np.ndarray:
     """Chances of each test character after the n - 1 before it, from counts; those of n - 1 stand for `weight` more."""
-    below = np.full(len(test), 1 / size) if n == 0 else counted(ids, test, n - 1, size)
+    below = np.full(len(test), 1 / size) if n == 0 else counted(ids, test, n - 1, size, weight)
     if n == 0:
         return below
 
@@ -98,7 +95,7 @@ def read(epochs: int, text: str, hidden: int = 192, rate: float = 4e-3, rows: in
 def main() -> None:
     options = arguments(__doc__)
     study, epochs = Study(options, "characters"), 20 if options.full else 7
-    text = study.run("text", lambda: read(epochs, TEXT.read_text(encoding="utf-8"), device=options.device,
+    text = study.run("text", lambda: read(epochs, TALES.read_text(encoding="utf-8"), device=options.device,
                                           resume=options.resume, checkpoint=study.file("text")))
     figure, (a, b) = plt.subplots(1, 2, figsize=(11, 3.8))
     a.plot(range(1, len(text["perplexity"]) + 1), text["perplexity"], "o-", label="LSTM")

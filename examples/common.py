@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 OUTPUT = Path(__file__).parent / "output"
+TALES = Path(__file__).parent / "text" / "grimm.txt"
 
 
 def arguments(doc: str, **more: Any) -> argparse.Namespace:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import textwrap
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Study, arguments, plt, save_picture
+from characters import counted
+from common import TALES, Study, arguments, plt, save_picture
 
 import tilewright as tw
 from tilewright import optim
@@ -29,7 +29,7 @@ BEGIN = "Once upon a time"
 
 def letters() -> tuple[str, tw.Tensor, tw.Tensor]:
     """The alphabet, the text's first nine tenths as numbers of letters, and its last tenth, which is held out."""
-    text = (Path(__file__).parent / "text" / "grimm.txt").read_text()
+    text = TALES.read_text()
     alphabet = "".join(sorted(set(text)))
     ids = tw.tensor([alphabet.index(letter) for letter in text])
     cut = len(text) * 9 // 10
@@ -58,21 +58,6 @@ def held_out(ids: tw.Tensor, window: int) -> list[tuple[tw.Tensor, tw.Tensor]]:
     targets = rows[:, 1:].clone()
     targets[:, :window // 2] = -100
     return list(zip(rows[:, :-1].split(64), targets.split(64), strict=True))
-
-
-def counted(train: tw.Tensor, test: tw.Tensor, size: int, order: int, trust: float = 4.0) -> list[float]:
-    """Mean -log p of a test letter, of 1 to `order` letters counted: p_n = (count + trust p_(n-1)) / (all + trust)."""
-    text, new = train.numpy(), test.numpy()
-    p, losses = np.full(size, 1 / size), []
-    for n in range(order):
-        before = len(text) - n
-        cell = sum(text[i:i + before] * size ** (n - i) for i in range(n + 1))
-        counts = np.bincount(cell, minlength=size ** (n + 1)).reshape(-1, size)
-        below = np.tile(p, (size, 1)) if n else p[None]  # what n - 1 letters say, whatever stands before them
-        p = (counts + trust * below) / (counts.sum(1, keepdims=True) + trust)
-        at = sum(new[order - 1 - n + i:len(new) - n + i] * size ** (n - i) for i in range(n + 1))
-        losses.append(float(-np.log(p.reshape(-1)[at]).mean()))
-    return losses
 
 
 def learn(size: int, train: Any, test: Any, window: int, epochs: int, width: int = 96, layers: int = 3, heads: int = 4,
@@ -129,7 +114,8 @@ def main() -> None:
     options = arguments(__doc__)
     study, epochs = Study(options, "gpt"), 60 if options.full else 14
     alphabet, train, test = letters()
-    counts = study.run("counts", lambda: counted(train, test, len(alphabet), 4))
+    counts = study.run("counts", lambda: [
+        float(-np.log(counted(train.numpy(), test.numpy(), n, len(alphabet), 4.0)).mean()) for n in range(1, 5)])
     run = study.run("GPT", lambda: study_part(options, study.file("GPT"), epochs))
 
     figure, axes = plt.subplots(2, 2, figsize=(11.8, 6.2))

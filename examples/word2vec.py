@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Study, arguments, plt, save_picture
+from common import TALES, Study, arguments, plt, save_picture
 
 import tilewright as tw
 from tilewright import optim
@@ -48,7 +47,7 @@ SHOWN = "king", "forest", "said", "gold", "wolf", "beautiful"
 
 def corpus(least: int = 5) -> tuple[list[str], np.ndarray]:
     """The words that occur so often, most frequent first, and the text as their numbers."""
-    text = (Path(__file__).parent / "text" / "grimm.txt").read_text().lower()
+    text = TALES.read_text().lower()
     words = re.findall("[a-z]+", text.replace("'s ", " "))
     vocabulary = [word for word, n in Counter(words).most_common() if n >= least]
     number = {word: i for i, word in enumerate(vocabulary)}
